@@ -1,0 +1,1 @@
+"""The YAML config groups that Hydra composes. No code lives here."""

@@ -1,0 +1,30 @@
+"""The errors a user can cause or can act on. The command line prints them as one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class EcrlError(Exception):
+    """Base class: the message says what was got, what was wanted and what to do."""
+
+    exit_code = 1
+
+
+class UsageError(EcrlError):
+    """Bad input: a config, a path, a name. Nothing was run."""
+
+    exit_code = 2
+
+
+class NonFiniteError(EcrlError):
+    """A loss or gradient became NaN or infinite. The run stopped before the optimizer used it."""
+
+
+def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
+    """Return the error for an unknown name: the nearest known one, and the list of all."""
+    names = sorted(known)
+    near = get_close_matches(got, names, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return UsageError(f"Unknown {kind} {got!r}.{hint} Known: {', '.join(names)}.")
