@@ -36,8 +36,9 @@ def group_std(x: Tensor, group_ids: Tensor) -> Tensor:
 def zero_variance(rewards: Tensor, group_ids: Tensor) -> Tensor:
     """Mark ``[B]`` the members of groups in which every reward is the same."""
     index, counts = _groups(group_ids)
-    low = rewards.new_full((counts.shape[0],), torch.inf).index_reduce(0, index, rewards, "amin")
-    high = rewards.new_full((counts.shape[0],), -torch.inf).index_reduce(0, index, rewards, "amax")
+    empty = rewards.new_zeros(counts.shape[0])
+    low = empty.scatter_reduce(0, index, rewards, "amin", include_self=False)
+    high = empty.scatter_reduce(0, index, rewards, "amax", include_self=False)
     return (low == high)[index]
 
 

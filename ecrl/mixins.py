@@ -20,7 +20,10 @@ from torch import Tensor
 from ecrl.batch import RolloutBatch, TokenBatch
 
 if TYPE_CHECKING:
+    from ecrl.batch import Trajectory
     from ecrl.config import Config
+    from ecrl.module import PolicyModule
+    from ecrl.planning import Plan
 
 
 class Strategy(L.Callback):
@@ -34,6 +37,11 @@ class Strategy(L.Callback):
 
     name: str = ""
     needs_current: bool = False
+
+    @property
+    def state_key(self) -> str:
+        """Key of its state in a checkpoint, its own even where a stack holds two of one class."""
+        return self._generate_state_key(name=self.name)
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
         """Look at the whole configuration before the run.
@@ -96,3 +104,19 @@ class PenaltyMixin(ABC):
     @abstractmethod
     def penalty(self, tokens: TokenBatch) -> Tensor:
         """Compute the penalty ``[N]`` in a micro-batch, with gradient."""
+
+
+class RolloutObserver(ABC):
+    """A callback that looks at every rollout."""
+
+    @abstractmethod
+    def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
+        """See all trajectories of an iteration, before any filter."""
+
+
+class PlanObserver(ABC):
+    """A callback that looks at every plan."""
+
+    @abstractmethod
+    def on_plan(self, module: PolicyModule, plan: Plan, fresh: bool) -> None:
+        """See an optimizer minibatch's plan; ``fresh`` means that no update lies since the rollout."""

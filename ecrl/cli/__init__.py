@@ -1,0 +1,58 @@
+"""The command line: ``ecrl <command> [overrides…]``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from ecrl.errors import EcrlError, unknown_name
+
+USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language models
+
+  ecrl train  [overrides…]   train a policy            (no model named: a small one is built)
+  ecrl eval   [overrides…]   evaluate a policy         ecrl eval model.path=DIR output=FILE.json
+  ecrl warmup [overrides…]   supervised warm start     ecrl warmup env=countdown output=DIR
+  ecrl envs                  list environments
+  ecrl strategies            list entropy-control strategies
+  ecrl doctor                say what is installed and what each missing extra would enable
+
+Overrides are Hydra's: seed=1 strategy=[clip_cov,clip_higher] update.lr=1e-5
+  -m                 sweep over comma-separated values: ecrl train -m seed=0,1,2
+  --config-dir DIR   a folder with config groups of your own
+  --cfg              print the composed configuration and stop
+"""
+
+
+# Imported when called for: `ecrl envs` need not wait for torch.
+COMMANDS = {
+    "train": "ecrl.cli.train",
+    "eval": "ecrl.cli.evaluate",
+    "warmup": "ecrl.cli.warmup",
+    "envs": "ecrl.cli.envs",
+    "strategies": "ecrl.cli.strategies",
+    "doctor": "ecrl.cli.doctor",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0; 1 for a run that failed; 2 for bad input; 130 or 143 for a run stopped by a signal.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise unknown_name("command", words[0], COMMANDS)
+        code: int = import_module(COMMANDS[words[0]]).main(words[1:])
+        return code
+    except EcrlError as error:
+        print(f"ecrl: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("ecrl: interrupted.", file=sys.stderr)
+        return 130

@@ -1,0 +1,58 @@
+"""``ecrl eval``: answer an environment's validation problems with a policy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from ecrl.cli.options import as_yaml, parse
+from ecrl.compose import build_config
+from ecrl.config import Config
+from ecrl.errors import UsageError
+from ecrl.run import make_trainer, prepare
+from ecrl.versions import versions
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate, print a table and write JSON where ``output`` is given."""
+    options = parse(arguments)
+    config = build_config([*options.overrides, "strategy=[]"], options.config_dir)
+    if options.show:
+        print(as_yaml(config))
+        return 0
+    output = Path(config.output) if config.output else None
+    if output is not None and output.exists():
+        raise UsageError(f"output={str(output)!r} exists already and nothing is overwritten; choose another.")
+    metrics = evaluate(config)
+    table = Table(
+        "metric", "value", title=f"{config.env.id}, {config.eval.problems} problems × {config.eval.k}"
+    )
+    for name, value in metrics.items():
+        table.add_row(name, f"{value:.4f}")
+    Console(highlight=False).print(table)
+    if output is not None:
+        result = {
+            "model": config.model.path,
+            "env": OmegaConf.to_container(config.env),  # type: ignore[arg-type]
+            "eval": OmegaConf.to_container(config.eval),  # type: ignore[arg-type]
+            "seed": config.seed,
+            "metrics": metrics,
+            "versions": versions(),
+        }
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"Written to {output}")
+    return 0
+
+
+def evaluate(config: Config) -> dict[str, float]:
+    """Return the validation metrics of ``config.model`` on ``config.env``."""
+    module, datamodule = prepare(config)
+    trainer = make_trainer(config, logger=False, enable_checkpointing=False)
+    (numbers,) = trainer.validate(module, datamodule=datamodule, verbose=False)
+    return dict(sorted(numbers.items()))

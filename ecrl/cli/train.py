@@ -1,0 +1,78 @@
+"""``ecrl train``: run, resume or sweep."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from ecrl.cli.options import Options, as_yaml, parse
+from ecrl.compose import build_config, expand_sweep
+from ecrl.config import Config
+from ecrl.datamodule import env_name
+from ecrl.resume import resumed_config
+from ecrl.run import Outcome, train
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train; see ``ecrl.cli.main`` for the exit code."""
+    options = parse(arguments)
+    if not options.sweep:
+        return _one(options, options.overrides)
+    jobs = expand_sweep(options.overrides)
+    # Compose all before running any: a typo in the last job shows now.
+    for job in jobs:
+        build_config(job, options.config_dir)
+    for number, job in enumerate(jobs, start=1):
+        print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
+        code = _one(options, _own_run_dir(job, number))
+        if code:
+            return code
+    return 0
+
+
+def _one(options: Options, overrides: Sequence[str]) -> int:
+    resumes = any(o.startswith("resume=") for o in overrides)
+    config = resumed_config(overrides) if resumes else build_config(overrides, options.config_dir)
+    if options.show:
+        print(as_yaml(config))
+        return 0
+    outcome = train(config, lambda line: print(line, flush=True))
+    _show(config, outcome)
+    return 128 + signal.Signals[outcome.stopped_by] if outcome.stopped_by else 0
+
+
+def _own_run_dir(job: Sequence[str], number: int) -> list[str]:
+    """Give each job of a sweep a folder of its own below the named run directory."""
+    named = [o for o in job if o.startswith("run_dir=")]
+    if not named:
+        return list(job)
+    return [o for o in job if o not in named] + [f"{named[-1]}/{number:03d}"]
+
+
+def _show(config: Config, outcome: Outcome) -> None:
+    """Print where everything is and how it ended."""
+    console = Console(highlight=False)
+    table = Table(title="Finished" if outcome.stopped_by is None else "Stopped", show_header=False)
+    last = outcome.last
+    prefix = f"val/{env_name(config.env.id)}/"
+    shown = [f"rollout/{n}" for n in ("reward",)] + ["policy/entropy"]
+    shown += [f"{prefix}{n}" for n in (f"avg@{config.eval.k}", f"pass@{config.eval.k}", "greedy")]
+    table.add_row("iterations", f"{outcome.iterations} in {outcome.seconds:.0f} s")
+    for name in shown:
+        if last.get(name) is not None:
+            table.add_row(name, f"{last[name]:.3f}")
+    for what, where in {
+        "metrics": "metrics.jsonl",
+        "policy": "policy",
+        "checkpoint": "checkpoints/last.ckpt",
+        "summary": "summary.json",
+    }.items():
+        if (outcome.run_dir / where).exists():
+            table.add_row(what, str(outcome.run_dir / where))
+    console.print(table)
+    print(f"Look at it:  tensorboard --logdir {outcome.run_dir}")
+    if outcome.stopped_by:
+        print(f"Go on with:  ecrl train resume={outcome.run_dir}")

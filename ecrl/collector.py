@@ -1,0 +1,181 @@
+"""Plays episodes: environments on one side, the engine on the other, token ids in between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from ecrl.batch import Trajectory, Turn
+from ecrl.engines.base import Engine, Sampling
+from ecrl.envs.base import item_seed
+from ecrl.errors import EcrlError, UsageError
+from ecrl.hashing import hash_u64
+from ecrl.metrics import MetricsRecorder
+
+Split = Literal["train", "val"]
+_STREAMS = {"train": 0, "val": 1, "greedy": 2}
+
+
+@dataclass
+class _Episode:
+    """One environment in play."""
+
+    env: gym.Env[str, str]
+    problem_id: int
+    copy: int
+    key: int
+    prompt: str
+    prompt_ids: list[int]
+    context_ids: list[int] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def read(self) -> list[int]:
+        """All token ids that the policy reads before its next move."""
+        ids = list(self.prompt_ids)
+        for turn in self.turns:
+            ids += turn.context_ids + turn.completion.token_ids
+        return ids + self.context_ids
+
+
+class Collector:
+    """Draws groups of trajectories.
+
+    Args:
+        make_env: makes an environment for a split.
+        engine: draws the completions.
+        tokenizer: the policy's.
+        seed: of problems and of completions.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[Split], gym.Env[str, str]],
+        engine: Engine,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int,
+    ) -> None:
+        self._make_env = make_env
+        self._envs: dict[Split, list[gym.Env[str, str]]] = {"train": [], "val": []}
+        self.engine = engine
+        self._tokenizer = tokenizer
+        self._seed = seed
+
+    def collect(
+        self,
+        split: Split,
+        problems: Sequence[int],
+        copies: int,
+        sampling: Sampling,
+        iteration: int,
+        recorder: MetricsRecorder,
+    ) -> list[Trajectory]:
+        """Play ``copies`` episodes of each problem.
+
+        Args:
+            split: which problems.
+            problems: indices of the problems; the same index is the same problem, always.
+            copies: G, episodes a problem.
+            sampling: how to draw.
+            iteration: enters the key of every random stream.
+            recorder: takes the time of generation and of verification.
+
+        Returns:
+            ``len(problems)·copies`` trajectories, a problem's copies side by side.
+        """
+        stream = _STREAMS["greedy" if sampling.temperature == 0 else split]
+        with recorder.timer("verify"):
+            episodes = self._reset(split, problems, copies, (stream, iteration))
+        active = episodes
+        while active:
+            with recorder.timer("generate"):
+                keys = hash_u64([e.key for e in active], [len(e.turns) for e in active])
+                completions = self.engine.generate([e.read for e in active], sampling, keys.tolist())
+                texts = self._tokenizer.batch_decode(
+                    [c.token_ids for c in completions], skip_special_tokens=True
+                )
+            with recorder.timer("verify"):
+                for episode, completion, text in zip(active, completions, texts, strict=True):
+                    episode.turns.append(Turn(episode.context_ids, completion))
+                    episode.texts.append(text)
+                    self._step(episode, text)
+            active = [e for e in active if not (e.terminated or e.truncated)]
+        return [self._trajectory(e) for e in episodes]
+
+    def _reset(
+        self, split: Split, problems: Sequence[int], copies: int, stream: tuple[int, int]
+    ) -> list[_Episode]:
+        envs = self._envs[split]
+        while len(envs) < len(problems) * copies:
+            envs.append(self._make_env(split))
+        # `val` problems come from seeds of their own, so that neither split's size moves the other.
+        seed = [self._seed, _STREAMS[split]]
+        keys: NDArray[np.uint64] = hash_u64(
+            self._seed, *stream, np.repeat(problems, copies), np.tile(np.arange(copies), len(problems))
+        )
+        episodes = []
+        for slot, key in enumerate(keys.tolist()):
+            problem_id, copy = problems[slot // copies], slot % copies
+            prompt, _ = envs[slot].reset(seed=item_seed(int(hash_u64(*seed)) >> 1, problem_id))
+            # The copies of a problem share its prompt; tokenise it once.
+            ids = episodes[-1].prompt_ids if copy else self._encode_prompt(prompt)
+            if copy and prompt != episodes[-1].prompt:
+                raise EcrlError(
+                    f"{envs[slot]} gave two different problems for one seed: {episodes[-1].prompt!r} and "
+                    f"{prompt!r}. Groups need `reset(seed=…)` to be deterministic; draw from `self.np_random` only."
+                )
+            episodes.append(_Episode(envs[slot], problem_id, copy, key, prompt, ids))
+        return episodes
+
+    def _step(self, episode: _Episode, text: str) -> None:
+        observation, reward, episode.terminated, episode.truncated, episode.info = episode.env.step(text)
+        episode.reward += float(reward)
+        if not (episode.terminated or episode.truncated):
+            episode.context_ids = self._encode(observation)
+
+    def _encode_prompt(self, prompt: str) -> list[int]:
+        if self._tokenizer.chat_template:
+            message = [{"role": "user", "content": prompt}]
+            text = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+            return self._encode(str(text))
+        ids: list[int] = self._tokenizer(prompt)["input_ids"]
+        # Some tokenizers close every text with EOS; a prompt must stay open.
+        if ids and ids[-1] == self._tokenizer.eos_token_id:
+            ids = ids[:-1]
+        if not ids:
+            raise UsageError(
+                f"The environment's prompt {prompt!r} has no tokens; a prompt needs at least one character."
+            )
+        return ids
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    @staticmethod
+    def _trajectory(episode: _Episode) -> Trajectory:
+        cut = episode.turns[-1].completion.finish_reason == "length"
+        return Trajectory(
+            prompt_ids=episode.prompt_ids,
+            turns=episode.turns,
+            problem_id=episode.problem_id,
+            copy=episode.copy,
+            reward=episode.reward,
+            terminated=episode.terminated and not cut,
+            truncated=episode.truncated or cut,
+            metrics=episode.info.get("metrics", {}),
+            answer=episode.info.get("answer"),
+            prompt=episode.prompt,
+            response="".join(episode.texts),
+        )

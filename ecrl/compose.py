@@ -1,0 +1,217 @@
+"""From command-line overrides to a checked configuration.
+
+Hydra composes; on top of it: an environment's id stands for its group, keys of a strategy need no
+``+``, and a wrong key or name gets one line that names the nearest right one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ecrl.config import Config
+from ecrl.errors import UsageError, unknown_name
+
+GROUPS = ("model", "env", "engine", "objective", "strategy", "trainer", "experiment")
+_OPEN_NODES = ("strategy", "objective", "engine")
+_RESERVED = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+
+
+def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
+    """Compose and check the configuration of a run.
+
+    Args:
+        overrides: Hydra overrides, e.g. ``strategy=[clip_cov]``, ``update.lr=1e-5``.
+        config_dir: a folder of the user's own config groups, searched as well.
+
+    Returns:
+        The configuration; an OmegaConf object behind the ``Config`` type.
+
+    Raises:
+        UsageError: an unknown key or name, a value of the wrong type, a setting that cannot work.
+    """
+    if config_dir is not None and not config_dir.is_dir():
+        raise UsageError(f"--config-dir {str(config_dir)!r} is not a folder.")
+    prepared = [_prepare(override, config_dir) for override in overrides]
+    if config_dir is not None:
+        prepared.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
+    store = ConfigStore.instance()
+    store.store(name="schema", node=Config)
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("ecrl.configs", version_base="1.3"):
+            config = compose("config", overrides=prepared)
+            OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise _explain(error, config_dir) from None
+    for name in _OPEN_NODES:
+        _complete(config[name], name)
+    check_values(cast(Config, config))
+    return cast(Config, config)
+
+
+def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """Expand ``seed=1,2 strategy=[a],[b]`` to one list of overrides for each combination."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException as error:
+        raise UsageError(_first_line(error)) from None
+    choices = [
+        [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [str(o.input_line)]
+        for o in parsed
+    ]
+    return [list(combination) for combination in product(*choices)]
+
+
+def build(node: Any, **kwargs: Any) -> Any:
+    """Instantiate a ``_target_`` node."""
+    try:
+        return instantiate(node, _convert_="all", **kwargs)
+    except HydraException as error:
+        # Hydra wraps what a constructor raises; our own messages are meant for the user as they are.
+        if isinstance(error.__cause__, UsageError):
+            raise error.__cause__ from None
+        raise UsageError(_first_line(error)) from None
+
+
+def options(group: str, config_dir: Path | None = None) -> list[str]:
+    """Names available in a config group."""
+    folders = [Path(str(resources.files("ecrl.configs"))) / group]
+    folders += [config_dir / group] if config_dir else []
+    return sorted({p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.yaml")})
+
+
+def _prepare(override: str, config_dir: Path | None) -> str:
+    """Allow ``env=<gymnasium id>``, and new keys inside ``_target_`` nodes without Hydra's ``+``."""
+    key, sep, value = override.partition("=")
+    if not sep:
+        raise UsageError(f"{override!r} is not an override; write key=value, e.g. seed=1.")
+    if key == "env" and value not in options("env", config_dir) and re.search(r"[:/]", value):
+        return f"env.id='{value}'"
+    if re.match(rf"({'|'.join(_OPEN_NODES)}|env\.kwargs)\.", key):
+        return f"++{override}"
+    return override
+
+
+def _complete(node: Any, where: str) -> None:
+    """Fill every ``_target_`` node below with its constructor's defaults; refuse keys it does not take."""
+    if not isinstance(node, DictConfig):
+        return
+    OmegaConf.set_struct(node, False)
+    for key in list(node):
+        _complete(node[key], f"{where}.{key}")
+    if "_target_" not in node:
+        return
+    target = _resolve(str(node["_target_"]), where)
+    parameters = inspect.signature(target).parameters
+    for key in node:
+        if key not in parameters and key not in _RESERVED:
+            known = [p for p in parameters if p not in ("tokens", "rewards", "group_ids", "model")]
+            raise unknown_name(f"key in {where}", str(key), known)
+    for name, parameter in parameters.items():
+        default = parameter.default
+        if name not in node and isinstance(default, (bool, int, float, str, type(None))):
+            node[name] = default
+
+
+def _resolve(path: str, where: str) -> Any:
+    try:
+        return get_object(path)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise UsageError(f"{where}._target_={path!r} cannot be imported: {_first_line(error)}") from None
+
+
+def _explain(error: Exception, config_dir: Path | None) -> UsageError:
+    """Turn Hydra's message into one line."""
+    text = str(error)
+    missing = re.search(r"Could not find '([\w]+)/([^']+)'", text)
+    if missing and missing[1] in GROUPS:
+        return unknown_name(missing[1], missing[2], options(missing[1], config_dir))
+    group = re.search(r"Could not override '(\w+)'", text) or re.search(r"Key '(\w+)' (?:is )?not in", text)
+    full = re.search(r"full_key: ([\w.]+)", text) or re.search(r"Could not override '([\w.]+)'", text)
+    if full and ("not in" in text or "Could not override" in text):
+        return unknown_name("key", full[1], _all_keys())
+    if group:
+        return unknown_name("key", group[1], _all_keys())
+    where = f" ({full[1]})" if full else ""
+    return UsageError(_first_line(error) + where)
+
+
+def _all_keys() -> list[str]:
+    keys: list[str] = []
+
+    def walk(node: Mapping[str, Any], prefix: str) -> None:
+        for key in node:
+            keys.append(f"{prefix}{key}")
+            child = OmegaConf.select(node, key)  # type: ignore[arg-type]
+            if isinstance(child, DictConfig):
+                walk(cast(Mapping[str, Any], child), f"{prefix}{key}.")
+
+    walk(cast(Mapping[str, Any], OmegaConf.structured(Config)), "")
+    return keys
+
+
+def check_values(config: Config) -> None:
+    """Refuse settings that cannot work, before anything is loaded."""
+    at_least = {
+        "iterations": (config.iterations, 0),
+        "rollout.prompts": (config.rollout.prompts, 1),
+        "rollout.group_size": (config.rollout.group_size, 1),
+        "rollout.max_new_tokens": (config.rollout.max_new_tokens, 1),
+        "update.minibatches": (config.update.minibatches, 1),
+        "update.epochs": (config.update.epochs, 1),
+        "update.row_tokens": (config.update.row_tokens, 0),
+        "eval.every": (config.eval.every, 0),
+        "eval.problems": (config.eval.problems, 1),
+        "eval.k": (config.eval.k, 1),
+        "checkpoint.every": (config.checkpoint.every, 1),
+        "seed": (config.seed, 0),
+    }
+    for name, (value, least) in at_least.items():
+        if value < least:
+            raise UsageError(f"{name} must be at least {least}, got {value}.")
+    if config.update.lr < 0 or config.update.grad_clip < 0:
+        raise UsageError(
+            f"update.lr and update.grad_clip must not be negative, got {config.update.lr}, "
+            f"{config.update.grad_clip}."
+        )
+    if config.rollout.temperature <= 0:
+        raise UsageError(
+            f"rollout.temperature must be above 0 (a policy gradient needs samples), got {config.rollout.temperature}."
+        )
+    if not 0 < config.rollout.top_p <= 1:
+        raise UsageError(f"rollout.top_p must be in (0, 1], got {config.rollout.top_p}.")
+    if config.update.max_tokens <= config.rollout.max_new_tokens:
+        raise UsageError(
+            f"update.max_tokens={config.update.max_tokens} cannot hold one sequence of up to "
+            f"{config.rollout.max_new_tokens} new tokens and a prompt; raise it."
+        )
+    if config.update.minibatches > config.rollout.prompts:
+        raise UsageError(
+            f"update.minibatches={config.update.minibatches} is more than rollout.prompts="
+            f"{config.rollout.prompts}; a minibatch holds at least one group."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+__all__ = ["GROUPS", "build", "build_config", "expand_sweep", "options"]

@@ -1,0 +1,200 @@
+"""The DataModule: an epoch's training data is a fresh rollout of the current policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import gymnasium as gym
+import lightning as L
+import numpy as np
+
+from ecrl.advantages import zero_variance
+from ecrl.assemble import build_batch, drop_zero_variance, group_tensors, split_minibatches
+from ecrl.batch import RolloutBatch, Trajectory
+from ecrl.collector import Collector, Split
+from ecrl.compose import build
+from ecrl.config import Config
+from ecrl.engines.base import Engine, Sampling
+from ecrl.errors import EcrlError, UsageError
+from ecrl.evaluation import summarise
+from ecrl.metrics import MetricsRecorder
+from ecrl.objective import Objective
+
+if TYPE_CHECKING:
+    from ecrl.module import PolicyModule
+
+#: Validation problems answered at once, so that memory does not grow with ``eval.problems``.
+VAL_COMPLETIONS = 1024
+
+
+def make_env(env_id: str, split: Split, kwargs: dict[str, Any]) -> gym.Env[str, str]:
+    """Make one environment.
+
+    Raises:
+        UsageError: an unknown id, or keyword arguments that its constructor does not take.
+    """
+    import ecrl.envs  # noqa: F401  (registers the built-in environments)
+
+    try:
+        return gym.make(env_id, split=split, disable_env_checker=True, **kwargs)
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        known = sorted(i for i in gym.registry if i.startswith("ecrl/"))
+        raise UsageError(f"Unknown env {env_id!r} ({error}). Built in: {', '.join(known)}.") from None
+    except TypeError as error:
+        raise UsageError(f"env {env_id!r} could not be made with kwargs {kwargs}: {error}") from None
+
+
+def env_name(env_id: str) -> str:
+    """Short name for metrics: ``ecrl/Countdown-v0`` → ``countdown``."""
+    return env_id.split("/")[-1].rsplit("-v", 1)[0].lower()
+
+
+class RolloutDataModule(L.LightningDataModule):
+    """Collects rollouts and splits them into optimizer minibatches.
+
+    Args:
+        config: the run's configuration.
+        objective: its estimator and filters.
+    """
+
+    def __init__(self, config: Config, objective: Objective) -> None:
+        super().__init__()
+        self.config = config
+        self.objective = objective
+        self._collector: Collector | None = None
+
+    @property
+    def module(self) -> PolicyModule:
+        """The policy under training."""
+        module: Any = self.trainer.lightning_module if self.trainer else None
+        return module  # type: ignore[no-any-return]
+
+    @property
+    def collector(self) -> Collector:
+        """Made at first use, when the policy is on its device."""
+        if self._collector is None:
+            engine: Engine = build(self.config.engine, model=self.module.model)
+            kwargs = dict(self.config.env.kwargs)
+            self._collector = Collector(
+                lambda split: make_env(self.config.env.id, split, kwargs),
+                engine,
+                self.module.tokenizer,
+                self.config.seed,
+            )
+        return self._collector
+
+    def train_dataloader(self) -> Sequence[RolloutBatch]:
+        """Collect one iteration's rollout and return its optimizer minibatches."""
+        iteration = self.module.iteration
+        self._sync()
+        drawn, kept = self._draw(iteration)
+        self.module.observe_rollout(drawn)
+        batch = self.module.prepare(build_batch(kept, self.objective, iteration))
+        update = self.config.update
+        return list(split_minibatches(batch, update.minibatches, update.epochs, self.config.seed, iteration))
+
+    def val_dataloader(self) -> Sequence[range]:
+        """Return the validation problems, in chunks."""
+        chunk = max(VAL_COMPLETIONS // self.config.eval.k, 1)
+        problems = self.config.eval.problems
+        return [range(i, min(i + chunk, problems)) for i in range(0, problems, chunk)]
+
+    def validate(self, problems: Sequence[int]) -> tuple[list[Trajectory], list[Trajectory]]:
+        """Answer validation problems ``k`` times at random and once greedily."""
+        self._sync()
+        settings, limit = self.config.eval, self.config.rollout.max_new_tokens
+        # Its time counts as validation's, as a whole.
+        apart = MetricsRecorder()
+
+        def answer(copies: int, temperature: float) -> list[Trajectory]:
+            sampling = Sampling(temperature, 1.0, limit)
+            return self.collector.collect("val", problems, copies, sampling, self.module.iteration, apart)
+
+        return answer(settings.k, settings.temperature), answer(1, 0.0)
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        """Leave batches where they are: scoring moves what it needs."""
+        return batch
+
+    def teardown(self, stage: str) -> None:
+        """Release the engine."""
+        if self._collector is not None and stage != "validate":
+            self._collector.engine.close()
+            self._collector = None
+
+    def _draw(self, iteration: int) -> tuple[list[Trajectory], list[Trajectory]]:
+        """Return all trajectories drawn, and those that train (after filters and resampling)."""
+        rollout, filters = self.config.rollout, self.objective.filters
+        sampling = Sampling(rollout.temperature, rollout.top_p, rollout.max_new_tokens)
+        wanted = rollout.prompts * rollout.group_size
+        drawn: list[Trajectory] = []
+        kept: list[Trajectory] = []
+        rounds = 1 + filters.max_resample
+        for attempt in range(rounds):
+            first = (iteration * rounds + attempt) * rollout.prompts
+            problems = range(first, first + rollout.prompts)
+            new = self.collector.collect(
+                "train", problems, rollout.group_size, sampling, iteration, self.module.recorder
+            )
+            self._check_versions(new)
+            drawn += new
+            kept += drop_zero_variance(new) if filters.drop_zero_variance else new
+            if len(kept) >= wanted:
+                break
+        return drawn, kept[:wanted]
+
+    def _sync(self) -> None:
+        self.collector.engine.sync_weights(self.module.model.named_parameters(), self.module.version)
+
+    def _check_versions(self, trajectories: Iterable[Trajectory]) -> None:
+        stale = {c.completion.weights_version for t in trajectories for c in t.turns} - {self.module.version}
+        if stale:
+            raise EcrlError(
+                f"The engine answered with weights of version {sorted(stale)}, but the policy is at version "
+                f"{self.module.version}: its last weight sync did not take effect."
+            )
+
+
+def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Reward, length, truncation and zero-variance share of a rollout."""
+    rewards, groups = group_tensors(trajectories)
+    lengths = np.asarray([t.num_tokens for t in trajectories], np.float64)
+    numbers = {
+        "rollout/reward": float(rewards.mean()),
+        "rollout/reward_std": float(rewards.std(correction=0)),
+        "rollout/length": float(lengths.mean()),
+        "rollout/length_max": float(lengths.max()),
+        "rollout/truncated": float(np.mean([t.truncated for t in trajectories])),
+        "rollout/zero_variance": float(zero_variance(rewards, groups).float().mean()),
+        "rollout/completions": float(len(trajectories)),
+    }
+    for name in sorted({name for t in trajectories for name in t.metrics}):
+        values = [t.metrics[name] for t in trajectories if name in t.metrics]
+        numbers[f"env/{name}"] = float(np.mean(values))
+    return numbers
+
+
+def rollout_entropy(trajectories: Sequence[Trajectory]) -> float:
+    """Policy entropy of a rollout, in nats: mean over each response, then over responses.
+
+    https://arxiv.org/abs/2505.22617, eq. 1. NaN where the engine does not report entropies.
+    """
+    means = [
+        np.mean([x for turn in t.turns for x in (turn.completion.entropy or [float("nan")])])
+        for t in trajectories
+    ]
+    return float(np.mean(means))
+
+
+def validation_metrics(
+    sampled: Sequence[Trajectory], greedy: Sequence[Trajectory], name: str
+) -> dict[str, float]:
+    """``val/<env>/avg@k``, ``pass@j``, ``maj@k``, ``greedy``, ``length``."""
+    k = 1 + max(t.copy for t in sampled)
+    rewards = np.asarray([t.reward for t in sampled]).reshape(-1, k)
+    answers = [[t.answer for t in sampled[i : i + k]] for i in range(0, len(sampled), k)]
+    numbers = summarise(rewards, answers)
+    numbers["greedy"] = float(np.mean([t.reward for t in greedy]))
+    numbers["length"] = float(np.mean([t.num_tokens for t in sampled]))
+    return {f"val/{name}/{key}": value for key, value in numbers.items()}

@@ -1,0 +1,66 @@
+"""The protocol of a rollout engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from ecrl.batch import Completion
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to draw.
+
+    Attributes:
+        temperature: of the softmax; 0 is greedy.
+        top_p: nucleus share in (0, 1]; 1 draws from the whole vocabulary.
+        max_new_tokens: limit of own tokens.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_new_tokens: int = 32
+
+
+class Engine(Protocol):
+    """Draws completions with the policy's current weights.
+
+    Attributes:
+        exact: its log-probs are the trainer's own (same weights, process and precision), so they need
+            not be computed again.
+    """
+
+    exact: bool
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
+    ) -> list[Completion]:
+        """Draw one completion for each prompt.
+
+        Args:
+            prompts: token ids, ragged; a group repeats its prompt.
+            sampling: how to draw.
+            keys: 64-bit key of each completion's own random stream: the same prompt, key and weights
+                draw the same completion in any batch, order or process.
+        """
+        ...
+
+    def sync_weights(self, parameters: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Take over the trainer's weights and remember their version."""
+        ...
+
+    def sleep(self) -> None:
+        """Give device memory back to the trainer."""
+        ...
+
+    def wake(self) -> None:
+        """Take device memory again before generating."""
+        ...
+
+    def close(self) -> None:
+        """Release everything."""
+        ...

@@ -1,0 +1,152 @@
+"""The embedded engine: transformers ``generate`` in process, on the trainer's own weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from ecrl.batch import Completion
+from ecrl.engines.base import Sampling
+from ecrl.errors import UsageError
+from ecrl.hashing import uniform
+from ecrl.model import PolicyModel
+
+
+class HFEngine:
+    """Shares the policy's module, so a weight sync copies nothing.
+
+    Args:
+        model: the policy.
+        batch_size: the most completions drawn at once.
+    """
+
+    def __init__(self, model: PolicyModel, *, batch_size: int = 1024) -> None:
+        if batch_size < 1:
+            raise UsageError(f"engine.batch_size must be at least 1, got {batch_size}.")
+        self.model = model
+        self.batch_size = batch_size
+        self.version = 0
+
+    @property
+    def exact(self) -> bool:
+        """True in float32: under mixed precision, decoding and scoring round differently."""
+        return self.model.lm.dtype == torch.float32 and not torch.is_autocast_enabled(
+            self.model.lm.device.type
+        )
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
+    ) -> list[Completion]:
+        """See ``Engine.generate``. Draws by inverting the CDF with one uniform number a token."""
+        completions: list[Completion] = []
+        for start in range(0, len(prompts), self.batch_size):
+            stop = start + self.batch_size
+            completions += self._generate(prompts[start:stop], sampling, keys[start:stop])
+        return completions
+
+    @torch.no_grad()
+    def _generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
+    ) -> list[Completion]:
+        device = self.model.lm.device
+        width = max(len(p) for p in prompts)
+        ids = torch.full((len(prompts), width), self.model.pad_id, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :] = torch.tensor(prompt)
+            mask[row, width - len(prompt) :] = 1
+        sampler = StreamSampler(keys, sampling)
+        was_training = self.model.training
+        self.model.eval()
+        output = self.model.generate(
+            input_ids=ids.to(device),
+            attention_mask=mask.to(device),
+            logits_processor=LogitsProcessorList([sampler]),
+            generation_config=GenerationConfig(
+                do_sample=False,
+                max_new_tokens=sampling.max_new_tokens,
+                eos_token_id=self.model.eos_ids,
+                pad_token_id=self.model.pad_id,
+            ),
+        )
+        self.model.train(was_training)
+        return self._completions(output[:, width:].tolist(), sampler)
+
+    def _completions(self, rows: list[list[int]], sampler: StreamSampler) -> list[Completion]:
+        logprobs = torch.stack(sampler.logprobs, 1).tolist()
+        entropy = torch.stack(sampler.entropy, 1).tolist()
+        completions = []
+        for row, row_logprobs, row_entropy in zip(rows, logprobs, entropy, strict=True):
+            ends = next((t for t, token in enumerate(row) if token in self.model.eos_ids), None)
+            length = len(row) if ends is None else ends + 1
+            completions.append(
+                Completion(
+                    token_ids=row[:length],
+                    logprobs=row_logprobs[:length],
+                    entropy=row_entropy[:length],
+                    finish_reason="length" if ends is None else "stop",
+                    weights_version=self.version,
+                )
+            )
+        return completions
+
+    def sync_weights(self, parameters: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Remember the version; the weights are shared."""
+        self.version = version
+
+    def sleep(self) -> None:
+        """Nothing to give back: there is one copy of the weights."""
+
+    def wake(self) -> None:
+        """Nothing to take."""
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class StreamSampler(LogitsProcessor):
+    """Draws each row's next token from the row's own random stream, and records what it drew.
+
+    The drawn token is forced by masking all others, so greedy decoding follows it.
+
+    Args:
+        keys: one 64-bit key a row.
+        sampling: temperature and top-p.
+    """
+
+    def __init__(self, keys: Sequence[int], sampling: Sampling) -> None:
+        self.keys = np.asarray(keys, np.uint64)
+        self.sampling = sampling
+        self.logprobs: list[Tensor] = []
+        self.entropy: list[Tensor] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Map logits ``[B, V]`` to logits that allow only the drawn token."""
+        greedy = self.sampling.temperature == 0
+        logits = scores.float() if greedy else scores.float() / self.sampling.temperature
+        logprobs = torch.log_softmax(logits, -1)
+        probs = logprobs.exp()
+        tokens = logits.argmax(-1) if greedy else self._draw(probs)
+        self.logprobs.append(logprobs.gather(1, tokens[:, None])[:, 0])
+        # xlogy-style: a probability of 0 adds 0, also where the log-probability is −inf.
+        self.entropy.append(-(probs * logprobs.clamp(min=torch.finfo(torch.float32).min)).sum(-1))
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+
+    def _draw(self, probs: Tensor) -> Tensor:
+        if self.sampling.top_p < 1:
+            probs = _nucleus(probs, self.sampling.top_p)
+        cdf = probs.double().cumsum(-1)
+        draws = torch.from_numpy(uniform(self.keys, len(self.logprobs))).to(cdf.device)
+        tokens = torch.searchsorted(cdf, draws[:, None] * cdf[:, -1:], right=True)[:, 0]
+        return tokens.clamp(max=probs.shape[1] - 1)
+
+
+def _nucleus(probs: Tensor, top_p: float) -> Tensor:
+    """Zero all but the fewest most likely tokens that reach ``top_p`` together."""
+    ordered, index = probs.sort(-1, descending=True, stable=True)
+    outside = ordered.cumsum(-1) - ordered >= top_p
+    return probs.scatter(1, index, ordered.masked_fill(outside, 0.0))

@@ -1,0 +1,156 @@
+"""The policy as an ``nn.Module``: a transformers causal LM that scores and generates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ecrl.errors import UsageError
+from ecrl.head import token_stats
+from ecrl.layout import Layout
+
+
+class PolicyModel(nn.Module):
+    """One root module for scoring and generation, so that a sharding plan wraps both.
+
+    Args:
+        lm: a transformers causal language model.
+        eos_ids: token ids that end a completion.
+        pad_id: token id for padding.
+    """
+
+    def __init__(self, lm: PreTrainedModel, eos_ids: list[int], pad_id: int) -> None:
+        super().__init__()
+        self.lm = lm
+        self.eos_ids = eos_ids
+        self.pad_id = pad_id
+        # transformers fills whatever a call leaves open from the model's own generation config, and
+        # hub models ship top-k or repetition penalties there, which would bend the sampling distribution.
+        self.shipped_generation_config = lm.generation_config
+        lm.generation_config = GenerationConfig(eos_token_id=eos_ids, pad_token_id=pad_id)
+
+    def forward(self, layout: Layout, temperature: float) -> tuple[Tensor, Tensor]:
+        """Score the own tokens of a layout.
+
+        Returns:
+            Log-probabilities ``[n]`` and full-vocabulary entropies ``[n]`` at the temperature, nats,
+            float32, both with gradient where enabled.
+        """
+        device = self.lm.device
+        body = self.lm.base_model
+        hidden = body(
+            input_ids=layout.input_ids.to(device),
+            attention_mask=layout.attention_mask.to(device),
+            position_ids=layout.position_ids.to(device),
+            use_cache=False,
+        ).last_hidden_state
+        hidden = hidden.flatten(0, 1)[layout.source.to(device)]
+        head: Any = self.lm.get_output_embeddings()
+        return token_stats(
+            hidden,
+            head.weight,
+            layout.targets.to(device),
+            temperature=temperature,
+            bias=head.bias,
+        )
+
+    def generate(self, **kwargs: Any) -> Tensor:
+        """Generate with transformers; see ``GenerationMixin.generate``."""
+        generate: Any = self.lm.generate
+        output: Tensor = generate(**kwargs)
+        return output
+
+    @torch.no_grad()
+    def check_head(self) -> None:
+        """Compare our head with the model's own logits on two tokens.
+
+        Raises:
+            UsageError: the model does more to its logits than a linear head (a scale, a soft cap),
+                so its log-probabilities would be wrong here.
+        """
+        ids = torch.tensor([[self.pad_id, self.eos_ids[0]]], device=self.lm.device)
+        logits = self.lm(input_ids=ids, use_cache=False).logits[0].float()
+        hidden = self.lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+        head: Any = self.lm.get_output_embeddings()
+        expected = torch.log_softmax(logits, -1)[:, 0]
+        got, _ = token_stats(hidden, head.weight, torch.zeros_like(ids[0]), bias=head.bias)
+        if not torch.allclose(expected, got, atol=1e-2 if logits.dtype != torch.float32 else 1e-3):
+            raise UsageError(
+                f"{type(self.lm).__name__} post-processes its logits (a scale or a soft cap), which the "
+                "chunked head does not know; use a model with a plain linear head (Qwen, Llama, Mistral, …)."
+            )
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a directory or hub id.
+
+    Raises:
+        UsageError: there is none, or it has no end-of-sequence token.
+    """
+    _check_directory(path, "tokenizer_config.json", "tokenizer")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"No tokenizer could be loaded from model.path={path!r}: {_first_line(error)}"
+        ) from None
+    if tokenizer.eos_token_id is None:
+        raise UsageError(
+            f"The tokenizer in model.path={path!r} has no EOS token, so completions could never end; "
+            "set `eos_token` in its tokenizer_config.json."
+        )
+    return tokenizer
+
+
+def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
+    """Load a causal LM in float32 from a directory or hub id.
+
+    Raises:
+        UsageError: there is none.
+    """
+    _check_directory(path, "config.json", "model")
+    try:
+        lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
+        ) from None
+    eos = {int(tokenizer.eos_token_id)}
+    shipped = lm.generation_config.eos_token_id if lm.generation_config else None
+    eos |= set(shipped) if isinstance(shipped, list) else {shipped} - {None}
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return PolicyModel(lm, sorted(eos), int(pad))
+
+
+def save_policy(model: PolicyModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Write an HF-format directory that ``AutoModelForCausalLM`` loads."""
+    training_config = model.lm.generation_config
+    model.lm.generation_config = model.shipped_generation_config
+    model.lm.save_pretrained(path)
+    model.lm.generation_config = training_config
+    tokenizer.save_pretrained(path)
+
+
+def _check_directory(path: str, name: str, what: str) -> None:
+    # Only a name like `org/model` may be a hub id; anything that looks like a path must exist.
+    folder = Path(path)
+    if folder.is_dir():
+        if not (folder / name).exists():
+            found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+            raise UsageError(f"model.path={path!r} holds no {what} ({name} is missing; found {found}).")
+    elif path.startswith((".", "/", "~")) or path.count("/") != 1:
+        raise UsageError(f"model.path={path!r} does not exist; give a directory in HF format or a hub id.")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,95 @@
+"""Planning: what every token of an optimizer minibatch weighs, decided once and globally.
+
+The strategies are folded in config order. The plan is then sliced, so no micro-batch and no rank
+decides anything by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ecrl.batch import TokenBatch
+from ecrl.mixins import AdvantageMixin, PenaltyMixin, RatioMixin, Strategy, WeightMixin
+from ecrl.objective import Objective
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The planned part of the loss, ``L = Σ u·w·S + Σ u·c·p``.
+
+    Attributes:
+        tokens: the tokens with their final advantages and ratio bounds.
+        scale: ``[N]`` u, from the aggregation.
+        weights: ``[N]`` w, 0 where a token has no gradient.
+        coefficients: c ``[N]`` of each penalty that touches any token, by strategy name.
+        touched: share of the minibatch's tokens that each strategy changed, by strategy name.
+    """
+
+    tokens: TokenBatch
+    scale: Tensor
+    weights: Tensor
+    coefficients: Mapping[str, Tensor]
+    touched: Mapping[str, float]
+
+    def select(self, index: Tensor) -> Plan:
+        """Slice the plan for the tokens at ``index``."""
+        return Plan(
+            tokens=self.tokens.select(index),
+            scale=self.scale[index],
+            weights=self.weights[index],
+            coefficients={name: c[index] for name, c in self.coefficients.items()},
+            touched=self.touched,
+        )
+
+
+@torch.no_grad()
+def make_plan(tokens: TokenBatch, objective: Objective, strategies: Sequence[Strategy]) -> Plan:
+    """Fold the strategies over all ``N`` tokens of the optimizer minibatch."""
+    touched: dict[str, Tensor] = {}
+
+    def note(strategy: Strategy, mask: Tensor) -> None:
+        touched[strategy.name] = touched.get(strategy.name, torch.zeros_like(mask)) | mask
+
+    for strategy in strategies:
+        if isinstance(strategy, AdvantageMixin):
+            advantages = strategy.advantages(tokens, tokens.advantages)
+            note(strategy, advantages != tokens.advantages)
+            tokens = replace(tokens, advantages=advantages)
+    for strategy in strategies:
+        if isinstance(strategy, RatioMixin):
+            low, high = strategy.ratio_bounds(tokens, tokens.low, tokens.high)
+            note(strategy, (low != tokens.low) | (high != tokens.high))
+            tokens = replace(tokens, low=low, high=high)
+    weights = torch.ones_like(tokens.old_logprobs)
+    for strategy in strategies:
+        if isinstance(strategy, WeightMixin):
+            before, weights = weights, strategy.weights(tokens, weights)
+            note(strategy, weights != before)
+    coefficients: dict[str, Tensor] = {}
+    for strategy in strategies:
+        if isinstance(strategy, PenaltyMixin):
+            planned = strategy.penalty_coefficients(tokens)
+            note(strategy, planned != 0)
+            # A penalty that touches no token is left out, so that it costs nothing and changes no bit.
+            if bool(planned.any()):
+                coefficients[strategy.name] = planned
+    shares = {name: float(mask.float().mean()) for name, mask in touched.items()}
+    return Plan(tokens, objective.aggregation(tokens), weights, coefficients, shares)
+
+
+def planned_loss(
+    tokens: TokenBatch, plan: Plan, objective: Objective, strategies: Sequence[Strategy]
+) -> Tensor:
+    """Sum the loss over the given tokens, which are those of ``plan``: a scalar with gradient.
+
+    The sum over all micro-batches is the loss of the optimizer minibatch, however it was split.
+    """
+    loss = (plan.scale * plan.weights * objective.surrogate(tokens)).sum()
+    for strategy in strategies:
+        if isinstance(strategy, PenaltyMixin) and strategy.name in plan.coefficients:
+            loss = loss + (plan.scale * plan.coefficients[strategy.name] * strategy.penalty(tokens)).sum()
+    return loss

@@ -1,0 +1,40 @@
+"""Builds the strategy stack from config, and looks at the whole before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ecrl.compose import build
+from ecrl.config import Config
+from ecrl.errors import UsageError
+from ecrl.mixins import Strategy
+
+
+def build_strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
+    """Instantiate the strategies in config order and name each by its key.
+
+    Raises:
+        UsageError: a node that is not a strategy.
+    """
+    strategies = []
+    for name, node in nodes.items():
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            raise UsageError(f"strategy.{name} needs a `_target_` that names a Strategy class, got {node!r}.")
+        strategy = build(node)
+        if not isinstance(strategy, Strategy):
+            raise UsageError(
+                f"strategy.{name} built a {type(strategy).__name__}; it must inherit from ecrl.mixins.Strategy."
+            )
+        strategy.name = name
+        strategies.append(strategy)
+    return strategies
+
+
+def check_stack(config: Config, strategies: list[Strategy]) -> list[str]:
+    """Return the warnings of all strategies; raise where a combination is impossible."""
+    return [
+        f"{strategy.name}: {warning}"
+        for strategy in strategies
+        for warning in strategy.check(config, [s for s in strategies if s is not strategy])
+    ]

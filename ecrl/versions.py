@@ -1,0 +1,22 @@
+"""Versions of what a result depends on."""
+
+from __future__ import annotations
+
+import platform
+from importlib import metadata
+
+PACKAGES = ("ecrl", "torch", "lightning", "transformers", "gymnasium", "hydra-core", "numpy", "tensorboard")
+
+
+def version_of(package: str) -> str | None:
+    """Version of an installed package, or None."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Python's and the main packages' versions."""
+    found = {package: version_of(package) for package in PACKAGES}
+    return {"python": platform.python_version()} | {p: v for p, v in found.items() if v}

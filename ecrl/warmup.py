@@ -1,0 +1,150 @@
+"""Supervised warm start: teaches a model what answers look like, right and wrong ones.
+
+RL on verifiable rewards needs a base that sometimes succeeds. Worked solutions come from the
+environment itself; a share of them answers something else, so that the base knows the form but is
+right only sometimes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from transformers import PreTrainedTokenizerBase
+
+import ecrl
+from ecrl.batch import RolloutBatch, SequenceTokens
+from ecrl.config import Config
+from ecrl.datamodule import make_env
+from ecrl.embedded import build_model, build_tokenizer
+from ecrl.envs.base import ReasoningEnv, item_seed
+from ecrl.errors import UsageError
+from ecrl.layout import make_layouts
+from ecrl.model import PolicyModel, load_policy, load_tokenizer, save_policy
+
+_STREAM = 7  # Keeps warm-start problems apart from a run's own seeds.
+
+
+def cached_base(config: Config, progress: Callable[[int, int, float], None] | None = None) -> Path:
+    """Return the embedded base for this configuration, made at first use and kept in the cache.
+
+    The cache is ``$ECRL_CACHE`` or ``~/.cache/ecrl``; its key holds all that the result depends on.
+    """
+    key = {
+        "ecrl": ecrl.__version__,
+        "torch": torch.__version__,
+        "seed": config.seed,
+        **{name: _plain(getattr(config, name)) for name in ("model", "env", "warmup")},
+    }
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("ECRL_CACHE") or Path.home() / ".cache" / "ecrl")
+    target = cache / f"base-{digest}"
+    if not target.exists():
+        make_base(config, target, progress)
+    return target
+
+
+def make_base(
+    config: Config, target: Path, progress: Callable[[int, int, float], None] | None = None
+) -> None:
+    """Warm up the configured model and write it to ``target``, aside first, then moved into place."""
+    if config.model.path is None:
+        tokenizer: PreTrainedTokenizerBase = build_tokenizer()
+        lm: Any = build_model(config.model, build_tokenizer(), config.seed)
+        model = PolicyModel(lm, [int(tokenizer.eos_token_id)], int(tokenizer.pad_token_id))
+        model.shipped_generation_config = model.lm.generation_config
+    else:
+        tokenizer = load_tokenizer(config.model.path)
+        model = load_policy(config.model.path, tokenizer)
+    warm_up(model, tokenizer, config, progress)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as aside:
+        save_policy(model, tokenizer, Path(aside) / "base")
+        try:
+            os.rename(Path(aside) / "base", target)
+        except OSError:
+            # Another process made the same base meanwhile; either will do.
+            if not target.exists():
+                raise
+
+
+def warm_up(
+    model: PolicyModel,
+    tokenizer: PreTrainedTokenizerBase,
+    config: Config,
+    progress: Callable[[int, int, float], None] | None = None,
+) -> None:
+    """Train on worked solutions by maximum likelihood of the response tokens, in place."""
+    settings = config.warmup
+    examples = worked_solutions(config, tokenizer)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.0)
+    ramp = max(settings.steps // 10, 1)
+    model.train()
+    for step in range(settings.steps):
+        left = (settings.steps - step) / max(settings.steps - ramp, 1)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.lr * min((step + 1) / ramp, left, 1.0)
+        batch = _batch([next(examples) for _ in range(settings.batch)])
+        optimizer.zero_grad()
+        total = 0.0
+        for layout in make_layouts(batch, config.update.max_tokens, config.update.row_tokens):
+            logprobs, _ = model(layout, 1.0)
+            loss = -logprobs.sum() / batch.num_tokens
+            loss.backward()
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        if progress:
+            progress(step + 1, settings.steps, total)
+
+
+def worked_solutions(config: Config, tokenizer: PreTrainedTokenizerBase) -> Iterator[SequenceTokens]:
+    """Yield training problems with worked solutions, forever.
+
+    Raises:
+        UsageError: the environment writes none.
+    """
+    env = make_env(config.env.id, "train", dict(config.env.kwargs)).unwrapped
+    if not isinstance(env, ReasoningEnv) or type(env).solution is ReasoningEnv.solution:
+        raise UsageError(
+            f"{config.env.id} has no worked solutions (`solution`), so a warm start cannot learn from it; "
+            "give a model with model.path=…"
+        )
+    rng = np.random.default_rng([config.seed, _STREAM])
+    index = 0
+    while True:
+        prompt, info = env.reset(seed=item_seed(config.seed + (_STREAM << 32), index))
+        text = env.solution(info["problem"], rng, correct=bool(rng.random() >= config.warmup.wrong))
+        tail = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        prompt_ids = tokenizer(prompt)["input_ids"]
+        yield SequenceTokens(prompt_ids, tail, [True] * len(tail))
+        index += 1
+
+
+def _batch(examples: list[SequenceTokens]) -> RolloutBatch:
+    lengths = torch.tensor([len(e.tail_ids) for e in examples])
+    ids = torch.arange(len(examples))
+    nothing = torch.zeros(int(lengths.sum()))
+    return RolloutBatch(
+        sequences=examples,
+        lengths=lengths,
+        group_ids=ids,
+        uid=ids,
+        rewards=torch.zeros(len(examples)),
+        old_logprobs=nothing,
+        engine_logprobs=nothing,
+        old_entropy=nothing,
+        advantages=nothing,
+    )
+
+
+def _plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else vars(node)
