@@ -1,0 +1,57 @@
+"""Clip-Cov: no gradient for a few tokens whose covariance is high. https://arxiv.org/abs/2505.22617.
+
+    Cov_i = (logπ_i − mean_j logπ_j)·(A_i − mean_j A_j)
+    candidates = {i : low < Cov_i < high, and not already clipped by the ratio bounds}
+    w_i = 0 for max(⌊fraction·N⌋, 1) of the candidates drawn uniformly (all, if fewer), else w_i
+
+Means and ``N`` run over all response tokens of the optimizer minibatch. The denominator of the loss
+stays ``N``. The ratio bounds are the objective's; the paper's scripts use bounds of 1 on either side,
+so that the ratio lies in [0, 2]: ``objective.bounds.low=1 objective.bounds.high=1``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from ecrl.batch import TokenBatch
+from ecrl.covariance import token_covariance
+from ecrl.errors import UsageError
+from ecrl.mixins import Strategy, WeightMixin
+
+if TYPE_CHECKING:
+    from ecrl.config import Config
+
+
+class ClipCov(Strategy, WeightMixin):
+    """Zero the surrogate of randomly drawn high-covariance tokens. Neutral: ``fraction=0``.
+
+    Args:
+        fraction: share of all tokens to zero, in [0, 1]: 2e-4 is 0.02 %.
+        low: lower bound of a candidate's covariance, exclusive; nats × the advantage's unit.
+        high: upper bound, exclusive. The most extreme tokens, above it, keep their gradient.
+    """
+
+    needs_current = True
+
+    def __init__(self, *, fraction: float = 2e-4, low: float = 1.0, high: float = 5.0) -> None:
+        super().__init__()
+        if not 0 <= fraction <= 1:
+            raise UsageError(f"ClipCov: fraction is a share of the tokens, in [0, 1]; got {fraction}.")
+        if not low < high:
+            raise UsageError(f"ClipCov: low must be below high; got low={low}, high={high}.")
+        self.fraction = fraction
+        self.low = low
+        self.high = high
+
+    def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
+        """Warn where no token is ever drawn."""
+        return ["fraction=0 draws no token, so it does nothing."] if self.fraction == 0 else []
+
+    def weights(self, tokens: TokenBatch, weights: Tensor) -> Tensor:
+        """Zero the drawn tokens' weights ``[N]``."""
+        covariance = token_covariance(tokens.logprobs, tokens.advantages)
+        candidates = (covariance > self.low) & (covariance < self.high) & ~tokens.clipped
+        return weights.masked_fill(tokens.sample(candidates, self.fraction), 0.0)

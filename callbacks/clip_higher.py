@@ -1,0 +1,65 @@
+"""Clip-higher: more room upwards, so that unlikely tokens can gain. https://arxiv.org/abs/2503.14476.
+
+r_i = π_i/π_old,i is clipped to [1 − low, 1 + high], with high > low
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ecrl.batch import TokenBatch
+from ecrl.errors import UsageError
+from ecrl.mixins import RatioMixin, Strategy
+
+if TYPE_CHECKING:
+    from ecrl.config import Config
+
+
+class ClipHigher(Strategy, RatioMixin):
+    """Replace the bounds of the importance ratio. Neutral: both None.
+
+    Args:
+        low: how far the ratio may fall below 1, in [0, 1]; None keeps the bound that is there.
+        high: how far it may rise above 1, not negative; None keeps the bound that is there.
+    """
+
+    def __init__(self, *, low: float | None = 0.2, high: float | None = 0.28) -> None:
+        super().__init__()
+        if low is not None and not 0 <= low <= 1:
+            raise UsageError(f"ClipHigher: low must lie in [0, 1] (the bound is 1 − low); got {low}.")
+        if high is not None and not 0 <= high < math.inf:
+            raise UsageError(f"ClipHigher: high must be finite and not negative; got {high}.")
+        self.low = low
+        self.high = high
+
+    def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
+        """Refuse two that set the same bound; warn where no bound can bind."""
+        for other in others:
+            if isinstance(other, ClipHigher) and self._sets() & other._sets():
+                raise UsageError(
+                    f"{self.name} and {other.name} set the same ratio bound, so the first would do nothing. "
+                    "Drop one of them."
+                )
+        if not self._sets():
+            return ["low and high are both null, so it does nothing."]
+        surrogate = (config.objective or {}).get("surrogate") or {}
+        if surrogate.get("_target_") == "ecrl.losses.reinforce":
+            return ["the surrogate `reinforce` has no importance ratio to bound, so it does nothing."]
+        if config.update.minibatches * config.update.epochs == 1:
+            return ["with one update per rollout the ratio is 1, so no bound binds."]
+        return []
+
+    def _sets(self) -> set[str]:
+        return {name for name, value in (("low", self.low), ("high", self.high)) if value is not None}
+
+    def ratio_bounds(self, tokens: TokenBatch, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Set the bounds ``[N]`` to ``1 − low`` and ``1 + high``."""
+        return (
+            low if self.low is None else torch.full_like(low, 1 - self.low),
+            high if self.high is None else torch.full_like(high, 1 + self.high),
+        )
