@@ -70,7 +70,7 @@ class RunCheckpoint(Checkpoint):
         stopping = self._stop.signal is not None
         if stopping:
             trainer.should_stop = True
-        done = trainer.current_epoch
+        done = trainer.fit_loop.epoch_progress.current.processed
         if stopping or done % self._every == 0 or done == trainer.max_epochs:
             save(trainer, self.path)
 

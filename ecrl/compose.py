@@ -7,6 +7,7 @@ Hydra composes; on top of it: an environment's id stands for its group, keys of 
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -39,7 +40,7 @@ def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Co
         config_dir: a folder of the user's own config groups, searched as well.
 
     Returns:
-        The configuration; an OmegaConf object behind the ``Config`` type.
+        The configuration as plain dataclasses; ``_target_`` nodes are plain dictionaries.
 
     Raises:
         UsageError: an unknown key or name, a value of the wrong type, a setting that cannot work.
@@ -60,8 +61,14 @@ def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Co
         raise _explain(error, config_dir) from None
     for name in _OPEN_NODES:
         _complete(config[name], name)
-    check_values(cast(Config, config))
-    return cast(Config, config)
+    return as_object(config)
+
+
+def as_object(config: Any) -> Config:
+    """Turn OmegaConf's node into plain dataclasses, and check the values."""
+    result = cast(Config, OmegaConf.to_object(config))
+    check_values(result)
+    return result
 
 
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -132,15 +139,17 @@ def _complete(node: Any, where: str) -> None:
 
 def _resolve(path: str, where: str) -> Any:
     try:
+        # Hydra also logs what it raises.
+        logging.getLogger("hydra").setLevel(logging.CRITICAL)
         return get_object(path)
     except (ImportError, ValueError, AttributeError) as error:
-        raise UsageError(f"{where}._target_={path!r} cannot be imported: {_first_line(error)}") from None
+        raise UsageError(f"{where}._target_={path!r} cannot be imported: {_last_cause(error)}") from None
 
 
 def _explain(error: Exception, config_dir: Path | None) -> UsageError:
     """Turn Hydra's message into one line."""
     text = str(error)
-    missing = re.search(r"Could not find '([\w]+)/([^']+)'", text)
+    missing = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
     if missing and missing[1] in GROUPS:
         return unknown_name(missing[1], missing[2], options(missing[1], config_dir))
     group = re.search(r"Could not override '(\w+)'", text) or re.search(r"Key '(\w+)' (?:is )?not in", text)
@@ -149,8 +158,8 @@ def _explain(error: Exception, config_dir: Path | None) -> UsageError:
         return unknown_name("key", full[1], _all_keys())
     if group:
         return unknown_name("key", group[1], _all_keys())
-    where = f" ({full[1]})" if full else ""
-    return UsageError(_first_line(error) + where)
+    cause = f": {_first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
+    return UsageError(_first_line(error) + cause)
 
 
 def _all_keys() -> list[str]:
@@ -207,6 +216,13 @@ def check_values(config: Config) -> None:
             f"update.minibatches={config.update.minibatches} is more than rollout.prompts="
             f"{config.rollout.prompts}; a minibatch holds at least one group."
         )
+
+
+def _last_cause(error: BaseException) -> str:
+    """What went wrong at the bottom, e.g. the import that failed inside the named module."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".splitlines()[0]
 
 
 def _first_line(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import gymnasium as gym
@@ -50,6 +50,20 @@ def env_name(env_id: str) -> str:
     return env_id.split("/")[-1].rsplit("-v", 1)[0].lower()
 
 
+class _Batches:
+    """Ready-made batches of known number; Lightning iterates over it once an epoch."""
+
+    def __init__(self, make: Callable[[], Iterator[Any]], length: int) -> None:
+        self._make = make
+        self._length = length
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._make()
+
+    def __len__(self) -> int:
+        return self._length
+
+
 class RolloutDataModule(L.LightningDataModule):
     """Collects rollouts and splits them into optimizer minibatches.
 
@@ -84,21 +98,27 @@ class RolloutDataModule(L.LightningDataModule):
             )
         return self._collector
 
-    def train_dataloader(self) -> Sequence[RolloutBatch]:
-        """Collect one iteration's rollout and return its optimizer minibatches."""
+    def train_dataloader(self) -> _Batches:
+        """Each pass over it is one iteration: it collects a rollout when its first batch is asked for."""
+        update = self.config.update
+        return _Batches(self._iteration, update.minibatches * update.epochs)
+
+    def _iteration(self) -> Iterator[RolloutBatch]:
+        """Collect a rollout with the current policy and yield its optimizer minibatches."""
         iteration = self.module.iteration
         self._sync()
         drawn, kept = self._draw(iteration)
         self.module.observe_rollout(drawn)
         batch = self.module.prepare(build_batch(kept, self.objective, iteration))
         update = self.config.update
-        return list(split_minibatches(batch, update.minibatches, update.epochs, self.config.seed, iteration))
+        yield from split_minibatches(batch, update.minibatches, update.epochs, self.config.seed, iteration)
 
-    def val_dataloader(self) -> Sequence[range]:
+    def val_dataloader(self) -> _Batches:
         """Return the validation problems, in chunks."""
         chunk = max(VAL_COMPLETIONS // self.config.eval.k, 1)
         problems = self.config.eval.problems
-        return [range(i, min(i + chunk, problems)) for i in range(0, problems, chunk)]
+        chunks = [range(i, min(i + chunk, problems)) for i in range(0, problems, chunk)]
+        return _Batches(lambda: iter(chunks), len(chunks))
 
     def validate(self, problems: Sequence[int]) -> tuple[list[Trajectory], list[Trajectory]]:
         """Answer validation problems ``k`` times at random and once greedily."""

@@ -23,8 +23,9 @@ class NonFiniteError(EcrlError):
 
 
 def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
-    """Return the error for an unknown name: the nearest known one, and the list of all."""
+    """Return the error for an unknown name: the nearest known one, and the list of all if it is short."""
     names = sorted(known)
     near = get_close_matches(got, names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return UsageError(f"Unknown {kind} {got!r}.{hint} Known: {', '.join(names)}.")
+    listing = f" Known: {', '.join(names)}." if len(names) <= 30 or not near else ""
+    return UsageError(f"Unknown {kind} {got!r}.{hint}{listing}")

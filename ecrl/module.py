@@ -79,8 +79,8 @@ class PolicyModule(L.LightningModule):
 
     @property
     def iteration(self) -> int:
-        """Finished iterations."""
-        return self.trainer.current_epoch
+        """Finished iterations. Lightning's ``current_epoch`` lags behind at the end of an epoch."""
+        return int(self.trainer.fit_loop.epoch_progress.current.processed)
 
     @property
     def version(self) -> int:

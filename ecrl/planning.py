@@ -26,7 +26,8 @@ class Plan:
         scale: ``[N]`` u, from the aggregation.
         weights: ``[N]`` w, 0 where a token has no gradient.
         coefficients: c ``[N]`` of each penalty that touches any token, by strategy name.
-        touched: share of the minibatch's tokens that each strategy changed, by strategy name.
+        touched: share of the minibatch's tokens that each strategy changed, by strategy name; where it
+            changes nothing but bounds, those that it clips or frees.
     """
 
     tokens: TokenBatch
@@ -62,13 +63,14 @@ def make_plan(tokens: TokenBatch, objective: Objective, strategies: Sequence[Str
     for strategy in strategies:
         if isinstance(strategy, RatioMixin):
             low, high = strategy.ratio_bounds(tokens, tokens.low, tokens.high)
-            note(strategy, (low != tokens.low) | (high != tokens.high))
-            tokens = replace(tokens, low=low, high=high)
+            before, tokens = tokens, replace(tokens, low=low, high=high)
+            if not isinstance(strategy, (AdvantageMixin, WeightMixin, PenaltyMixin)):
+                note(strategy, before.clipped != tokens.clipped)
     weights = torch.ones_like(tokens.old_logprobs)
     for strategy in strategies:
         if isinstance(strategy, WeightMixin):
-            before, weights = weights, strategy.weights(tokens, weights)
-            note(strategy, weights != before)
+            unweighted, weights = weights, strategy.weights(tokens, weights)
+            note(strategy, weights != unweighted)
     coefficients: dict[str, Tensor] = {}
     for strategy in strategies:
         if isinstance(strategy, PenaltyMixin):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ecrl.compose import check_values
+from ecrl.compose import as_object
 from ecrl.config import Config
 from ecrl.errors import UsageError
 
@@ -40,5 +39,4 @@ def resumed_config(overrides: Sequence[str]) -> Config:
     except OmegaConfBaseException as error:
         raise UsageError(f"{path}: {str(error).splitlines()[0]}") from None
     config.resume = str(run_dir)
-    check_values(cast(Config, config))
-    return cast(Config, config)
+    return as_object(config)

@@ -136,7 +136,6 @@ def _fit(
     trainer = make_trainer(
         config,
         max_epochs=config.iterations,
-        reload_dataloaders_every_n_epochs=1,
         check_val_every_n_epoch=config.eval.every or 1,
         limit_val_batches=1.0 if config.eval.every else 0,
         logger=logger,
@@ -174,7 +173,7 @@ def _create(run_dir: Path, config: Config) -> None:
         (run_dir / "checkpoints").mkdir(parents=True)
     except OSError as error:
         raise UsageError(f"run_dir={str(run_dir)!r} cannot be created: {error}.") from None
-    OmegaConf.save(config, run_dir / "config.yaml")
+    OmegaConf.save(OmegaConf.structured(config), run_dir / "config.yaml")
 
 
 def _finish(run_dir: Path, module: PolicyModule, stop: StopRequest, seconds: float) -> Outcome:

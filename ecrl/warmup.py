@@ -12,12 +12,12 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from transformers import PreTrainedTokenizerBase
 
 import ecrl
@@ -42,7 +42,7 @@ def cached_base(config: Config, progress: Callable[[int, int, float], None] | No
         "ecrl": ecrl.__version__,
         "torch": torch.__version__,
         "seed": config.seed,
-        **{name: _plain(getattr(config, name)) for name in ("model", "env", "warmup")},
+        **{name: asdict(getattr(config, name)) for name in ("model", "env", "warmup")},
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("ECRL_CACHE") or Path.home() / ".cache" / "ecrl")
@@ -144,7 +144,3 @@ def _batch(examples: list[SequenceTokens]) -> RolloutBatch:
         old_entropy=nothing,
         advantages=nothing,
     )
-
-
-def _plain(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else vars(node)

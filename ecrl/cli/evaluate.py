@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -38,8 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     if output is not None:
         result = {
             "model": config.model.path,
-            "env": OmegaConf.to_container(config.env),  # type: ignore[arg-type]
-            "eval": OmegaConf.to_container(config.eval),  # type: ignore[arg-type]
+            "env": asdict(config.env),
+            "eval": asdict(config.eval),
             "seed": config.seed,
             "metrics": metrics,
             "versions": versions(),

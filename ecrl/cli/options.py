@@ -60,4 +60,4 @@ def parse(arguments: Sequence[str]) -> Options:
 
 def as_yaml(config: Config) -> str:
     """The whole configuration as YAML."""
-    return OmegaConf.to_yaml(config)
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
