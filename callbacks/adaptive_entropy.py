@@ -11,22 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-import lightning as L
 import torch
 from torch import Tensor
 
-from ecrl.batch import TokenBatch
+from ecrl.batch import TokenBatch, Trajectory
 from ecrl.errors import UsageError
-from ecrl.mixins import PenaltyMixin, Strategy
+from ecrl.mixins import PenaltyMixin, RolloutObserver, Strategy
 
 if TYPE_CHECKING:
     from ecrl.config import Config
     from ecrl.module import PolicyModule
 
 
-class AdaptiveEntropy(Strategy, PenaltyMixin):
+class AdaptiveEntropy(Strategy, PenaltyMixin, RolloutObserver):
     """An entropy bonus that grows while the entropy is under its target. Neutral: ``delta=0, initial=0``.
 
     Args:
@@ -65,9 +64,9 @@ class AdaptiveEntropy(Strategy, PenaltyMixin):
             return ["the coefficient can never leave 0, so it does nothing. Raise delta."]
         return []
 
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
         """Move the coefficient by the entropy of the fresh rollout."""
-        entropy = cast("PolicyModule", pl_module).rollout_entropy
+        entropy = module.rollout_entropy
         step = self.delta if entropy < self.target else -self.delta
         self._level = min(max(self._level + step, 0.0), self.maximum)
         self._applied = self._level if entropy <= self.target else 0.0

@@ -141,13 +141,13 @@ class PolicyModule(L.LightningModule):
         optimizer: Any = self.optimizers()
         with self.recorder.timer("update"):
             optimizer.zero_grad()
-            loss = self._accumulate(batch)
+            loss = self.accumulate(batch)
             norm = self._clip(loss)
             optimizer.step()
         self.recorder.record("policy/loss", loss)
         self.recorder.record("policy/grad_norm", norm)
 
-    def _accumulate(self, batch: RolloutBatch) -> float:
+    def accumulate(self, batch: RolloutBatch) -> float:
         """Add the gradient of the minibatch's loss; return the loss."""
         layouts = self._layouts(batch)
         key = int(hash_u64(self.config.seed, self.version)) >> 1

@@ -26,8 +26,8 @@ class Plan:
         scale: ``[N]`` u, from the aggregation.
         weights: ``[N]`` w, 0 where a token has no gradient.
         coefficients: c ``[N]`` of each penalty that touches any token, by strategy name.
-        touched: share of the minibatch's tokens that each strategy changed, by strategy name; where it
-            changes nothing but bounds, those that it clips or frees.
+        touched: share of the minibatch's tokens that each strategy changed, by strategy name. Changed
+            bounds count only for a strategy that changes nothing else.
     """
 
     tokens: TokenBatch
@@ -65,7 +65,7 @@ def make_plan(tokens: TokenBatch, objective: Objective, strategies: Sequence[Str
             low, high = strategy.ratio_bounds(tokens, tokens.low, tokens.high)
             before, tokens = tokens, replace(tokens, low=low, high=high)
             if not isinstance(strategy, (AdvantageMixin, WeightMixin, PenaltyMixin)):
-                note(strategy, before.clipped != tokens.clipped)
+                note(strategy, (before.low != low) | (before.high != high))
     weights = torch.ones_like(tokens.old_logprobs)
     for strategy in strategies:
         if isinstance(strategy, WeightMixin):

@@ -270,9 +270,7 @@ class TestAdaptiveEntropy:
     def iterate(strategy: AdaptiveEntropy, *entropies: float) -> list[float]:
         applied = []
         for entropy in entropies:
-            strategy.on_train_epoch_start(
-                cast(Any, None), cast(Any, SimpleNamespace(rollout_entropy=entropy))
-            )
+            strategy.on_rollout(cast(Any, SimpleNamespace(rollout_entropy=entropy)), [])
             applied.append(strategy.coefficient())
         return applied
 

@@ -1,0 +1,19 @@
+"""A strategy that lives outside the framework, named by `_target_` in the user's own YAML."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ecrl.batch import TokenBatch
+from ecrl.mixins import Strategy, WeightMixin
+
+
+class DropLate(Strategy, WeightMixin):
+    """Gives no gradient to tokens from a position on."""
+
+    def __init__(self, *, position: int = 4) -> None:
+        super().__init__()
+        self.position = position
+
+    def weights(self, tokens: TokenBatch, weights: Tensor) -> Tensor:
+        return weights * (tokens.positions < self.position)
