@@ -68,7 +68,7 @@ class RolloutConfig:
     group_size: int = 8
     temperature: float = 1.0
     top_p: float = 1.0
-    max_new_tokens: int = 24
+    max_new_tokens: int = 16
 
 
 @dataclass

@@ -2,35 +2,28 @@
 
 from __future__ import annotations
 
-import string
-
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from tokenizers import pre_tokenizers
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
 from ecrl.config import ModelConfig
 from ecrl.errors import UsageError
 
-_CHARACTERS = string.digits + string.ascii_letters + string.punctuation + " \n"
 
+def build_tokenizer() -> Qwen2Tokenizer:
+    """A token for each byte, so one for each ASCII character, plus padding and end-of-sequence.
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A token for each printable ASCII character, plus padding, end-of-sequence and unknown."""
-    special = ["<pad>", "<eos>", "<unk>"]
-    vocabulary = {token: i for i, token in enumerate([*special, *_CHARACTERS])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="<eos>",
-        unk_token="<unk>",
-        clean_up_tokenization_spaces=False,
+    It is Qwen2's byte-level tokenizer without merges: ``AutoTokenizer`` picks the class by the model's
+    type, and would silently split any other class's vocabulary its own way.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", *alphabet])}
+    return Qwen2Tokenizer(
+        vocab=vocabulary, merges=[], unk_token=None, eos_token="<eos>", pad_token="<pad>"  # type: ignore[arg-type]
     )
 
 
-def build_model(config: ModelConfig, tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen2ForCausalLM:
+def build_model(config: ModelConfig, tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2ForCausalLM:
     """A randomly initialised model of the configured size.
 
     Raises:

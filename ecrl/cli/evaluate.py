@@ -54,5 +54,6 @@ def evaluate(config: Config) -> dict[str, float]:
     """Return the validation metrics of ``config.model`` on ``config.env``."""
     module, datamodule = prepare(config)
     trainer = make_trainer(config, logger=False, enable_checkpointing=False)
-    (numbers,) = trainer.validate(module, datamodule=datamodule, verbose=False)
-    return dict(sorted(numbers.items()))
+    trainer.validate(module, datamodule=datamodule, verbose=False)
+    numbers = module.recorder.flush().numbers
+    return {name: value for name, value in numbers.items() if name.startswith("val/")}
