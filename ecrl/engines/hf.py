@@ -147,6 +147,6 @@ class StreamSampler(LogitsProcessor):
 
 def _nucleus(probs: Tensor, top_p: float) -> Tensor:
     """Zero all but the fewest most likely tokens that reach ``top_p`` together."""
-    ordered, index = probs.sort(-1, descending=True, stable=True)
+    ordered, index = torch.sort(probs, dim=-1, descending=True, stable=True)
     outside = ordered.cumsum(-1) - ordered >= top_p
     return probs.scatter(1, index, ordered.masked_fill(outside, 0.0))
