@@ -1,0 +1,148 @@
+"""The command line: what it does, and one clear line for every kind of bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ecrl.cli import main
+from ecrl.compose import GROUPS, build, build_config, options
+from ecrl.embedded import build_tokenizer
+from ecrl.stack import build_strategies
+from tests.conftest import TINY
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Run a command that must be refused; return its one line."""
+    assert main(list(words)) == 2
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert captured.err.startswith("ecrl: ") and captured.err.count("\n") == 1, captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["trian"], "Did you mean 'train'?"),
+        (["train", "rollout.promts=3"], "Did you mean 'rollout.prompts'?"),
+        (["train", "iteration=3"], "Did you mean 'iterations'?"),
+        (["train", "strategy=[clip_cv]"], "Did you mean 'clip_cov'?"),
+        (["train", "strategy.kl_cov.fracton=1"], "Did you mean 'fraction'?"),
+        (["train", "objective=grp"], "Did you mean 'grpo'?"),
+        (["train", "env=contdown"], "Did you mean 'countdown'?"),
+        (["train", "env=ecrl/Countdwn-v0"], "ecrl/Countdown-v0"),
+        (["train", "env=no_such_module:me/MyTask-v0"], "no_such_module"),
+        (["train", "env.kwargs.colour=3"], "colour"),
+        (["train", "rollout.prompts=many"], "many"),
+        (["train", "rollout.group_size=1"], "group of 2 or more"),
+        (["train", "update.max_tokens=10"], "update.max_tokens"),
+        (["train", "rollout.temperature=0"], "rollout.temperature"),
+        (["train", "model.path=/nowhere"], "does not exist"),
+        (["train", "strategy=[kl_cov,clip_higher]"], "kl_cov"),
+        (["train", "resume=/nowhere"], "config.yaml is missing"),
+        (["train", "iterations"], "key=value"),
+        (["train", "--fast"], "Unknown option"),
+        (["train", "--config-dir", "/nowhere"], "not a folder"),
+        (["train", "+strategy.mine._target_=no.such.Thing"], "no.such.Thing"),
+        (["train", "seed=-1"], "seed"),
+        (["envs", "x"], "takes no arguments"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_bad_input_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert says in refused(capsys, *words)
+
+
+def test_a_directory_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_tokenizer().save_pretrained(tmp_path)
+    assert "config.json is missing" in refused(capsys, "train", f"model.path={tmp_path}", f"run_dir={tmp_path}/r")
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert "holds no tokenizer" in refused(capsys, "train", f"model.path={tmp_path}", f"run_dir={tmp_path}/r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_tokenizer_without_eos(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in tiny_model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings["eos_token"] = None
+    path.write_text(json.dumps(settings))
+    assert "has no EOS token" in refused(capsys, "train", f"model.path={tmp_path}")
+
+
+def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep = tmp_path / "keep.json"
+    keep.write_text("mine")
+    assert "nothing is overwritten" in refused(capsys, "train", f"run_dir={tmp_path}")
+    assert "nothing is overwritten" in refused(capsys, "eval", f"output={keep}")
+    assert "nothing is overwritten" in refused(capsys, "warmup", f"output={keep}")
+    assert keep.read_text() == "mine"
+
+
+@pytest.mark.parametrize("group", [g for g in GROUPS if g != "strategy"])
+def test_every_shipped_yaml_composes(group: str) -> None:
+    for name in options(group):
+        config = build_config([f"{group}={name}"])
+        build(config.objective)
+
+
+def test_every_shipped_strategy_composes_and_builds() -> None:
+    for name in options("strategy"):
+        (strategy,) = build_strategies(build_config([f"strategy=[{name}]"]).strategy)
+        assert strategy.name == name
+
+
+def test_defaults_come_from_constructors_and_overrides_need_no_plus() -> None:
+    config = build_config(["strategy=[clip_cov,clip_higher]", "strategy.clip_cov.fraction=0.01"])
+    assert list(config.strategy) == ["clip_cov", "clip_higher"]
+    assert config.strategy["clip_cov"]["fraction"] == 0.01
+    assert config.strategy["clip_cov"]["low"] == 1.0
+    assert config.strategy["clip_higher"]["high"] == 0.28
+
+
+def test_own_folders_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "mine.yaml").write_text("mine:\n  _target_: tests.outside.DropLate\n")
+    (tmp_path / "objective").mkdir()
+    (tmp_path / "objective" / "ours.yaml").write_text(
+        "_target_: ecrl.objective.Objective\nsurrogate: {_target_: ecrl.losses.reinforce, _partial_: true}\n"
+    )
+    config = build_config(["strategy=[mine,clip_cov]", "objective=ours"], tmp_path)
+    assert list(config.strategy) == ["mine", "clip_cov"] and config.strategy["mine"]["position"] == 4
+    assert main(["strategies", "--config-dir", str(tmp_path)]) == 0
+    assert "mine" in capsys.readouterr().out
+
+
+def test_sweep_runs_every_combination(tiny_model: Path, tmp_path: Path) -> None:
+    words = [*TINY, f"model.path={tiny_model}", f"run_dir={tmp_path / 'sweep'}", "iterations=1", "seed=0,1"]
+    assert main(["train", "-m", *words]) == 0
+    seeds = [OmegaConf.load(p).seed for p in sorted(tmp_path.glob("sweep/*/config.yaml"))]
+    assert seeds == [0, 1]
+
+
+def test_eval_writes_json(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "eval.json"
+    words = [f"model.path={tiny_model}", "env=tests.tasks:test/Digits-v0", "eval.k=4", "eval.problems=8"]
+    assert main(["eval", *words, f"output={output}"]) == 0
+    result = json.loads(output.read_text())
+    assert set(result["metrics"]) >= {f"val/digits/{n}" for n in ("avg@4", "pass@1", "pass@4", "maj@4", "greedy")}
+    assert "val/digits/avg@4" in capsys.readouterr().out
+
+
+def test_warmup_makes_a_base_that_evaluates(tmp_path: Path) -> None:
+    small = ["model.hidden_size=32", "model.heads=2", "model.layers=1", "warmup.steps=3", "env=arithmetic"]
+    assert main(["warmup", *small, f"output={tmp_path / 'base'}"]) == 0
+    words = [f"model.path={tmp_path / 'base'}", "env=arithmetic", "eval.k=2", "eval.problems=2"]
+    assert main(["eval", *words]) == 0
+
+
+@pytest.mark.parametrize("command", ["envs", "strategies", "doctor", "--help"])
+def test_listings(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command]) == 0
+    wanted = {"envs": "ecrl/Countdown-v0", "strategies": "kl_cov", "doctor": "torch", "--help": "ecrl train"}
+    assert wanted[command] in capsys.readouterr().out

@@ -1,0 +1,212 @@
+"""Whole runs: exact resume, signals, failures, what a run directory holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ecrl.compose import build_config
+from ecrl.config import Config
+from ecrl.errors import NonFiniteError, UsageError
+from ecrl.history import is_wall_time, read_metrics
+from ecrl.resume import resumed_config
+from ecrl.run import train
+from tests.conftest import TINY
+
+STACK = ["strategy=[kl_cov,adaptive_entropy]", "strategy.kl_cov.fraction=0.1"]
+TARGET = ["strategy.adaptive_entropy.target=9.0", "eval.every=2", "eval.problems=4", "eval.k=2"]
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+def run(base: list[str], run_dir: Path, *overrides: str) -> Path:
+    config = build_config([*base, f"run_dir={run_dir}", *overrides])
+    return train(config, silent).run_dir
+
+
+def history(run_dir: Path) -> list[dict[str, Any]]:
+    rows = read_metrics(run_dir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if not is_wall_time(k)} for row in rows]
+
+
+def weights(run_dir: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = torch.load(run_dir / "checkpoints" / "last.ckpt")["state_dict"]
+    return state
+
+
+def optimizer(run_dir: Path) -> list[torch.Tensor]:
+    (state,) = torch.load(run_dir / "checkpoints" / "last.ckpt")["optimizer_states"]
+    return [tensor for entry in state["state"].values() for tensor in entry.values()]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Bit for bit: weights, optimizer, logged history."""
+    assert history(one) == history(other)
+    assert all(torch.equal(a, b) for a, b in zip(optimizer(one), optimizer(other), strict=True))
+    left, right = weights(one), weights(other)
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+@pytest.fixture
+def base(tiny_model: Path) -> list[str]:
+    return [*TINY, f"model.path={tiny_model}", *STACK, *TARGET]
+
+
+def test_resume_is_exact(base: list[str], tmp_path: Path) -> None:
+    whole = run(base, tmp_path / "whole", "iterations=5")
+    parts = run(base, tmp_path / "parts", "iterations=2")
+    for total in (3, 5):
+        train(resumed_config([f"resume={parts}", f"iterations={total}"]), silent)
+    assert [row["iteration"] for row in history(whole)] == [0, 1, 2, 3, 4, 5]
+    assert_same_run(whole, parts)
+
+
+def test_history_behind_the_checkpoint_is_dropped_on_resume(base: list[str], tmp_path: Path) -> None:
+    whole = run(base, tmp_path / "whole", "iterations=4")
+    parts = run(base, tmp_path / "parts", "iterations=2")
+    with (parts / "metrics.jsonl").open("a") as file:
+        file.write('{"iteration": 3, "policy/entropy": 1.0}\n{"iteration": 4, "poli')  # died while writing
+    train(resumed_config([f"resume={parts}", "iterations=4"]), silent)
+    assert_same_run(whole, parts)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+def test_signals_leave_a_checkpoint_that_resumes_exactly(
+    number: signal.Signals, base: list[str], tmp_path: Path
+) -> None:
+    run_dir = tmp_path / "stopped"
+    command = [sys.executable, "-m", "ecrl", "train", *base, f"run_dir={run_dir}", "iterations=500"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    metrics = run_dir / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 4:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.05)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, output
+    assert f"resume={run_dir}" in output
+    done = history(run_dir)[-1]["iteration"]
+    train(resumed_config([f"resume={run_dir}", f"iterations={done + 2}"]), silent)
+    whole = run(base, tmp_path / "whole", f"iterations={done + 2}")
+    assert_same_run(whole, run_dir)
+
+
+def test_kill_leaves_the_last_checkpoint_whole(base: list[str], tmp_path: Path) -> None:
+    run_dir = tmp_path / "killed"
+    command = [sys.executable, "-m", "ecrl", "train", *base, f"run_dir={run_dir}", "iterations=500"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, "checkpoint.every=1"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+    deadline = time.monotonic() + 120
+    while not (run_dir / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
+        time.sleep(0.02)
+    time.sleep(0.3)
+    process.kill()
+    process.communicate(timeout=60)
+    total = len(history(run_dir)) + 3
+    train(resumed_config([f"resume={run_dir}", f"iterations={total}"]), silent)
+    assert_same_run(run(base, tmp_path / "whole", f"iterations={total}"), run_dir)
+
+
+def test_a_run_directory_holds_what_it_promises(base: list[str], tmp_path: Path) -> None:
+    run_dir = run(base, tmp_path / "run", "iterations=2")
+    assert {p.name for p in run_dir.iterdir()} >= {
+        "config.yaml", "metrics.jsonl", "checkpoints", "policy", "summary.json", "tensorboard",
+    }  # fmt: skip
+    model = AutoModelForCausalLM.from_pretrained(run_dir / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(run_dir / "policy")
+    assert tokenizer("3*(4+1)")["input_ids"] and model.config.model_type == "qwen2"
+    trained = weights(run_dir)
+    assert all(torch.equal(p, trained[f"model.lm.{name}"]) for name, p in model.named_parameters())
+    summary = json.loads((run_dir / "summary.json").read_text())
+    assert summary["iterations"] == 2 and summary["versions"]["torch"]
+    row = history(run_dir)[-1]
+    for name in ("policy/entropy", "cov/mean", "cov/q99", "policy/ratio", "policy/clip_high", "policy/grad_norm",
+                 "policy/kl_behaviour", "rollout/reward", "rollout/length", "rollout/truncated",
+                 "rollout/zero_variance", "val/digits/avg@2", "val/digits/pass@2", "val/digits/maj@2",
+                 "val/digits/greedy", "strategy/kl_cov/fraction", "strategy/adaptive_entropy/coefficient"):  # fmt: skip
+        assert isinstance(row[name], float), name
+
+
+def test_same_seed_same_run_other_seed_other_run(base: list[str], tmp_path: Path) -> None:
+    one = run(base, tmp_path / "one", "iterations=2")
+    same = run(base, tmp_path / "same", "iterations=2", "update.max_tokens=16384")
+    other = run(base, tmp_path / "other", "iterations=2", "seed=1")
+    assert_same_run(one, same)
+    assert history(one) != history(other)
+
+
+def test_a_policy_learns_and_a_controller_holds(tiny_model: Path, tmp_path: Path) -> None:
+    base = [*TINY, f"model.path={tiny_model}", "rollout.prompts=16", "rollout.group_size=8", "update.lr=3e-3"]
+    run_dir = run(base, tmp_path / "plain", "iterations=40")
+    rows = history(run_dir)
+    assert rows[0]["rollout/reward"] < 0.15
+    assert rows[-1]["rollout/reward"] > 0.9
+    assert rows[-1]["policy/entropy"] < 0.7 * rows[0]["policy/entropy"]  # it collapses
+    held = run(
+        base,
+        tmp_path / "held",
+        "iterations=40",
+        "strategy=[adaptive_entropy]",
+        "strategy.adaptive_entropy.target=3.0",
+        "strategy.adaptive_entropy.delta=0.02",
+    )
+    assert history(held)[-1]["policy/entropy"] > rows[-1]["policy/entropy"] + 0.3
+
+
+def test_a_run_without_any_signal_finishes(base: list[str], tmp_path: Path) -> None:
+    """Every group has zero variance: no update, no crash, the weights stay."""
+    base = [o for o in base if not o.startswith("env=")] + ["env=countdown"]
+    run_dir = run(base, tmp_path / "run", "iterations=1", "checkpoint.every=1")
+    (row,) = [r for r in history(run_dir) if r["iteration"] == 1]
+    assert row["rollout/zero_variance"] == 1.0 and "policy/loss" not in row
+
+
+def test_non_finite_stops_with_a_checkpoint(
+    tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny("iterations=3")
+    config.objective["surrogate"] = {"_target_": "tests.test_runs.explosive", "_partial_": True}
+    with pytest.raises(NonFiniteError, match=r"The loss became nan in iteration 1, optimizer step 1"):
+        train(config, silent)
+    state = torch.load(tmp_path / "run" / "checkpoints" / "nonfinite.ckpt")["state_dict"]
+    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+
+
+def explosive(tokens: Any) -> torch.Tensor:
+    """A surrogate that is NaN."""
+    loss: torch.Tensor = tokens.logprobs * float("nan")
+    return loss
+
+
+def test_resume_refuses_what_would_be_another_run(base: list[str], tmp_path: Path) -> None:
+    run_dir = run(base, tmp_path / "run", "iterations=1")
+    with pytest.raises(UsageError, match=r"'update\.lr' cannot change on resume"):
+        resumed_config([f"resume={run_dir}", "update.lr=1"])
+    with pytest.raises(UsageError, match="asks for no more"):
+        train(resumed_config([f"resume={run_dir}"]), silent)
+    checkpoint = run_dir / "checkpoints" / "last.ckpt"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    with pytest.raises(UsageError, match="cannot be read as a checkpoint"):
+        train(resumed_config([f"resume={run_dir}", "iterations=9"]), silent)
+    with pytest.raises(UsageError, match=r"config\.yaml is missing"):
+        resumed_config([f"resume={tmp_path / 'nowhere'}"])
+    assert len(history(run_dir)) == 2  # row 0 and row 1: nothing was lost
