@@ -15,6 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from ecrl.errors import NonFiniteError, UsageError
+from ecrl.module import finished_iterations
 
 
 class StopRequest:
@@ -70,7 +71,7 @@ class RunCheckpoint(Checkpoint):
         stopping = self._stop.signal is not None
         if stopping:
             trainer.should_stop = True
-        done = trainer.fit_loop.epoch_progress.current.processed
+        done = finished_iterations(trainer)
         if stopping or done % self._every == 0 or done == trainer.max_epochs:
             save(trainer, self.path)
 
@@ -114,7 +115,7 @@ def find_checkpoint(run_dir: Path) -> Path:
     return path
 
 
-def finished_iterations(checkpoint: Path) -> int:
+def iterations_behind(checkpoint: Path) -> int:
     """Iterations that a checkpoint has behind it."""
     content = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
     progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]

@@ -22,6 +22,11 @@ Split = Literal["train", "val"]
 _STREAMS = {"train": 0, "val": 1, "greedy": 2}
 
 
+def problem_seed(seed: int, split: Split, index: int) -> int:
+    """Seed of a run's problem number ``index``; the splits have streams of their own."""
+    return item_seed(int(hash_u64(seed, _STREAMS[split])) >> 1, index)
+
+
 @dataclass
 class _Episode:
     """One environment in play."""
@@ -119,21 +124,19 @@ class Collector:
         envs = self._envs[split]
         while len(envs) < len(problems) * copies:
             envs.append(self._make_env(split))
-        # `val` problems come from seeds of their own, so that neither split's size moves the other.
-        seed = [self._seed, _STREAMS[split]]
         keys: NDArray[np.uint64] = hash_u64(
             self._seed, *stream, np.repeat(problems, copies), np.tile(np.arange(copies), len(problems))
         )
-        episodes = []
+        episodes: list[_Episode] = []
         for slot, key in enumerate(keys.tolist()):
             problem_id, copy = problems[slot // copies], slot % copies
-            prompt, _ = envs[slot].reset(seed=item_seed(int(hash_u64(*seed)) >> 1, problem_id))
+            prompt, _ = envs[slot].reset(seed=problem_seed(self._seed, split, problem_id))
             # The copies of a problem share its prompt; tokenise it once.
             ids = episodes[-1].prompt_ids if copy else self._encode_prompt(prompt)
             if copy and prompt != episodes[-1].prompt:
                 raise EcrlError(
                     f"{envs[slot]} gave two different problems for one seed: {episodes[-1].prompt!r} and "
-                    f"{prompt!r}. Groups need `reset(seed=…)` to be deterministic; draw from `self.np_random` only."
+                    f"{prompt!r}. A group needs a deterministic `reset(seed=…)`."
                 )
             episodes.append(_Episode(envs[slot], problem_id, copy, key, prompt, ids))
         return episodes

@@ -202,7 +202,8 @@ def check_values(config: Config) -> None:
         )
     if config.rollout.temperature <= 0:
         raise UsageError(
-            f"rollout.temperature must be above 0 (a policy gradient needs samples), got {config.rollout.temperature}."
+            "rollout.temperature must be above 0 (a policy gradient needs samples), "
+            f"got {config.rollout.temperature}."
         )
     if not 0 < config.rollout.top_p <= 1:
         raise UsageError(f"rollout.top_p must be in (0, 1], got {config.rollout.top_p}.")

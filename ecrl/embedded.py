@@ -19,7 +19,11 @@ def build_tokenizer() -> Qwen2Tokenizer:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", *alphabet])}
     return Qwen2Tokenizer(
-        vocab=vocabulary, merges=[], unk_token=None, eos_token="<eos>", pad_token="<pad>"  # type: ignore[arg-type]
+        vocab=vocabulary,
+        merges=[],
+        unk_token=None,  # type: ignore[arg-type]
+        eos_token="<eos>",
+        pad_token="<pad>",
     )
 
 

@@ -97,7 +97,6 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     Raises:
         UsageError: there is none, or it has no end-of-sequence token.
     """
-    _check_directory(path, "tokenizer_config.json", "tokenizer")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError) as error:
@@ -118,7 +117,6 @@ def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
     Raises:
         UsageError: there is none.
     """
-    _check_directory(path, "config.json", "model")
     try:
         lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     except (OSError, ValueError) as error:
@@ -127,7 +125,7 @@ def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
         ) from None
     eos = {int(tokenizer.eos_token_id)}
     shipped = lm.generation_config.eos_token_id if lm.generation_config else None
-    eos |= set(shipped) if isinstance(shipped, list) else {shipped} - {None}
+    eos |= set(shipped if isinstance(shipped, list) else [] if shipped is None else [shipped])
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return PolicyModel(lm, sorted(eos), int(pad))
 
@@ -141,14 +139,23 @@ def save_policy(model: PolicyModel, tokenizer: PreTrainedTokenizerBase, path: Pa
     tokenizer.save_pretrained(path)
 
 
-def _check_directory(path: str, name: str, what: str) -> None:
-    # Only a name like `org/model` may be a hub id; anything that looks like a path must exist.
+def check_model(path: str) -> None:
+    """Look whether a model path can be one, before anything is loaded or written.
+
+    Raises:
+        UsageError: a directory without tokenizer, config or weights, or a path that does not exist.
+    """
     folder = Path(path)
     if folder.is_dir():
-        if not (folder / name).exists():
-            found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-            raise UsageError(f"model.path={path!r} holds no {what} ({name} is missing; found {found}).")
-    elif path.startswith((".", "/", "~")) or path.count("/") != 1:
+        needed = {"tokenizer": "tokenizer_config.json", "model": "config.json", "weights": "*.safetensors"}
+        for what, pattern in needed.items():
+            if not any(folder.glob(pattern)):
+                found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+                raise UsageError(
+                    f"model.path={path!r} holds no {what} ({pattern} is missing; found {found})."
+                )
+    elif path.count("/") != 1 or path.startswith((".", "/", "~")):
+        # Only a name like `org/model` may be a hub id; anything that looks like a path must exist.
         raise UsageError(f"model.path={path!r} does not exist; give a directory in HF format or a hub id.")
 
 

@@ -24,6 +24,12 @@ from ecrl.objective import Objective
 from ecrl.planning import Plan, make_plan, planned_loss
 
 
+def finished_iterations(trainer: L.Trainer) -> int:
+    """Finished iterations. Lightning's ``current_epoch`` lags behind while an epoch's end hooks run."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return int(progress.processed)
+
+
 class PolicyModule(L.LightningModule):
     """Trains a causal LM by policy gradient with entropy control.
 
@@ -35,7 +41,7 @@ class PolicyModule(L.LightningModule):
         strategies: the entropy-control stack, in config order.
 
     Attributes:
-        model: the policy; None until ``configure_model``.
+        model: the policy; set by ``configure_model``.
         recorder: what the current iteration reports.
         report: what the last finished iteration reported.
         rollout_entropy: policy entropy of the last rollout, nats.
@@ -57,7 +63,7 @@ class PolicyModule(L.LightningModule):
         self.tokenizer = tokenizer
         self.objective = objective
         self.strategies = list(strategies)
-        self.model: PolicyModel = None  # type: ignore[assignment]
+        self.model: PolicyModel
         self.recorder = MetricsRecorder()
         self.report = Record()
         self.rollout_entropy = float("nan")
@@ -68,7 +74,7 @@ class PolicyModule(L.LightningModule):
 
     def configure_model(self) -> None:
         """Load the policy. A sharding plan is applied here, to ``self.model`` as the root."""
-        if self.model is None:
+        if "model" not in self._modules:
             self.model = load_policy(self.path, self.tokenizer)
             self.model.check_head()
 
@@ -79,8 +85,8 @@ class PolicyModule(L.LightningModule):
 
     @property
     def iteration(self) -> int:
-        """Finished iterations. Lightning's ``current_epoch`` lags behind at the end of an epoch."""
-        return int(self.trainer.fit_loop.epoch_progress.current.processed)
+        """Finished iterations."""
+        return finished_iterations(self.trainer)
 
     @property
     def version(self) -> int:

@@ -21,13 +21,13 @@ from ecrl.callbacks.monitors.covariance import CovarianceMonitor
 from ecrl.callbacks.monitors.progress import Progress
 from ecrl.callbacks.monitors.samples import SampleMonitor
 from ecrl.callbacks.monitors.writer import MetricsWriter
-from ecrl.checkpoint import RunCheckpoint, StopRequest, find_checkpoint, finished_iterations
+from ecrl.checkpoint import RunCheckpoint, StopRequest, find_checkpoint, iterations_behind
 from ecrl.compose import build
 from ecrl.config import Config
 from ecrl.datamodule import RolloutDataModule, make_env
 from ecrl.errors import UsageError
 from ecrl.history import read_metrics
-from ecrl.model import load_tokenizer, save_policy
+from ecrl.model import check_model, load_tokenizer, save_policy
 from ecrl.module import PolicyModule
 from ecrl.stack import build_strategies, check_stack
 from ecrl.versions import versions
@@ -91,6 +91,7 @@ def prepare(config: Config, say: Callable[[str], None] = print) -> tuple[PolicyM
     for warning in check_stack(config, strategies):
         say(f"warning: {warning}")
     resolved = config.model.path or str(cached_base(config, _announce(say)))
+    check_model(resolved)
     tokenizer = load_tokenizer(resolved)
     return PolicyModule(config, resolved, tokenizer, objective, strategies), RolloutDataModule(
         config, objective
@@ -120,7 +121,7 @@ def _fit(
     datamodule: RolloutDataModule,
     stop: StopRequest,
 ) -> None:
-    done = finished_iterations(checkpoint) if checkpoint else 0
+    done = iterations_behind(checkpoint) if checkpoint else 0
     if checkpoint and done >= config.iterations:
         raise UsageError(
             f"{run_dir} has {done} iterations behind it; iterations={config.iterations} asks for no more. "
@@ -179,7 +180,9 @@ def _create(run_dir: Path, config: Config) -> None:
 def _finish(run_dir: Path, module: PolicyModule, stop: StopRequest, seconds: float) -> Outcome:
     rows = read_metrics(run_dir / "metrics.jsonl")
     last = rows[-1] if rows else {}
-    outcome = Outcome(run_dir, int(last.get("iteration", 0)), stop.signal and stop.signal.name, last, seconds)
+    outcome = Outcome(
+        run_dir, int(last.get("iteration", 0)), stop.signal.name if stop.signal else None, last, seconds
+    )
     save_policy(module.model, module.tokenizer, run_dir / "policy")
     summary = {
         "iterations": outcome.iterations,

@@ -24,7 +24,7 @@ def build_strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
         strategy = build(node)
         if not isinstance(strategy, Strategy):
             raise UsageError(
-                f"strategy.{name} built a {type(strategy).__name__}; it must inherit from ecrl.mixins.Strategy."
+                f"strategy.{name} built a {type(strategy).__name__}; it must be an ecrl.mixins.Strategy."
             )
         strategy.name = name
         strategies.append(strategy)

@@ -28,7 +28,7 @@ from ecrl.embedded import build_model, build_tokenizer
 from ecrl.envs.base import ReasoningEnv, item_seed
 from ecrl.errors import UsageError
 from ecrl.layout import make_layouts
-from ecrl.model import PolicyModel, load_policy, load_tokenizer, save_policy
+from ecrl.model import PolicyModel, check_model, load_policy, load_tokenizer, save_policy
 
 _STREAM = 7  # Keeps warm-start problems apart from a run's own seeds.
 
@@ -62,6 +62,7 @@ def make_base(
         model = PolicyModel(lm, [int(tokenizer.eos_token_id)], int(tokenizer.pad_token_id))
         model.shipped_generation_config = model.lm.generation_config
     else:
+        check_model(config.model.path)
         tokenizer = load_tokenizer(config.model.path)
         model = load_policy(config.model.path, tokenizer)
     warm_up(model, tokenizer, config, progress)

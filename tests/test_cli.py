@@ -59,13 +59,15 @@ def test_bad_input_is_one_line(words: list[str], says: str, capsys: pytest.Captu
 
 def test_a_directory_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build_tokenizer().save_pretrained(tmp_path)
-    assert "config.json is missing" in refused(capsys, "train", f"model.path={tmp_path}", f"run_dir={tmp_path}/r")
+    assert "holds no model" in refused(capsys, "train", f"model.path={tmp_path}", f"run_dir={tmp_path}/r")
     (tmp_path / "tokenizer_config.json").unlink()
     assert "holds no tokenizer" in refused(capsys, "train", f"model.path={tmp_path}", f"run_dir={tmp_path}/r")
     assert not (tmp_path / "r").exists()
 
 
-def test_a_tokenizer_without_eos(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tokenizer_without_eos(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for file in tiny_model.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     path = tmp_path / "tokenizer_config.json"
@@ -130,7 +132,9 @@ def test_eval_writes_json(tiny_model: Path, tmp_path: Path, capsys: pytest.Captu
     words = [f"model.path={tiny_model}", "env=tests.tasks:test/Digits-v0", "eval.k=4", "eval.problems=8"]
     assert main(["eval", *words, f"output={output}"]) == 0
     result = json.loads(output.read_text())
-    assert set(result["metrics"]) >= {f"val/digits/{n}" for n in ("avg@4", "pass@1", "pass@4", "maj@4", "greedy")}
+    assert set(result["metrics"]) >= {
+        f"val/digits/{n}" for n in ("avg@4", "pass@1", "pass@4", "maj@4", "greedy")
+    }
     assert "val/digits/avg@4" in capsys.readouterr().out
 
 

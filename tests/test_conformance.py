@@ -77,7 +77,9 @@ def make_module(config: Config, strategies: Sequence[Strategy]) -> PolicyModule:
     """A policy attached to a trainer, as in a run but without its loop."""
     path = str(config.model.path)
     module = PolicyModule(config, path, load_tokenizer(path), build(config.objective), strategies)
-    trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
     trainer.callbacks = [*strategies, Spy()]  # type: ignore[attr-defined]
     trainer.strategy.connect(module)
     module.trainer = trainer

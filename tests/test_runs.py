@@ -91,7 +91,9 @@ def test_signals_leave_a_checkpoint_that_resumes_exactly(
     run_dir = tmp_path / "stopped"
     command = [sys.executable, "-m", "ecrl", "train", *base, f"run_dir={run_dir}", "iterations=500"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
     metrics = run_dir / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 4:
@@ -112,7 +114,11 @@ def test_kill_leaves_the_last_checkpoint_whole(base: list[str], tmp_path: Path) 
     command = [sys.executable, "-m", "ecrl", "train", *base, f"run_dir={run_dir}", "iterations=500"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [*command, "checkpoint.every=1"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+        [*command, "checkpoint.every=1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
     )
     deadline = time.monotonic() + 120
     while not (run_dir / "checkpoints" / "last.ckpt").exists():
