@@ -188,6 +188,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "rollout/truncated": float(np.mean([t.truncated for t in trajectories])),
         "rollout/zero_variance": float(zero_variance(rewards, groups).float().mean()),
         "rollout/completions": float(len(trajectories)),
+        "rollout/tokens": float(lengths.sum()),
     }
     for name in sorted({name for t in trajectories for name in t.metrics}):
         values = [t.metrics[name] for t in trajectories if name in t.metrics]

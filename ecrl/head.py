@@ -221,12 +221,76 @@ def _scan(head: _Head) -> Tensor:
 def _pull_back(
     head: _Head, upstream: _Upstream, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients with respect to the head's rows, weight and bias, where needed."""
+    """Gradients with respect to the head's rows, weight and bias, each where needed."""
     d_rows = torch.zeros_like(head.hidden, dtype=head.dtype) if needs[0] else None
-    d_weight = torch.zeros_like(head.weight) if needs[1] else None
-    d_bias = torch.zeros_like(head.bias) if needs[2] and head.bias is not None else None
+    d_weight = torch.empty_like(head.weight) if needs[1] else None
+    d_bias = torch.empty_like(head.bias) if needs[2] and head.bias is not None else None
+    # Sums over rows are formed at full precision while they are in the cache, whatever the weight's type.
+    slab = head.hidden.new_empty(head.width, head.hidden.shape[1], dtype=head.dtype)
     scale = -1 / head.temperature
     for columns, weight in head.columns():
+        d_part = slab[: len(weight)].zero_()
+        d_bias_part = slab.new_zeros(len(weight))
         for rows in head.rows():
-            ...
+            tile = upstream.into_tile(*head.tile(rows, columns, weight), rows)
+            where, inside = head.locate(rows, columns)
+            tile.scatter_add_(1, where, inside * -upstream.grad_logprobs[rows, None])
+            if d_bias is not None:
+                d_bias_part.add_(tile.sum(0), alpha=scale)
+            operand = tile.to(head.operand)
+            if d_weight is not None:
+                _product(d_part, operand.T, head.hidden[rows], scale)
+            if d_rows is not None:
+                _product(d_rows[rows], operand, weight, scale)
+        if d_weight is not None:
+            d_weight[columns] = d_part
+        if d_bias is not None:
+            d_bias[columns] = d_bias_part
     return d_rows, d_weight, d_bias
+
+
+def _product(out: Tensor, left: Tensor, right: Tensor, scale: float, add: bool = True) -> None:
+    """``out = [out +] scale · left @ right``, accumulated in the type of ``out``."""
+    if left.dtype == out.dtype:
+        out.addmm_(left, right, beta=int(add), alpha=scale)
+        return
+    product = torch.mm(left, right, out_dtype=out.dtype).mul_(scale)
+    _ = out.add_(product) if add else out.copy_(product)
+
+
+def _precision(hidden: Tensor, weight: Tensor) -> tuple[torch.dtype, torch.dtype]:
+    """The types of the logits and of the operands of matrix products.
+
+    CUDA multiplies half-precision operands into float32 directly; elsewhere they are widened first.
+    """
+    widest = torch.promote_types(hidden.dtype, weight.dtype)
+    if widest == torch.float64:
+        return widest, widest
+    if hidden.device.type != "cuda":
+        return torch.float32, torch.float32
+    return torch.float32, torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else widest
+
+
+def _ranges(length: int, step: int) -> Iterator[slice]:
+    return (slice(start, min(start + step, length)) for start in range(0, length, max(step, 1)))
+
+
+def _check(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None,
+    temperature: float,
+    chunk_logits: int,
+) -> None:
+    got = [tuple(t.shape) for t in (hidden, weight, targets) + (() if bias is None else (bias,))]
+    n, d, v = (*got[0], 0, 0)[0], (*got[0], 0, 0)[1], (*got[1], 0)[0]
+    if got != [(n, d), (v, d), (n,), (v,)][: len(got)] or v == 0:
+        raise UsageError(
+            f"token_stats got hidden, weight, targets, bias of shapes {got}; it takes [N, D], [V, D], [N] and "
+            "[V] with V > 0: flatten batch and time first."
+        )
+    if not temperature > 0 or chunk_logits < 1:
+        raise UsageError(
+            f"token_stats got temperature={temperature}, chunk_logits={chunk_logits}; both must be positive."
+        )

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
 
 from ecrl.callbacks.monitors.covariance import CovarianceMonitor
-from ecrl.callbacks.monitors.progress import Progress
+from ecrl.callbacks.monitors.progress import ProgressMonitor
 from ecrl.callbacks.monitors.samples import SampleMonitor
 from ecrl.callbacks.monitors.writer import MetricsWriter
 from ecrl.checkpoint import RunCheckpoint, StopRequest, find_checkpoint, iterations_behind
@@ -146,7 +146,7 @@ def _fit(
             CovarianceMonitor(every=config.log.samples_every),
             SampleMonitor(every=config.log.samples_every, count=config.log.samples),
             MetricsWriter(run_dir),
-            *([Progress()] if config.log.progress else []),
+            *([ProgressMonitor()] if config.log.progress else []),
             RunCheckpoint(run_dir, config.checkpoint.every, stop),
         ],
     )

@@ -1,0 +1,1 @@
+"""Callbacks that only look: metrics, covariance, samples, progress."""

@@ -1,0 +1,49 @@
+"""Where entropy is lost: the token covariance of log-probability and advantage."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import lightning as L
+import torch
+
+from ecrl.covariance import token_covariance
+from ecrl.mixins import PlanObserver
+
+if TYPE_CHECKING:
+    from ecrl.module import PolicyModule
+    from ecrl.planning import Plan
+
+QUANTILES = {"q50": 0.5, "q90": 0.9, "q99": 0.99}
+TOP_SHARES = {"top_0.2%": 0.002, "top_2%": 0.02, "top_20%": 0.2}
+
+
+class CovarianceMonitor(L.Callback, PlanObserver):
+    """Records ``cov/…`` over the first optimizer minibatch of each rollout, where the policy is its own.
+
+    https://arxiv.org/abs/2505.22617: a tiny share of tokens carries most of the covariance.
+
+    Args:
+        every: iterations between histograms.
+    """
+
+    def __init__(self, *, every: int) -> None:
+        self._every = every
+
+    def on_plan(self, module: PolicyModule, plan: Plan, fresh: bool) -> None:
+        """Record mean, quantiles and the means of the top shares."""
+        if not fresh:
+            return
+        cov = token_covariance(plan.tokens.logprobs, plan.tokens.advantages)
+        ordered = cov.sort(descending=True).values
+        module.recorder.record("cov/mean", float(cov.mean()))
+        module.recorder.record("cov/max", float(ordered[0]))
+        for name, quantile in QUANTILES.items():
+            # By rank: torch.quantile refuses more than 16 million values.
+            rank = min(int((1 - quantile) * len(ordered)), len(ordered) - 1)
+            module.recorder.record(f"cov/{name}", float(ordered[rank]))
+        for name, share in TOP_SHARES.items():
+            count = max(int(share * len(ordered)), 1)
+            module.recorder.record(f"cov/{name}", float(ordered[:count].mean()))
+        if (module.iteration + 1) % self._every == 0:
+            module.recorder.histogram("cov/tokens", torch.asarray(cov))

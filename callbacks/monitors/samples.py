@@ -1,0 +1,50 @@
+"""What the policy writes, as a table in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import lightning as L
+
+from ecrl.mixins import RolloutObserver
+
+if TYPE_CHECKING:
+    from ecrl.batch import Trajectory
+    from ecrl.module import PolicyModule
+
+LONGEST = 600  # characters of a cell
+
+
+class SampleMonitor(L.Callback, RolloutObserver):
+    """Shows a few completions with prompt and reward.
+
+    Args:
+        every: iterations between tables.
+        count: rows of a table.
+    """
+
+    def __init__(self, *, every: int, count: int) -> None:
+        self._every = every
+        self._count = count
+
+    def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
+        """Write the table when it is time; spread over the problems."""
+        if (module.iteration + 1) % self._every or not self._count:
+            return
+        step = max(len(trajectories) // self._count, 1)
+        rows = [
+            f"| {cell(t.prompt)} | {cell(t.response)} | {t.reward:.3g} | {'yes' if t.truncated else ''} |"
+            for t in trajectories[::step][: self._count]
+        ]
+        head = ["| prompt | completion | reward | cut off |", "|---|---|---|---|"]
+        module.recorder.text("samples", "\n".join(head + rows))
+
+
+def cell(text: str) -> str:
+    """Escape a text for a Markdown table, shortened in the middle."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+    for character in "\\`*_{}[]<>#|~$":
+        text = text.replace(character, f"&#{ord(character)};")
+    return text.replace("\r", "").replace("\n", "<br>") or "&nbsp;"

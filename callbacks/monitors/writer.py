@@ -1,0 +1,104 @@
+"""Writes every iteration's numbers to TensorBoard and to ``metrics.jsonl``, under the same names."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import lightning as L
+
+from ecrl.history import as_line, drop_after
+
+if TYPE_CHECKING:
+    from ecrl.module import PolicyModule
+
+LAYOUT = {
+    "entropy": {
+        "policy entropy": ["Multiline", ["policy/entropy$"]],
+        "strategy coefficients": ["Multiline", ["strategy/.*/coefficient"]],
+        "strategy fractions": ["Multiline", ["strategy/.*/fraction"]],
+    },
+    "covariance": {
+        "mean": ["Multiline", ["cov/mean"]],
+        "quantiles": ["Multiline", ["cov/q.*"]],
+        "top shares": ["Multiline", ["cov/top_.*"]],
+    },
+    "reward": {
+        "training": ["Multiline", ["rollout/reward$"]],
+        "validation": ["Multiline", ["val/.*/avg@.*", "val/.*/greedy", "val/.*/maj@.*"]],
+        "pass@k": ["Multiline", ["val/.*/pass@.*"]],
+        "length": ["Multiline", ["rollout/length$", "val/.*/length"]],
+    },
+    "update": {
+        "ratio": ["Multiline", ["policy/ratio"]],
+        "clipped": ["Multiline", ["policy/clip_.*"]],
+        "KL to the behaviour policy": ["Multiline", ["policy/kl_behaviour"]],
+        "gradient norm": ["Multiline", ["policy/grad_norm"]],
+    },
+    "time": {
+        "seconds an iteration": ["Multiline", ["time/.*"]],
+        "tokens a second": ["Multiline", ["throughput/.*"]],
+    },
+}
+
+
+class MetricsWriter(L.Callback):
+    """Closes each iteration's record. Callbacks that read ``module.report`` come after it.
+
+    Args:
+        run_dir: where ``metrics.jsonl`` lies.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._path = run_dir / "metrics.jsonl"
+        self._since = time.perf_counter()
+        self._new = True
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write row 0: the validation before the first iteration."""
+        if trainer.state.fn == "validate":
+            self._write(trainer, cast("PolicyModule", pl_module), 0)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin where the checkpoint ended."""
+        drop_after(self._path, cast("PolicyModule", pl_module).iteration)
+        self._since = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the row of a finished iteration."""
+        module = cast("PolicyModule", pl_module)
+        now = time.perf_counter()
+        module.recorder.record("time/total", now - self._since)
+        module.recorder.record("policy/entropy", module.rollout_entropy)
+        self._since = now
+        self._write(trainer, module, module.iteration)
+
+    def _write(self, trainer: L.Trainer, module: PolicyModule, iteration: int) -> None:
+        record = module.recorder.flush()
+        numbers = record.numbers
+        if "rollout/tokens" in numbers:
+            busy = numbers["time/total"] - numbers.get("time/validate", 0.0)
+            numbers["throughput/tokens_per_second"] = numbers["rollout/tokens"] / busy
+        module.report = record
+        if not trainer.is_global_zero:
+            return
+        row = {"iteration": iteration, "step": trainer.global_step}
+        with self._path.open("a") as file:
+            file.write(as_line(row | {n: v if math.isfinite(v) else None for n, v in sorted(numbers.items())}))
+            file.flush()
+            os.fsync(file.fileno())
+        board: Any = trainer.logger.experiment if trainer.logger else None
+        if board is None:
+            return
+        if self._new:
+            board.add_custom_scalars(LAYOUT)
+            self._new = False
+        for name, value in numbers.items():
+            board.add_scalar(name, value, iteration)
+        for name, values in record.histograms.items():
+            board.add_histogram(name, values, iteration)
+        for name, markdown in record.texts.items():
+            board.add_text(name, markdown, iteration)

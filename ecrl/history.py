@@ -1,0 +1,52 @@
+"""The run's history on disk: ``metrics.jsonl``, one object an iteration."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ecrl.errors import UsageError
+
+
+def is_wall_time(name: str) -> bool:
+    """Whether a metric measures the clock; all others are the same, bit for bit, in a resumed run."""
+    return name.startswith(("time/", "throughput/"))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of a ``metrics.jsonl``; a last line that was cut short is left out.
+
+    Raises:
+        UsageError: the file is missing, or a line before the last is malformed.
+    """
+    if not path.exists():
+        raise UsageError(f"{path} is missing: there are no metrics of this run.")
+    lines = path.read_text().splitlines(keepends=True)
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict) and "iteration" in row:
+            rows.append(row)
+        elif number < len(lines) or line.endswith("\n"):
+            raise UsageError(f"{path}, line {number}: not a row of metrics (a JSON object with `iteration`).")
+    return rows
+
+
+def drop_after(path: Path, iteration: int) -> None:
+    """Drop the rows behind an iteration, as a run resumes there; aside first, then moved into place."""
+    if not path.exists():
+        return
+    kept = [row for row in read_metrics(path) if row["iteration"] <= iteration]
+    aside = path.with_name(path.name + ".partial")
+    aside.write_text("".join(as_line(row) for row in kept))
+    os.replace(aside, path)
+
+
+def as_line(row: dict[str, Any]) -> str:
+    """One row as a line of JSON."""
+    return json.dumps(row, allow_nan=False) + "\n"
