@@ -87,12 +87,15 @@ class MetricsWriter(L.Callback):
             return
         row = {"iteration": iteration, "step": trainer.global_step}
         with self._path.open("a") as file:
-            file.write(as_line(row | {n: v if math.isfinite(v) else None for n, v in sorted(numbers.items())}))
+            file.write(
+                as_line(row | {n: v if math.isfinite(v) else None for n, v in sorted(numbers.items())})
+            )
             file.flush()
             os.fsync(file.fileno())
-        board: Any = trainer.logger.experiment if trainer.logger else None
-        if board is None:
+        if trainer.logger is None:
             return
+        logger: Any = trainer.logger
+        board = logger.experiment
         if self._new:
             board.add_custom_scalars(LAYOUT)
             self._new = False

@@ -1,0 +1,121 @@
+"""Does entropy collapse here, and do Clip-Cov and KL-Cov hold it? Runs, figure and table.
+
+    python benchmarks/first_results.py --runs runs/first --output docs/results
+
+Finished cells are not run again, and one that was cut off goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from ecrl.history import read_metrics
+from ecrl.versions import versions
+
+CELLS = {"GRPO": "[]", "Clip-Cov": "[clip_cov_small]", "KL-Cov": "[kl_cov_small]"}
+COLOURS = {"GRPO": "#c0392b", "Clip-Cov": "#2471a3", "KL-Cov": "#1e8449"}
+SEEDS = (11, 12, 13)
+PANELS = {
+    "policy/entropy": "policy entropy, nats",
+    "val/countdown/avg@16": "validation avg@16",
+    "val/countdown/pass@16": "validation pass@16",
+    "cov/mean": "mean token covariance",
+}
+
+
+def run_cell(runs: Path, name: str, seed: int, iterations: int) -> Path:
+    """Run one strategy with one seed, unless it is finished."""
+    run_dir = runs / f"{name}-{seed}"
+    if (run_dir / "summary.json").exists():
+        return run_dir
+    if (run_dir / "checkpoints" / "last.ckpt").exists():
+        words = [f"resume={run_dir}", f"iterations={iterations}"]
+    else:
+        words = [f"run_dir={run_dir}", f"seed={seed}", f"strategy={CELLS[name]}", f"iterations={iterations}"]
+    command = [sys.executable, "-m", "ecrl", "train", *words]
+    # One thread each: two cells side by side are faster than one on two threads.
+    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    print(f"finished {run_dir}", flush=True)
+    return run_dir
+
+
+def curve(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Iterations and values of a metric, where it was measured."""
+    points = [(row["iteration"], row[name]) for row in rows if row.get(name) is not None]
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def smooth(values: list[float], width: int) -> np.ndarray:
+    """Running mean over the last ``width`` values."""
+    return np.asarray([np.mean(values[max(i - width + 1, 0) : i + 1]) for i in range(len(values))])
+
+
+def draw(histories: dict[str, list[list[dict[str, Any]]]], path: Path) -> None:
+    """One panel a metric: mean over seeds, band from the lowest to the highest seed."""
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(4 * len(PANELS), 3.2), constrained_layout=True)
+    for axis, (metric, label) in zip(axes, PANELS.items(), strict=True):
+        width = 1 if metric.startswith("val") else 10
+        for name, seeds in histories.items():
+            iterations = curve(seeds[0], metric)[0]
+            values = np.stack([smooth(curve(rows, metric)[1], width) for rows in seeds])
+            axis.plot(iterations, values.mean(0), label=name, color=COLOURS[name])
+            axis.fill_between(iterations, values.min(0), values.max(0), color=COLOURS[name], alpha=0.15)
+        axis.set(xlabel="iteration", title=label)
+        axis.grid(alpha=0.3)
+    axes[0].legend(frameon=False)
+    figure.savefig(path, dpi=110)
+
+
+def table(histories: dict[str, list[list[dict[str, Any]]]]) -> str:
+    """Final figures: mean over the last five measurements, then mean ± standard deviation over seeds."""
+    metrics = ["policy/entropy", "val/countdown/avg@16", "val/countdown/pass@16", "val/countdown/greedy"]
+    lines = ["| | entropy, nats | avg@16 | pass@16 | greedy |", "|---|---|---|---|---|"]
+    start = [[curve(rows, m)[1][0] for seeds in histories.values() for rows in seeds] for m in metrics]
+    lines.append("| before RL | " + " | ".join(spread(values) for values in start) + " |")
+    for name, seeds in histories.items():
+        cells = []
+        for metric in metrics:
+            last = 5 if metric.startswith("val") else 20
+            cells.append(spread([float(np.mean(curve(rows, metric)[1][-last:])) for rows in seeds]))
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=Path, default=Path("runs/first"))
+    parser.add_argument("--output", type=Path, default=Path("docs/results"))
+    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    cells = [(name, seed) for seed in SEEDS for name in CELLS]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        dirs = list(pool.map(lambda cell: run_cell(arguments.runs, *cell, arguments.iterations), cells))
+    found = dict(zip(cells, dirs, strict=True))
+    histories = {n: [read_metrics(found[n, s] / "metrics.jsonl") for s in SEEDS] for n in CELLS}
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    draw(histories, arguments.output / "first.png")
+    text = f"{table(histories)}\n\nSeeds {SEEDS}, {arguments.iterations} iterations. Versions: {versions()}\n"
+    (arguments.output / "first_table.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
