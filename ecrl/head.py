@@ -24,7 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from ecrl.errors import UsageError
 
-CPU_TILE = 2**19  # elements; two float32 buffers of 2 MB stay in the cache
+CPU_TILE = 2**20  # elements; two float32 buffers of 4 MB stay in the cache
 GPU_TILE = 2**26  # elements; so large that kernel launches do not count
 
 
@@ -283,12 +283,13 @@ def _check(
     temperature: float,
     chunk_logits: int,
 ) -> None:
-    got = [tuple(t.shape) for t in (hidden, weight, targets) + (() if bias is None else (bias,))]
-    n, d, v = (*got[0], 0, 0)[0], (*got[0], 0, 0)[1], (*got[1], 0)[0]
-    if got != [(n, d), (v, d), (n,), (v,)][: len(got)] or v == 0:
+    given = [hidden, weight, targets] + ([] if bias is None else [bias])
+    fits = [t.dim() for t in given] == [2, 2, 1, 1][: len(given)] and len(weight) > 0
+    fits = fits and hidden.shape[1] == weight.shape[1] and len(hidden) == len(targets)
+    if not fits or (bias is not None and len(bias) != len(weight)):
         raise UsageError(
-            f"token_stats got hidden, weight, targets, bias of shapes {got}; it takes [N, D], [V, D], [N] and "
-            "[V] with V > 0: flatten batch and time first."
+            f"token_stats got hidden, weight, targets[, bias] of shapes {[tuple(t.shape) for t in given]}; "
+            "it takes [N, D], [V, D], [N][, [V]] with V > 0: flatten batch and time first."
         )
     if not temperature > 0 or chunk_logits < 1:
         raise UsageError(
