@@ -195,6 +195,10 @@ def check_values(config: Config) -> None:
     for name, (value, least) in at_least.items():
         if value < least:
             raise UsageError(f"{name} must be at least {least}, got {value}.")
+    if config.trainer.devices != 1:
+        raise UsageError(
+            f"trainer.devices={config.trainer.devices}: training on several devices is not built yet; use 1."
+        )
     if config.update.lr < 0 or config.update.grad_clip < 0:
         raise UsageError(
             f"update.lr and update.grad_clip must not be negative, got {config.update.lr}, "

@@ -105,12 +105,15 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _iteration(self) -> Iterator[RolloutBatch]:
         """Collect a rollout with the current policy and yield its optimizer minibatches."""
-        iteration = self.module.iteration
-        self._sync()
-        drawn, kept = self._draw(iteration)
-        self.module.observe_rollout(drawn)
-        batch = self.module.prepare(build_batch(kept, self.objective, iteration))
-        update = self.config.update
+        iteration, update = self.module.iteration, self.config.update
+        # Lightning autocasts training and validation steps; a rollout belongs to the same precision.
+        with self.trainer.precision_plugin.forward_context():  # type: ignore[union-attr]
+            self._sync()
+            drawn, kept = self._draw(iteration)
+            self.module.observe_rollout(drawn)
+            batch = self.module.prepare(
+                build_batch(kept, self.objective, iteration), self.collector.engine.exact
+            )
         yield from split_minibatches(batch, update.minibatches, update.epochs, self.config.seed, iteration)
 
     def val_dataloader(self) -> _Batches:

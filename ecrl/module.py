@@ -104,10 +104,10 @@ class PolicyModule(L.LightningModule):
             if isinstance(callback, RolloutObserver):
                 callback.on_rollout(self, trajectories)
 
-    def prepare(self, batch: RolloutBatch) -> RolloutBatch:
-        """Complete a fresh batch: log-probs where the engine's are not exact, strategies' columns."""
+    def prepare(self, batch: RolloutBatch, exact: bool) -> RolloutBatch:
+        """Complete a fresh batch: log-probs unless the engine's are exact, strategies' columns."""
         with self.recorder.timer("score"):
-            if not self.trainer.datamodule.collector.engine.exact:  # type: ignore[attr-defined]
+            if not exact:
                 logprobs, entropy = self.score(self.model, batch)
                 batch = replace(batch, old_logprobs=logprobs, old_entropy=entropy)
             columns = dict(batch.columns)

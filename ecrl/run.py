@@ -16,6 +16,7 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
+from transformers.utils.logging import disable_progress_bar
 
 from ecrl.callbacks.monitors.covariance import CovarianceMonitor
 from ecrl.callbacks.monitors.progress import ProgressMonitor
@@ -25,7 +26,7 @@ from ecrl.checkpoint import RunCheckpoint, StopRequest, find_checkpoint, iterati
 from ecrl.compose import build
 from ecrl.config import Config
 from ecrl.datamodule import RolloutDataModule, make_env
-from ecrl.errors import UsageError
+from ecrl.errors import EcrlError, UsageError
 from ecrl.history import read_metrics
 from ecrl.model import check_model, load_tokenizer, save_policy
 from ecrl.module import PolicyModule
@@ -65,12 +66,12 @@ def train(config: Config, say: Callable[[str], None] = print) -> Outcome:
         NonFiniteError: training diverged; a checkpoint was left.
     """
     start = time.perf_counter()
+    checkpoint = find_checkpoint(Path(config.resume)) if config.resume else None
+    run_dir = Path(config.resume) if config.resume else _free_run_dir(config)
+    module, datamodule = prepare(config, say)
+    if checkpoint is None:
+        _create(run_dir, config)
     with StopRequest().listening() as stop:
-        checkpoint = find_checkpoint(Path(config.resume)) if config.resume else None
-        run_dir = Path(config.resume) if config.resume else _free_run_dir(config)
-        module, datamodule = prepare(config, say)
-        if checkpoint is None:
-            _create(run_dir, config)
         _fit(config, run_dir, checkpoint, module, datamodule, stop)
     return _finish(run_dir, module, stop, time.perf_counter() - start)
 
@@ -86,6 +87,11 @@ def prepare(config: Config, say: Callable[[str], None] = print) -> tuple[PolicyM
         raise UsageError(
             f"rollout.group_size=1 leaves the estimator {name} nothing to compare with: every advantage "
             "would be 0. Use a group of 2 or more, or objective=reinforce_pp."
+        )
+    if config.rollout.group_size == 1 and objective.filters.drop_zero_variance:
+        raise UsageError(
+            "rollout.group_size=1 makes every group one of zero variance, and all would be dropped; set "
+            "objective.filters.drop_zero_variance=false."
         )
     make_env(config.env.id, "train", dict(config.env.kwargs)).close()
     for warning in check_stack(config, strategies):
@@ -152,8 +158,9 @@ def _fit(
     )
     if config.eval.every and checkpoint is None:
         trainer.validate(module, datamodule=datamodule, verbose=False)
-    if stop.signal is None:
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+    if stop.signal is not None:
+        raise EcrlError(f"{stop.signal.name} came before the first iteration; there is nothing to resume.")
+    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
 
 
 def _free_run_dir(config: Config) -> Path:
@@ -211,5 +218,6 @@ def quiet() -> None:
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "transformers"):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    disable_progress_bar()
     warnings.filterwarnings("ignore", module=r"lightning\.")
     torch.set_float32_matmul_precision("highest")

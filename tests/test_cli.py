@@ -39,6 +39,16 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["train", "env.kwargs.colour=3"], "colour"),
         (["train", "rollout.prompts=many"], "many"),
         (["train", "rollout.group_size=1"], "group of 2 or more"),
+        (
+            [
+                "train",
+                "rollout.group_size=1",
+                "objective=cispo",
+                "objective.estimator._target_=ecrl.advantages.reinforce_pp",
+            ],
+            "drop_zero_variance=false",
+        ),
+        (["train", "trainer.devices=2"], "several devices"),
         (["train", "update.max_tokens=10"], "update.max_tokens"),
         (["train", "rollout.temperature=0"], "rollout.temperature"),
         (["train", "model.path=/nowhere"], "does not exist"),
