@@ -47,7 +47,9 @@ def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Co
     """
     if config_dir is not None and not config_dir.is_dir():
         raise UsageError(f"--config-dir {str(config_dir)!r} is not a folder.")
-    prepared = [_prepare(override, config_dir) for override in overrides]
+    # An id and a name of `env` turn into different keys below, so only here can the last one win.
+    superseded = [o for o in overrides if o.startswith("env=")][:-1]
+    prepared = [_prepare(o, config_dir) for o in overrides if o not in superseded]
     if config_dir is not None:
         prepared.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
     store = ConfigStore.instance()
