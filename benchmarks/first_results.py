@@ -8,6 +8,7 @@ Finished cells are not run again, and one that was cut off goes on from its chec
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import subprocess
@@ -39,7 +40,8 @@ PANELS = {
 def run_cell(runs: Path, name: str, seed: int, iterations: int) -> Path:
     """Run one strategy with one seed, unless it is finished."""
     run_dir = runs / f"{name}-{seed}"
-    if (run_dir / "summary.json").exists():
+    summary = run_dir / "summary.json"
+    if summary.exists() and json.loads(summary.read_text())["iterations"] >= iterations:
         return run_dir
     if (run_dir / "checkpoints" / "last.ckpt").exists():
         words = [f"resume={run_dir}", f"iterations={iterations}"]
@@ -102,7 +104,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/first"))
     parser.add_argument("--output", type=Path, default=Path("docs/results"))
-    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
     cells = [(name, seed) for seed in SEEDS for name in CELLS]

@@ -150,7 +150,7 @@ def test_a_run_directory_holds_what_it_promises(base: list[str], tmp_path: Path)
     assert all(torch.equal(p, trained[f"model.lm.{name}"]) for name, p in model.named_parameters())
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["iterations"] == 2 and summary["versions"]["torch"]
-    row = history(run_dir)[-1]
+    row = read_metrics(run_dir / "metrics.jsonl")[-1]
     for name in PROMISED.split():
         assert isinstance(row[name], float), name
 

@@ -33,7 +33,9 @@ from ecrl.mixins import Strategy
 from ecrl.objective import Objective
 from ecrl.planning import make_plan, planned_loss
 
-YAMLS = sorted((Path(__file__).parents[1] / "configs" / "strategy").glob("*.yaml"))
+FOLDER = Path(__file__).parents[1] / "configs" / "strategy"
+# `…_small` are presets of the same strategies with other shares.
+YAMLS = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.endswith("_small"))
 
 
 def batch(
