@@ -44,10 +44,9 @@ class ProgressMonitor(L.Callback):
             f"{numbers['time/total']:.2f} s/it"
         )
         self._bar.update(self._task, completed=module.iteration, description=text)
-        last = module.iteration == trainer.max_epochs
-        if not self._console.is_terminal and trainer.is_global_zero:
-            if last or module.iteration % PLAIN_EVERY == 0:
-                print(f"iteration {module.iteration}/{trainer.max_epochs}  {text}", flush=True)
+        due = module.iteration % PLAIN_EVERY == 0 or module.iteration == trainer.max_epochs
+        if due and not self._console.is_terminal and trainer.is_global_zero:
+            print(f"iteration {module.iteration}/{trainer.max_epochs}  {text}", flush=True)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the terminal back, however the run ended."""
