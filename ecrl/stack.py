@@ -20,7 +20,10 @@ def build_strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
     strategies = []
     for name, node in nodes.items():
         if not isinstance(node, Mapping) or "_target_" not in node:
-            raise UsageError(f"strategy.{name} needs a `_target_` that names a Strategy class, got {node!r}.")
+            raise UsageError(
+                f"strategy.{name} has no `_target_`, got {node!r}; is {name} in strategy=[…]? "
+                "One of your own needs a `_target_` that names a Strategy class."
+            )
         strategy = build(node)
         if not isinstance(strategy, Strategy):
             raise UsageError(

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ecrl.cli.options import parse
@@ -17,7 +18,7 @@ from ecrl.versions import version_of
 
 REQUIRED = ("ecrl", "torch", "lightning", "transformers", "gymnasium", "hydra-core", "sympy", "tensorboard")
 OPTIONAL = {
-    "vllm": ("fast rollouts on GPUs (`engine=vllm`)", "pip install ecrl[vllm]"),
+    "vllm": ("rollouts by vLLM, once its engine is built; today there is `hf`", "pip install ecrl[vllm]"),
     "trl": ("the benchmark beside TRL (`benchmarks/vs_trl.py`)", "pip install ecrl[bench]"),
     "matplotlib": ("figures (`benchmarks/`, `docs/`)", "pip install matplotlib"),
 }
@@ -34,7 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     for name, (use, install) in OPTIONAL.items():
         found = version_of(name)
         packages.add_row(
-            name, found or "missing", use if found else f"{use}: {install}", style=None if found else "dim"
+            name,
+            found or "missing",
+            use if found else escape(f"{use}: {install}"),
+            style=None if found else "dim",
         )
     console.print(packages)
     devices = Table("device", "what", show_header=True)
