@@ -24,6 +24,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ecrl.checks import check_values
 from ecrl.config import Config
 from ecrl.errors import UsageError, unknown_name
 
@@ -176,53 +177,6 @@ def _all_keys() -> list[str]:
 
     walk(cast(Mapping[str, Any], OmegaConf.structured(Config)), "")
     return keys
-
-
-def check_values(config: Config) -> None:
-    """Refuse settings that cannot work, before anything is loaded."""
-    at_least = {
-        "iterations": (config.iterations, 0),
-        "rollout.prompts": (config.rollout.prompts, 1),
-        "rollout.group_size": (config.rollout.group_size, 1),
-        "rollout.max_new_tokens": (config.rollout.max_new_tokens, 1),
-        "update.minibatches": (config.update.minibatches, 1),
-        "update.epochs": (config.update.epochs, 1),
-        "update.row_tokens": (config.update.row_tokens, 0),
-        "eval.every": (config.eval.every, 0),
-        "eval.problems": (config.eval.problems, 1),
-        "eval.k": (config.eval.k, 1),
-        "checkpoint.every": (config.checkpoint.every, 1),
-        "seed": (config.seed, 0),
-    }
-    for name, (value, least) in at_least.items():
-        if value < least:
-            raise UsageError(f"{name} must be at least {least}, got {value}.")
-    if config.trainer.devices != 1:
-        raise UsageError(
-            f"trainer.devices={config.trainer.devices}: training on several devices is not built yet; use 1."
-        )
-    if config.update.lr < 0 or config.update.grad_clip < 0:
-        raise UsageError(
-            f"update.lr and update.grad_clip must not be negative, got {config.update.lr}, "
-            f"{config.update.grad_clip}."
-        )
-    if config.rollout.temperature <= 0:
-        raise UsageError(
-            "rollout.temperature must be above 0 (a policy gradient needs samples), "
-            f"got {config.rollout.temperature}."
-        )
-    if not 0 < config.rollout.top_p <= 1:
-        raise UsageError(f"rollout.top_p must be in (0, 1], got {config.rollout.top_p}.")
-    if config.update.max_tokens <= config.rollout.max_new_tokens:
-        raise UsageError(
-            f"update.max_tokens={config.update.max_tokens} cannot hold one sequence of up to "
-            f"{config.rollout.max_new_tokens} new tokens and a prompt; raise it."
-        )
-    if config.update.minibatches > config.rollout.prompts:
-        raise UsageError(
-            f"update.minibatches={config.update.minibatches} is more than rollout.prompts="
-            f"{config.rollout.prompts}; a minibatch holds at least one group."
-        )
 
 
 def _last_cause(error: BaseException) -> str:

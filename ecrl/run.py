@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
 from transformers.utils.logging import disable_progress_bar
@@ -68,11 +69,14 @@ def train(config: Config, say: Callable[[str], None] = print) -> Outcome:
     start = time.perf_counter()
     checkpoint = find_checkpoint(Path(config.resume)) if config.resume else None
     run_dir = Path(config.resume) if config.resume else _free_run_dir(config)
+    done = _iterations_behind(config, checkpoint)
     module, datamodule = prepare(config, say)
+    stop = StopRequest()
+    trainer = _run_trainer(config, run_dir, module, stop, done)
     if checkpoint is None:
         _create(run_dir, config)
-    with StopRequest().listening() as stop:
-        _fit(config, run_dir, checkpoint, module, datamodule, stop)
+    with stop.listening():
+        _fit(config, trainer, module, datamodule, checkpoint, stop)
     return _finish(run_dir, module, stop, time.perf_counter() - start)
 
 
@@ -105,34 +109,40 @@ def prepare(config: Config, say: Callable[[str], None] = print) -> tuple[PolicyM
 
 
 def make_trainer(config: Config, **kwargs: Any) -> L.Trainer:
-    """A Lightning trainer with what every command shares."""
-    return L.Trainer(
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        precision=config.trainer.precision,  # type: ignore[arg-type]
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        log_every_n_steps=1,
-        **kwargs,
-    )
+    """A Lightning trainer with what every command shares.
+
+    Raises:
+        UsageError: Lightning knows no such accelerator or precision, or it is not on this machine.
+    """
+    try:
+        return L.Trainer(
+            accelerator=config.trainer.accelerator,
+            devices=config.trainer.devices,
+            precision=config.trainer.precision,  # type: ignore[arg-type]
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            log_every_n_steps=1,
+            **kwargs,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UsageError(f"trainer: {error}") from None
 
 
-def _fit(
-    config: Config,
-    run_dir: Path,
-    checkpoint: Path | None,
-    module: PolicyModule,
-    datamodule: RolloutDataModule,
-    stop: StopRequest,
-) -> None:
+def _iterations_behind(config: Config, checkpoint: Path | None) -> int:
     done = iterations_behind(checkpoint) if checkpoint else 0
     if checkpoint and done >= config.iterations:
         raise UsageError(
-            f"{run_dir} has {done} iterations behind it; iterations={config.iterations} asks for no more. "
-            "`iterations` is the total: set it higher to go on."
+            f"{config.resume} has {done} iterations behind it; iterations={config.iterations} asks for no "
+            "more. `iterations` is the total: set it higher to go on."
         )
+    return done
+
+
+def _run_trainer(
+    config: Config, run_dir: Path, module: PolicyModule, stop: StopRequest, done: int
+) -> L.Trainer:
     logger = TensorBoardLogger(
         run_dir,
         name="",
@@ -140,7 +150,7 @@ def _fit(
         default_hp_metric=False,
         purge_step=done + 1 if done else None,
     )
-    trainer = make_trainer(
+    return make_trainer(
         config,
         max_epochs=config.iterations,
         check_val_every_n_epoch=config.eval.every or 1,
@@ -156,10 +166,20 @@ def _fit(
             RunCheckpoint(run_dir, config.checkpoint.every, stop),
         ],
     )
+
+
+def _fit(
+    config: Config,
+    trainer: L.Trainer,
+    module: PolicyModule,
+    datamodule: RolloutDataModule,
+    checkpoint: Path | None,
+    stop: StopRequest,
+) -> None:
     if config.eval.every and checkpoint is None:
         trainer.validate(module, datamodule=datamodule, verbose=False)
     if stop.signal is not None:
-        raise EcrlError(f"{stop.signal.name} came before the first iteration; there is nothing to resume.")
+        raise EcrlError(f"{stop.signal.name} came before the first iteration; nothing was trained.")
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
 
 

@@ -1,0 +1,90 @@
+"""Settings that cannot work, found before anything is loaded or written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from math import isfinite
+from typing import Any
+
+from ecrl.config import Config
+from ecrl.errors import UsageError
+
+
+def check_values(config: Config) -> None:
+    """Refuse settings that cannot work, before anything is loaded.
+
+    Raises:
+        UsageError: says which key, what it got and what it takes.
+    """
+    for name, value in _floats(asdict(config)):
+        if not isfinite(value):
+            raise UsageError(f"{name} must be a finite number, got {value}.")
+    if config.model.path == "":
+        raise UsageError("model.path is empty; give a directory or hub id, or leave it out.")
+    at_least = {
+        "iterations": (config.iterations, 1),
+        "rollout.prompts": (config.rollout.prompts, 1),
+        "rollout.group_size": (config.rollout.group_size, 1),
+        "rollout.max_new_tokens": (config.rollout.max_new_tokens, 1),
+        "update.minibatches": (config.update.minibatches, 1),
+        "update.epochs": (config.update.epochs, 1),
+        "update.row_tokens": (config.update.row_tokens, 0),
+        "eval.every": (config.eval.every, 0),
+        "eval.problems": (config.eval.problems, 1),
+        "eval.k": (config.eval.k, 1),
+        "checkpoint.every": (config.checkpoint.every, 1),
+        "log.samples": (config.log.samples, 0),
+        "log.samples_every": (config.log.samples_every, 1),
+        "warmup.steps": (config.warmup.steps, 1),
+        "warmup.batch": (config.warmup.batch, 1),
+        "model.hidden_size": (config.model.hidden_size, 1),
+        "model.layers": (config.model.layers, 1),
+        "model.heads": (config.model.heads, 1),
+        "seed": (config.seed, 0),
+    }
+    for name, (value, least) in at_least.items():
+        if value < least:
+            raise UsageError(f"{name} must be at least {least}, got {value}.")
+    if config.trainer.devices != 1:
+        raise UsageError(
+            f"trainer.devices={config.trainer.devices}: training on several devices is not built yet; use 1."
+        )
+    if config.update.lr < 0 or config.update.grad_clip < 0:
+        raise UsageError(
+            f"update.lr and update.grad_clip must not be negative, got {config.update.lr}, "
+            f"{config.update.grad_clip}."
+        )
+    if config.rollout.temperature <= 0:
+        raise UsageError(
+            "rollout.temperature must be above 0 (a policy gradient needs samples), "
+            f"got {config.rollout.temperature}."
+        )
+    if not 0 < config.rollout.top_p <= 1:
+        raise UsageError(f"rollout.top_p must be in (0, 1], got {config.rollout.top_p}.")
+    if config.update.max_tokens <= config.rollout.max_new_tokens:
+        raise UsageError(
+            f"update.max_tokens={config.update.max_tokens} cannot hold one sequence of up to "
+            f"{config.rollout.max_new_tokens} new tokens and a prompt; raise it."
+        )
+    if config.update.minibatches > config.rollout.prompts:
+        raise UsageError(
+            f"update.minibatches={config.update.minibatches} is more than rollout.prompts="
+            f"{config.rollout.prompts}; a minibatch holds at least one group."
+        )
+    if config.eval.temperature <= 0:
+        raise UsageError(
+            f"eval.temperature must be above 0 (greedy answers are always drawn as well), "
+            f"got {config.eval.temperature}."
+        )
+    if not 0 <= config.warmup.wrong <= 1:
+        raise UsageError(f"warmup.wrong is a share, in [0, 1], got {config.warmup.wrong}.")
+
+
+def _floats(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """All floating-point settings with their dotted names."""
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from _floats(value, f"{prefix}{key}.")
+        elif isinstance(value, float):
+            yield f"{prefix}{key}", value
