@@ -81,23 +81,31 @@ def draw(histories: dict[str, list[list[dict[str, Any]]]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
+def final(rows: list[dict[str, Any]], metric: str) -> float:
+    """Mean of the last five validations, or of the last twenty iterations."""
+    return float(np.mean(curve(rows, metric)[1][-5 if metric.startswith("val") else -20 :]))
+
+
 def table(histories: dict[str, list[list[dict[str, Any]]]]) -> str:
-    """Final figures: mean over the last five measurements, then mean ± standard deviation over seeds."""
+    """Final figures and their paired differences to GRPO: mean ± standard deviation over the seeds."""
     metrics = ["policy/entropy", "val/countdown/avg@16", "val/countdown/pass@16", "val/countdown/greedy"]
     lines = ["| | entropy, nats | avg@16 | pass@16 | greedy |", "|---|---|---|---|---|"]
-    start = [[curve(rows, m)[1][0] for seeds in histories.values() for rows in seeds] for m in metrics]
+    start = [[curve(rows, m)[1][0] for rows in histories["GRPO"]] for m in metrics]
     lines.append("| before RL | " + " | ".join(spread(values) for values in start) + " |")
-    for name, seeds in histories.items():
-        cells = []
-        for metric in metrics:
-            last = 5 if metric.startswith("val") else 20
-            cells.append(spread([float(np.mean(curve(rows, metric)[1][-last:])) for rows in seeds]))
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    ends = {n: [[final(rows, m) for rows in seeds] for m in metrics] for n, seeds in histories.items()}
+    for name, values in ends.items():
+        lines.append(f"| {name} | " + " | ".join(spread(v) for v in values) + " |")
+    for name in list(ends)[1:]:
+        pairs = zip(ends[name], ends["GRPO"], strict=True)
+        differences = [[x - y for x, y in zip(a, b, strict=True)] for a, b in pairs]
+        lines.append(
+            f"| {name} − GRPO, same seed | " + " | ".join(spread(d, "+") for d in differences) + " |"
+        )
     return "\n".join(lines)
 
 
-def spread(values: list[float]) -> str:
-    return f"{statistics.mean(values):.3f} ± {statistics.stdev(values):.3f}"
+def spread(values: list[float], sign: str = "") -> str:
+    return f"{statistics.mean(values):{sign}.3f} ± {statistics.stdev(values):.3f}"
 
 
 def main() -> None:
