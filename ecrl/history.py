@@ -23,16 +23,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """
     if not path.exists():
         raise UsageError(f"{path} is missing: there are no metrics of this run.")
-    lines = path.read_text().splitlines(keepends=True)
+    lines = path.read_bytes().splitlines(keepends=True)
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_constant=_refuse)
         except ValueError:
             row = None
-        if isinstance(row, dict) and "iteration" in row:
+        if isinstance(row, dict) and isinstance(row.get("iteration"), int):
             rows.append(row)
-        elif number < len(lines) or line.endswith("\n"):
+        elif number < len(lines) or line.endswith(b"\n"):
             raise UsageError(f"{path}, line {number}: not a row of metrics (a JSON object with `iteration`).")
     return rows
 
@@ -43,8 +43,16 @@ def drop_after(path: Path, iteration: int) -> None:
         return
     kept = [row for row in read_metrics(path) if row["iteration"] <= iteration]
     aside = path.with_name(path.name + ".partial")
-    aside.write_text("".join(as_line(row) for row in kept))
+    with aside.open("w") as file:
+        file.writelines(as_line(row) for row in kept)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(aside, path)
+
+
+def _refuse(constant: str) -> None:
+    """Take NaN and infinities, which Python would read, for what they are: no JSON."""
+    raise ValueError(constant)
 
 
 def as_line(row: dict[str, Any]) -> str:

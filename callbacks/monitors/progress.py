@@ -26,6 +26,7 @@ class ProgressMonitor(L.Callback):
             TextColumn("{task.description}"),
             TimeRemainingColumn(),
             console=self._console,
+            speed_estimate_period=3600,  # seconds; the time left needs two iterations within it
         )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -50,4 +51,5 @@ class ProgressMonitor(L.Callback):
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the terminal back, however the run ended."""
-        self._bar.stop()
+        if self._bar.live.is_started:  # without a terminal, stopping prints an empty line
+            self._bar.stop()

@@ -64,7 +64,8 @@ class MetricsWriter(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin where the checkpoint ended."""
-        drop_after(self._path, cast("PolicyModule", pl_module).iteration)
+        if trainer.is_global_zero:
+            drop_after(self._path, cast("PolicyModule", pl_module).iteration)
         self._since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -73,6 +74,7 @@ class MetricsWriter(L.Callback):
         now = time.perf_counter()
         module.recorder.record("time/total", now - self._since)
         module.recorder.record("policy/entropy", module.rollout_entropy)
+        module.recorder.record("policy/lr", trainer.optimizers[0].param_groups[0]["lr"])
         self._since = now
         self._write(trainer, module, module.iteration)
 
