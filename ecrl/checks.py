@@ -46,6 +46,10 @@ def check_values(config: Config) -> None:
     for name, (value, least) in at_least.items():
         if value < least:
             raise UsageError(f"{name} must be at least {least}, got {value}.")
+    if config.seed >= 2**32:
+        raise UsageError(f"seed must be below 2^32 = 4294967296, got {config.seed}.")
+    if config.update.weight_decay < 0:
+        raise UsageError(f"update.weight_decay must not be negative, got {config.update.weight_decay}.")
     if config.trainer.devices != 1:
         raise UsageError(
             f"trainer.devices={config.trainer.devices}: training on several devices is not built yet; use 1."

@@ -19,6 +19,8 @@ from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder
 
 Split = Literal["train", "val"]
+#: An environment that never ends its episode must not hang the run: it is truncated here.
+MAX_TURNS = 64
 _STREAMS = {"train": 0, "val": 1, "greedy": 2}
 
 
@@ -144,6 +146,8 @@ class Collector:
     def _step(self, episode: _Episode, text: str) -> None:
         observation, reward, episode.terminated, episode.truncated, episode.info = episode.env.step(text)
         episode.reward += float(reward)
+        if len(episode.turns) == MAX_TURNS and not episode.terminated:
+            episode.truncated = True
         if not (episode.terminated or episode.truncated):
             episode.context_ids = self._encode(observation)
 

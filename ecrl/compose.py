@@ -23,6 +23,7 @@ from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ecrl.checks import check_values
 from ecrl.config import Config
@@ -60,9 +61,12 @@ def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Co
         with initialize_config_module("ecrl.configs", version_base="1.3"):
             config = compose("config", overrides=prepared)
             OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
+        # YAMLError: a file of the user's own; ValueError, TypeError: how Hydra refuses `env=null`.
         raise _explain(error, config_dir) from None
     for name in _OPEN_NODES:
+        if config[name] is None:
+            raise UsageError(f"{name} is empty; choose one of: {', '.join(options(name, config_dir))}.")
         _complete(config[name], name)
     return as_object(config)
 
@@ -97,7 +101,7 @@ def build(node: Any, **kwargs: Any) -> Any:
         # Hydra wraps what a constructor raises; our own messages are meant for the user as they are.
         if isinstance(error.__cause__, UsageError):
             raise error.__cause__ from None
-        raise UsageError(_first_line(error)) from None
+        raise UsageError(f"{_first_line(error)} {_last_cause(error)}") from None
 
 
 def options(group: str, config_dir: Path | None = None) -> list[str]:
@@ -110,6 +114,8 @@ def options(group: str, config_dir: Path | None = None) -> list[str]:
 def _prepare(override: str, config_dir: Path | None) -> str:
     """Allow ``env=<gymnasium id>``, and new keys inside ``_target_`` nodes without Hydra's ``+``."""
     key, sep, value = override.partition("=")
+    if key in GROUPS and value in ("", "null", "''"):
+        raise UsageError(f"{override!r} names nothing; write {key}=NAME, one of: {', '.join(options(key))}.")
     if not sep:
         raise UsageError(f"{override!r} is not an override; write key=value, e.g. seed=1.")
     if key == "env" and value not in options("env", config_dir) and re.search(r"[:/]", value):
@@ -128,7 +134,9 @@ def _complete(node: Any, where: str) -> None:
         _complete(node[key], f"{where}.{key}")
     if "_target_" not in node:
         return
-    target = _resolve(str(node["_target_"]), where)
+    target = resolve(str(node["_target_"]), where)
+    if not inspect.isfunction(target) and not (inspect.isclass(target) and target.__module__ != "builtins"):
+        raise UsageError(f"{where}._target_={node['_target_']!r} is neither a class nor a function to build.")
     parameters = inspect.signature(target).parameters
     for key in node:
         if key not in parameters and key not in _RESERVED:
@@ -140,7 +148,8 @@ def _complete(node: Any, where: str) -> None:
             node[name] = default
 
 
-def _resolve(path: str, where: str) -> Any:
+def resolve(path: str, where: str) -> Any:
+    """Import what a ``_target_`` names; ``where`` it stands goes into the error."""
     try:
         # Hydra also logs what it raises.
         logging.getLogger("hydra").setLevel(logging.CRITICAL)

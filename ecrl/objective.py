@@ -59,6 +59,14 @@ class Objective:
     bounds: Bounds = field(default_factory=Bounds)
     filters: Filters = field(default_factory=Filters)
 
+    def __post_init__(self) -> None:
+        for name in ("estimator", "surrogate", "aggregation"):
+            if not callable(getattr(self, name)):
+                raise UsageError(
+                    f"objective.{name} must be a function, got {getattr(self, name)!r}; "
+                    "write {_target_: package.module.function, _partial_: true}."
+                )
+
     @property
     def needs_groups(self) -> bool:
         """Whether the estimator compares completions of the same problem."""

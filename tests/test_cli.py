@@ -54,6 +54,11 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["train", "iterations=0"], "iterations must be at least 1"),
         (["train", "warmup.wrong=2"], "in [0, 1]"),
         (["train", "model.path="], "model.path is empty"),
+        (["train", "seed=99999999999"], "below 2^32"),
+        (["train", "env=null"], "names nothing"),
+        (["train", "engine=[]"], "engine is empty"),
+        (["train", "objective.estimator=3"], "must be a function"),
+        (["train", "update.weight_decay=-1"], "update.weight_decay"),
         (["train", "update.max_tokens=10"], "update.max_tokens"),
         (["train", "rollout.temperature=0"], "rollout.temperature"),
         (["train", "model.path=/nowhere"], "does not exist"),
@@ -133,6 +138,19 @@ def test_own_folders_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert list(config.strategy) == ["mine", "clip_cov"] and config.strategy["mine"]["position"] == 4
     assert main(["strategies", "--config-dir", str(tmp_path)]) == 0
     assert "mine" in capsys.readouterr().out
+
+
+def test_a_broken_yaml_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "strategy").mkdir()
+    path = tmp_path / "strategy" / "broken.yaml"
+    for text in (
+        "a: [b: c",
+        "x:\n\t- 1",
+        "mine:\n  _target_: builtins.dict\n",
+        "mine:\n  _target_: no.Such\n",
+    ):
+        path.write_text(text)
+        refused(capsys, "train", "strategy=[broken]", "--config-dir", str(tmp_path))
 
 
 def test_sweep_runs_every_combination(tiny_model: Path, tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from hydra.utils import get_class
 from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
 from ecrl.cli.options import parse
 from ecrl.compose import options as group_options
+from ecrl.compose import resolve
 from ecrl.errors import UsageError
 
 
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     for name in group_options("strategy", options.config_dir):
         path = next(p for f in reversed(folders) if (p := f / "strategy" / f"{name}.yaml").exists())
         for node in OmegaConf.load(path).values():
-            cls = get_class(node["_target_"])
+            cls = resolve(node["_target_"], str(path))
             knobs = [f"{p.name}={p.default}" for p in inspect.signature(cls).parameters.values()]
             table.add_row(name, (cls.__doc__ or "").strip().splitlines()[0], "\n".join(knobs))
     Console(highlight=False).print(table)
