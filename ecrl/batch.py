@@ -248,12 +248,19 @@ class TokenBatch:
         return self.logprobs - self.old_logprobs
 
     @property
+    def clipped_high(self) -> Tensor:
+        """``[N]`` bool: the upper PPO bound is active."""
+        return (self.log_ratio.exp() > self.high) & (self.advantages > 0)
+
+    @property
+    def clipped_low(self) -> Tensor:
+        """``[N]`` bool: the lower PPO bound is active."""
+        return (self.log_ratio.exp() < self.low) & (self.advantages < 0)
+
+    @property
     def clipped(self) -> Tensor:
-        """``[N]`` bool: the PPO bound is active, so the token has no gradient under a clipped surrogate."""
-        ratio = self.log_ratio.exp()
-        above = (ratio > self.high) & (self.advantages > 0)
-        below = (ratio < self.low) & (self.advantages < 0)
-        return above | below
+        """``[N]`` bool: a PPO bound is active, so the token has no gradient under a clipped surrogate."""
+        return self.clipped_high | self.clipped_low
 
     def per_sequence_sum(self, x: Tensor) -> Tensor:
         """Sum ``[N]`` over each sequence: ``[B]``."""

@@ -129,10 +129,11 @@ class Collector:
         keys: NDArray[np.uint64] = hash_u64(
             self._seed, *stream, np.repeat(problems, copies), np.tile(np.arange(copies), len(problems))
         )
+        seeds = [problem_seed(self._seed, split, problem) for problem in problems]
         episodes: list[_Episode] = []
         for slot, key in enumerate(keys.tolist()):
             problem_id, copy = problems[slot // copies], slot % copies
-            prompt, _ = envs[slot].reset(seed=problem_seed(self._seed, split, problem_id))
+            prompt, _ = envs[slot].reset(seed=seeds[slot // copies])
             # The copies of a problem share its prompt; tokenise it once.
             ids = episodes[-1].prompt_ids if copy else self._encode_prompt(prompt)
             if copy and prompt != episodes[-1].prompt:

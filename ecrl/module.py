@@ -192,7 +192,7 @@ class PolicyModule(L.LightningModule):
         loss = planned_loss(tokens, plan, self.objective, self.strategies)
         if loss.requires_grad:
             self.manual_backward(loss)
-        self._observe_tokens(tokens, plan)
+        self._observe_tokens(tokens)
         return float(loss.detach())
 
     def _clip(self, loss: float) -> float:
@@ -227,16 +227,13 @@ class PolicyModule(L.LightningModule):
                 self.recorder.record(f"strategy/{strategy.name}/coefficient", coefficient)
 
     @torch.no_grad()
-    def _observe_tokens(self, tokens: TokenBatch, plan: Plan) -> None:
+    def _observe_tokens(self, tokens: TokenBatch) -> None:
         count = len(tokens)
         log_ratio = tokens.log_ratio.detach()
-        ratio = log_ratio.exp()
-        above = (ratio > tokens.high) & (tokens.advantages > 0)
-        below = (ratio < tokens.low) & (tokens.advantages < 0)
         for name, values in {
-            "policy/ratio": ratio,
-            "policy/clip_high": above.float(),
-            "policy/clip_low": below.float(),
+            "policy/ratio": log_ratio.exp(),
+            "policy/clip_high": tokens.clipped_high.float(),
+            "policy/clip_low": tokens.clipped_low.float(),
             # k3 of KL(π_old‖π): the samples are π_old's.
             "policy/kl_behaviour": torch.expm1(log_ratio) - log_ratio,
         }.items():
