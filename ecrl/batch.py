@@ -184,6 +184,7 @@ class RolloutBatch:
             logprobs=self.old_logprobs,
             entropy=self.old_entropy,
             old_logprobs=self.old_logprobs,
+            engine_logprobs=self.engine_logprobs,
             advantages=self.advantages,
             sequence_ids=spread,
             positions=self.positions,
@@ -209,6 +210,7 @@ class TokenBatch:
             micro-batch pass.
         entropy: ``[N]`` full-vocabulary entropy, nats; has a gradient in a micro-batch pass if asked for.
         old_logprobs: ``[N]`` log π_old, the policy at rollout time, nats.
+        engine_logprobs: ``[N]`` the log-probability that the engine drew each token with, nats.
         advantages: ``[N]``.
         sequence_ids: ``[N]`` long, 0..B-1 within this batch, non-decreasing.
         positions: ``[N]`` long, index of the token within its own sequence's response.
@@ -224,6 +226,7 @@ class TokenBatch:
     logprobs: Tensor
     entropy: Tensor
     old_logprobs: Tensor
+    engine_logprobs: Tensor
     advantages: Tensor
     sequence_ids: Tensor
     positions: Tensor

@@ -140,7 +140,7 @@ def _complete(node: Any, where: str) -> None:
     parameters = inspect.signature(target).parameters
     for key in node:
         if key not in parameters and key not in _RESERVED:
-            known = [p for p in parameters if p not in ("tokens", "rewards", "group_ids", "model")]
+            known = [p for p in parameters if p not in ("tokens", "rewards", "group_ids", "model", "world")]
             raise unknown_name(f"key in {where}", str(key), known)
     for name, parameter in parameters.items():
         default = parameter.default

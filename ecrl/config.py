@@ -11,6 +11,21 @@ from typing import Any
 
 
 @dataclass
+class LoraConfig:
+    """Low-rank adapters, https://arxiv.org/abs/2106.09685.
+
+    Attributes:
+        r: rank; 0 trains the whole model.
+        alpha: the adapters' product is scaled by alpha / r.
+        target_modules: names of the linear layers to adapt; None takes all but the head.
+    """
+
+    r: int = 0
+    alpha: float = 16.0
+    target_modules: list[str] | None = None
+
+
+@dataclass
 class ModelConfig:
     """The policy.
 
@@ -19,12 +34,19 @@ class ModelConfig:
         hidden_size: width of the embedded model.
         layers: decoder layers of the embedded model.
         heads: attention heads of the embedded model.
+        attention: ``sdpa`` (dense block mask), ``flex_attention`` (sparse block mask, compiled on GPU), or
+            ``auto``, which takes the latter on a GPU.
+        activation_checkpointing: keep only the borders of the decoder layers for the backward pass.
+        lora: adapters.
     """
 
     path: str | None = None
     hidden_size: int = 128
     layers: int = 3
     heads: int = 4
+    attention: str = "auto"
+    activation_checkpointing: bool = False
+    lora: LoraConfig = field(default_factory=LoraConfig)
 
 
 @dataclass
@@ -62,6 +84,8 @@ class RolloutConfig:
         temperature: of the softmax, > 0.
         top_p: nucleus share in (0, 1].
         max_new_tokens: limit of a completion, in tokens.
+        staleness: K, iterations that drawing runs ahead of training: iteration i trains on what the
+            weights of iteration i − K drew.
     """
 
     prompts: int = 64
@@ -69,6 +93,7 @@ class RolloutConfig:
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 16
+    staleness: int = 0
 
 
 @dataclass
@@ -113,11 +138,28 @@ class EvalConfig:
 
 @dataclass
 class TrainerConfig:
-    """Lightning's trainer."""
+    """Lightning's trainer, and how the policy is spread over processes.
+
+    Attributes:
+        accelerator: ``auto``, ``cpu`` or ``gpu``.
+        devices: processes on each node.
+        num_nodes: nodes.
+        precision: ``32-true``; ``bf16-mixed`` computes in bfloat16 and keeps float32 weights.
+        parallel: ``fsdp`` shards weights, gradients and optimizer; ``ddp`` copies them; ``auto`` is
+            ``fsdp`` where there is more than one process.
+        tensor_parallel_size: processes that split every layer among them.
+        cpu_offload: keep the shards in host memory between uses (``fsdp`` only).
+        timeout: seconds after which a silent process or engine is an error.
+    """
 
     accelerator: str = "auto"
     devices: int = 1
+    num_nodes: int = 1
     precision: str = "32-true"
+    parallel: str = "auto"
+    tensor_parallel_size: int = 1
+    cpu_offload: bool = False
+    timeout: float = 1800.0
 
 
 @dataclass

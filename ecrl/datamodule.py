@@ -20,6 +20,7 @@ from ecrl.errors import EcrlError, UsageError
 from ecrl.evaluation import summarise
 from ecrl.metrics import MetricsRecorder
 from ecrl.objective import Objective
+from ecrl.world import World
 
 if TYPE_CHECKING:
     from ecrl.module import PolicyModule
@@ -88,7 +89,7 @@ class RolloutDataModule(L.LightningDataModule):
     def collector(self) -> Collector:
         """Made at first use, when the policy is on its device."""
         if self._collector is None:
-            engine: Engine = build(self.config.engine, model=self.module.model)
+            engine: Engine = build(self.config.engine, model=self.module.model, world=World())
             kwargs = dict(self.config.env.kwargs)
             self._collector = Collector(
                 lambda split: make_env(self.config.env.id, split, kwargs),

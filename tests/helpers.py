@@ -27,12 +27,14 @@ def make_tokens(
     sequence_ids = torch.tensor(sequences or [0] * count)
     starts = {s: i for i, s in reversed(list(enumerate(sequence_ids.tolist())))}
     current = torch.tensor(logprobs, dtype=torch.float32).requires_grad_()
+    before = current.detach().clone() if old is None else torch.tensor(old, dtype=torch.float32)
     extra: dict[str, Any] = {"columns": columns}
     return TokenBatch(
         token_ids=torch.arange(count),
         logprobs=current,
         entropy=torch.tensor(entropy or [1.0] * count).requires_grad_(),
-        old_logprobs=current.detach().clone() if old is None else torch.tensor(old, dtype=torch.float32),
+        old_logprobs=before,
+        engine_logprobs=before,
         advantages=torch.tensor(advantages, dtype=torch.float32),
         sequence_ids=sequence_ids,
         positions=torch.tensor([i - starts[s] for i, s in enumerate(sequence_ids.tolist())]),

@@ -30,6 +30,7 @@ from ecrl.layout import make_layouts
 from ecrl.metrics import MetricsRecorder
 from ecrl.model import PolicyModel, load_policy, load_tokenizer
 from ecrl.objective import Objective
+from ecrl.world import World
 from tests.test_conformance import make_batch, make_module
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8)
@@ -38,12 +39,12 @@ PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30], [40, 41]]
 
 @pytest.fixture
 def engine(tiny_model: Path) -> HFEngine:
-    return HFEngine(load_policy(str(tiny_model), load_tokenizer(str(tiny_model))))
+    return HFEngine(load_policy(str(tiny_model), load_tokenizer(str(tiny_model))), World())
 
 
 def collector(tiny_model: Path, env_id: str) -> Collector:
     tokenizer = load_tokenizer(str(tiny_model))
-    policy = HFEngine(load_policy(str(tiny_model), tokenizer))
+    policy = HFEngine(load_policy(str(tiny_model), tokenizer), World())
     return Collector(lambda split: make_env(env_id, split, {}), policy, tokenizer, seed=0)
 
 
@@ -108,7 +109,7 @@ def test_greedy_equals_transformers(engine: HFEngine) -> None:
 def test_known_log_probs_equal_recomputed_ones(tiny: Callable[..., Config], tiny_model: Path) -> None:
     module = make_module(tiny(), [])
     source = collector(tiny_model, "tests.tasks:test/Digits-v0")
-    source.engine = HFEngine(module.model)
+    source.engine = HFEngine(module.model, World())
     assert source.engine.exact
     batch = build_batch(collect(source, [0, 1, 2, 3], 4), Objective(), iteration=0)
     logprobs, entropy = module.score(module.model, batch)
@@ -136,7 +137,7 @@ def test_turns_of_the_environment_are_context(tiny: Callable[..., Config], tiny_
         assert tokenizer.decode(context) == "\nagain\n"
     assert batch.lengths.tolist() == [t.num_tokens for t in trajectories]
     module = make_module(tiny(), [])
-    source.engine = HFEngine(module.model)
+    source.engine = HFEngine(module.model, World())
     batch = build_batch(collect(source, [0, 1], 3), Objective(), iteration=0)
     # The engine read exactly the ids that scoring reads: the log-probs agree over both turns.
     assert torch.allclose(batch.old_logprobs, module.score(module.model, batch)[0], atol=1e-5)

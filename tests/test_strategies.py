@@ -54,6 +54,7 @@ def batch(
         logprobs=torch.tensor(logprobs),
         entropy=torch.tensor(entropy if entropy is not None else [0.5] * n),
         old_logprobs=torch.tensor(old if old is not None else logprobs),
+        engine_logprobs=torch.tensor(logprobs),
         advantages=torch.tensor(advantages),
         sequence_ids=torch.zeros(n, dtype=torch.long),
         positions=torch.arange(n),

@@ -29,12 +29,17 @@ class Sampling:
 class Engine(Protocol):
     """Draws completions with the policy's current weights.
 
+    Built as ``Engine(model: PolicyModel, world: World, **knobs)`` on every process of the run; each
+    draws its own share of the completions.
+
     Attributes:
         exact: its log-probs are the trainer's own (same weights, process and precision), so they need
             not be computed again.
+        apart: it has devices of its own, so it can draw while the trainer updates.
     """
 
     exact: bool
+    apart: bool
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
@@ -49,8 +54,17 @@ class Engine(Protocol):
         """
         ...
 
-    def sync_weights(self, parameters: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Take over the trainer's weights and remember their version."""
+    def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Take over the trainer's weights and confirm their version.
+
+        Args:
+            weights: names as in the model's HF checkpoint, and whole tensors, made one at a time as it
+                is iterated over. Every process of the run must iterate to the end, or none.
+            version: of these weights; completions carry it.
+
+        Raises:
+            EcrlError: what the engine holds afterwards is not what it was sent.
+        """
         ...
 
     def sleep(self) -> None:

@@ -14,6 +14,7 @@ from ecrl.engines.base import Sampling
 from ecrl.errors import UsageError
 from ecrl.hashing import uniform
 from ecrl.model import PolicyModel
+from ecrl.world import World
 
 
 class HFEngine:
@@ -21,13 +22,17 @@ class HFEngine:
 
     Args:
         model: the policy.
+        world: the run's processes.
         batch_size: the most completions drawn at once.
     """
 
-    def __init__(self, model: PolicyModel, *, batch_size: int = 1024) -> None:
+    apart = False
+
+    def __init__(self, model: PolicyModel, world: World, *, batch_size: int = 1024) -> None:
         if batch_size < 1:
             raise UsageError(f"engine.batch_size must be at least 1, got {batch_size}.")
         self.model = model
+        self.world = world
         self.batch_size = batch_size
         self.version = 0
 
@@ -94,7 +99,7 @@ class HFEngine:
             )
         return completions
 
-    def sync_weights(self, parameters: Iterable[tuple[str, Tensor]], version: int) -> None:
+    def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Remember the version; the weights are shared."""
         self.version = version
 
