@@ -12,7 +12,7 @@ from torch import Tensor
 from ecrl.advantages import zero_variance
 from ecrl.batch import RolloutBatch, SequenceTokens, Trajectory
 from ecrl.hashing import hash_u64
-from ecrl.objective import Objective
+from ecrl.objective import Filters, Objective
 
 
 def group_tensors(trajectories: Sequence[Trajectory]) -> tuple[Tensor, Tensor]:
@@ -21,10 +21,12 @@ def group_tensors(trajectories: Sequence[Trajectory]) -> tuple[Tensor, Tensor]:
     return rewards, torch.tensor([t.problem_id for t in trajectories], dtype=torch.long)
 
 
-def drop_zero_variance(trajectories: Sequence[Trajectory]) -> list[Trajectory]:
-    """Leave out groups in which every reward is the same: their group advantage is 0."""
+def kept_by(filters: Filters, trajectories: Sequence[Trajectory]) -> list[int]:
+    """Indices of the trajectories that train: groups of one reward have no group advantage."""
+    if not filters.drop_zero_variance:
+        return list(range(len(trajectories)))
     dropped = zero_variance(*group_tensors(trajectories)).tolist()
-    return [t for t, drop in zip(trajectories, dropped, strict=True) if not drop]
+    return [i for i, drop in enumerate(dropped) if not drop]
 
 
 def build_batch(trajectories: Sequence[Trajectory], objective: Objective, iteration: int) -> RolloutBatch:
@@ -52,6 +54,12 @@ def build_batch(trajectories: Sequence[Trajectory], objective: Objective, iterat
         old_entropy=torch.tensor(entropy, dtype=torch.float32),
         advantages=torch.repeat_interleave(advantages, lengths),
     )
+
+
+def sequence_entropy(batch: RolloutBatch) -> Tensor:
+    """Mean entropy over each sequence's own tokens, ``[B]``, nats."""
+    sums = torch.zeros(len(batch)).index_add(0, batch.sequence_ids, batch.old_entropy)
+    return sums / batch.lengths
 
 
 def _sequence(trajectory: Trajectory) -> SequenceTokens:

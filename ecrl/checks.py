@@ -29,7 +29,7 @@ def check_values(config: Config) -> None:
         "rollout.max_new_tokens": (config.rollout.max_new_tokens, 1),
         "update.minibatches": (config.update.minibatches, 1),
         "update.epochs": (config.update.epochs, 1),
-        "update.row_tokens": (config.update.row_tokens, 0),
+        "update.row_tokens": (config.update.row_tokens or 0, 0),
         "eval.every": (config.eval.every, 0),
         "eval.problems": (config.eval.problems, 1),
         "eval.k": (config.eval.k, 1),

@@ -17,6 +17,7 @@ from ecrl.envs.base import item_seed
 from ecrl.errors import EcrlError, UsageError
 from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder
+from ecrl.world import World
 
 Split = Literal["train", "val"]
 #: An environment that never ends its episode must not hang the run: it is truncated here.
@@ -64,6 +65,7 @@ class Collector:
         engine: draws the completions.
         tokenizer: the policy's.
         seed: of problems and of completions.
+        world: the processes that share the problems.
     """
 
     def __init__(
@@ -72,12 +74,14 @@ class Collector:
         engine: Engine,
         tokenizer: PreTrainedTokenizerBase,
         seed: int,
+        world: World | None = None,
     ) -> None:
         self._make_env = make_env
         self._envs: dict[Split, list[gym.Env[str, str]]] = {"train": [], "val": []}
         self.engine = engine
         self._tokenizer = tokenizer
         self._seed = seed
+        self._world = world or World()
 
     def collect(
         self,
@@ -88,7 +92,7 @@ class Collector:
         iteration: int,
         recorder: MetricsRecorder,
     ) -> list[Trajectory]:
-        """Play ``copies`` episodes of each problem.
+        """Play ``copies`` episodes of each problem, each process its share of the problems.
 
         Args:
             split: which problems.
@@ -99,15 +103,28 @@ class Collector:
             recorder: takes the time of generation and of verification.
 
         Returns:
-            ``len(problems)·copies`` trajectories, a problem's copies side by side.
+            ``len(problems)·copies`` trajectories, a problem's copies side by side; all of them on every
+            process.
         """
+        mine = [problems[i] for i in self._world.share(len(problems))]
+        return self._world.gather(self._play(split, mine, copies, sampling, iteration, recorder))
+
+    def _play(
+        self,
+        split: Split,
+        problems: Sequence[int],
+        copies: int,
+        sampling: Sampling,
+        iteration: int,
+        recorder: MetricsRecorder,
+    ) -> list[Trajectory]:
         stream = _STREAMS["greedy" if sampling.temperature == 0 else split]
         with recorder.timer("verify"):
             episodes = self._reset(split, problems, copies, (stream, iteration))
         active = episodes
-        while active:
+        while self._world.any(bool(active)) if self.engine.lockstep else active:
             with recorder.timer("generate"):
-                keys = hash_u64([e.key for e in active], [len(e.turns) for e in active])
+                keys = hash_u64(np.array([e.key for e in active], np.uint64), [len(e.turns) for e in active])
                 completions = self.engine.generate([e.read for e in active], sampling, keys.tolist())
                 texts = self._tokenizer.batch_decode(
                     [c.token_ids for c in completions], skip_special_tokens=True

@@ -104,7 +104,8 @@ class UpdateConfig:
         minibatches: optimizer steps an epoch; each takes an equal share of the groups.
         epochs: passes over the rollout.
         max_tokens: most tokens in one forward pass, padding included.
-        row_tokens: longest packed row, in tokens; 0 puts every sequence in a row of its own.
+        row_tokens: longest packed row, in tokens; 0 puts every sequence in a row of its own; None takes what
+            suits the kind of attention.
         lr: AdamW's learning rate, constant.
         weight_decay: AdamW's.
         grad_clip: bound of the global gradient norm; 0 for none.
@@ -113,7 +114,7 @@ class UpdateConfig:
     minibatches: int = 4
     epochs: int = 1
     max_tokens: int = 16384
-    row_tokens: int = 256
+    row_tokens: int | None = None
     lr: float = 1e-4
     weight_decay: float = 0.0
     grad_clip: float = 1.0

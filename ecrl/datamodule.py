@@ -10,7 +10,7 @@ import lightning as L
 import numpy as np
 
 from ecrl.advantages import zero_variance
-from ecrl.assemble import build_batch, drop_zero_variance, group_tensors, split_minibatches
+from ecrl.assemble import group_tensors, kept_by, split_minibatches
 from ecrl.batch import RolloutBatch, Trajectory
 from ecrl.collector import Collector, Split
 from ecrl.compose import build
@@ -20,7 +20,8 @@ from ecrl.errors import EcrlError, UsageError
 from ecrl.evaluation import summarise
 from ecrl.metrics import MetricsRecorder
 from ecrl.objective import Objective
-from ecrl.world import World
+from ecrl.rollouts import Rollout, RolloutQueue
+from ecrl.weights import hf_weights
 
 if TYPE_CHECKING:
     from ecrl.module import PolicyModule
@@ -78,6 +79,8 @@ class RolloutDataModule(L.LightningDataModule):
         self.config = config
         self.objective = objective
         self._collector: Collector | None = None
+        self._queue: RolloutQueue | None = None
+        self._restored: list[dict[str, Any]] = []
 
     @property
     def module(self) -> PolicyModule:
@@ -89,15 +92,27 @@ class RolloutDataModule(L.LightningDataModule):
     def collector(self) -> Collector:
         """Made at first use, when the policy is on its device."""
         if self._collector is None:
-            engine: Engine = build(self.config.engine, model=self.module.model, world=World())
+            engine: Engine = build(self.config.engine, model=self.module.model, world=self.module.world)
             kwargs = dict(self.config.env.kwargs)
             self._collector = Collector(
                 lambda split: make_env(self.config.env.id, split, kwargs),
                 engine,
                 self.module.tokenizer,
                 self.config.seed,
+                # Its own channel: it may speak from a thread while the trainer does.
+                self.module.world.another(),
             )
         return self._collector
+
+    @property
+    def queue(self) -> RolloutQueue:
+        """Rollouts in training order."""
+        if self._queue is None:
+            self._queue = RolloutQueue(
+                self._draw, self.config.rollout.staleness, self.collector.engine.apart
+            )
+            self._queue.load_state_dict(self._restored)
+        return self._queue
 
     def train_dataloader(self) -> _Batches:
         """Each pass over it is one iteration: it collects a rollout when its first batch is asked for."""
@@ -109,12 +124,15 @@ class RolloutDataModule(L.LightningDataModule):
         iteration, update = self.module.iteration, self.config.update
         # Lightning autocasts training and validation steps; a rollout belongs to the same precision.
         with self.trainer.precision_plugin.forward_context():  # type: ignore[union-attr]
+            self.queue.settle()
             self._sync()
-            drawn, kept = self._draw(iteration)
-            self.module.observe_rollout(drawn)
-            batch = self.module.prepare(
-                build_batch(kept, self.objective, iteration), self.collector.engine.exact
-            )
+            rollout = self.queue.next(iteration, self.module.version)
+            self.collector.engine.sleep()
+            for part, seconds in rollout.seconds.items():
+                self.module.recorder.add_seconds(part, seconds)
+            # Log-probs of other weights or another engine are no old log-probs of the trainer's.
+            exact = self.collector.engine.exact and rollout.version == self.module.version
+            batch = self.module.prepare(rollout, exact)
         yield from split_minibatches(batch, update.minibatches, update.epochs, self.config.seed, iteration)
 
     def val_dataloader(self) -> _Batches:
@@ -126,6 +144,8 @@ class RolloutDataModule(L.LightningDataModule):
 
     def validate(self, problems: Sequence[int]) -> tuple[list[Trajectory], list[Trajectory]]:
         """Answer validation problems ``k`` times at random and once greedily."""
+        if self._queue is not None:
+            self._queue.settle()
         self._sync()
         settings, limit = self.config.eval, self.config.rollout.max_new_tokens
         # Its time counts as validation's, as a whole.
@@ -135,7 +155,9 @@ class RolloutDataModule(L.LightningDataModule):
             sampling = Sampling(temperature, 1.0, limit)
             return self.collector.collect("val", problems, copies, sampling, self.module.iteration, apart)
 
-        return answer(settings.k, settings.temperature), answer(1, 0.0)
+        answers = answer(settings.k, settings.temperature), answer(1, 0.0)
+        self.collector.engine.sleep()
+        return answers
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Leave batches where they are: scoring moves what it needs."""
@@ -143,41 +165,57 @@ class RolloutDataModule(L.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Release the engine."""
-        if self._collector is not None and stage != "validate":
+        if stage == "validate":
+            return
+        if self._queue is not None:
+            self._queue.close()
+            self._queue = None
+        if self._collector is not None:
             self._collector.engine.close()
             self._collector = None
 
-    def _draw(self, iteration: int) -> tuple[list[Trajectory], list[Trajectory]]:
-        """Return all trajectories drawn, and those that train (after filters and resampling)."""
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rollouts drawn ahead."""
+        return {"ahead": self.queue.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the rollouts of a checkpoint."""
+        self._restored = state_dict["ahead"]
+
+    def _draw(self, iteration: int, version: int, recorder: MetricsRecorder) -> Rollout:
+        """Draw the rollout of an iteration, with fresh problems in place of filtered ones."""
         rollout, filters = self.config.rollout, self.objective.filters
         sampling = Sampling(rollout.temperature, rollout.top_p, rollout.max_new_tokens)
         wanted = rollout.prompts * rollout.group_size
         drawn: list[Trajectory] = []
-        kept: list[Trajectory] = []
+        kept: list[int] = []
         rounds = 1 + filters.max_resample
         for attempt in range(rounds):
             first = (iteration * rounds + attempt) * rollout.prompts
             problems = range(first, first + rollout.prompts)
             new = self.collector.collect(
-                "train", problems, rollout.group_size, sampling, iteration, self.module.recorder
+                "train", problems, rollout.group_size, sampling, iteration, recorder
             )
-            self._check_versions(new)
+            _check_versions(new, version)
+            kept += [len(drawn) + i for i in kept_by(filters, new)]
             drawn += new
-            kept += drop_zero_variance(new) if filters.drop_zero_variance else new
             if len(kept) >= wanted:
                 break
-        return drawn, kept[:wanted]
+        return Rollout(iteration, version, drawn, kept[:wanted], recorder.seconds())
 
     def _sync(self) -> None:
-        self.collector.engine.sync_weights(self.module.model.named_parameters(), self.module.version)
+        engine = self.collector.engine
+        engine.wake()
+        engine.sync_weights(hf_weights(self.module.model.lm), self.module.version)
 
-    def _check_versions(self, trajectories: Iterable[Trajectory]) -> None:
-        stale = {c.completion.weights_version for t in trajectories for c in t.turns} - {self.module.version}
-        if stale:
-            raise EcrlError(
-                f"The engine answered with weights of version {sorted(stale)}, but the policy is at version "
-                f"{self.module.version}: its last weight sync did not take effect."
-            )
+
+def _check_versions(trajectories: Iterable[Trajectory], version: int) -> None:
+    stale = {c.completion.weights_version for t in trajectories for c in t.turns} - {version}
+    if stale:
+        raise EcrlError(
+            f"The engine answered with weights of version {sorted(stale)}, but the policy was at version "
+            f"{version}: its last weight sync did not take effect."
+        )
 
 
 def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
@@ -203,10 +241,10 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 def rollout_entropy(trajectories: Sequence[Trajectory]) -> float:
     """Policy entropy of a rollout, in nats: mean over each response, then over responses.
 
-    https://arxiv.org/abs/2505.22617, eq. 1. NaN where the engine does not report entropies.
+    https://arxiv.org/abs/2505.22617, eq. 1.
     """
     means = [
-        np.mean([x for turn in t.turns for x in (turn.completion.entropy or [float("nan")])])
+        np.mean([x for turn in t.turns for x in (turn.completion.entropy or [])])
         for t in trajectories
     ]
     return float(np.mean(means))

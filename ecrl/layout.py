@@ -1,8 +1,9 @@
 """How token ids are laid out for one forward pass. Private to scoring: losses never see it.
 
 A row holds one or several *units*; a unit is a prompt followed by the tails (responses) that share
-it, so a group's prompt is computed once. A block mask lets a token see its own prompt and its own
-tail only, and position ids restart after the prompt. Long sequences get a row each, right-padded.
+it, so a group's prompt is computed once. A mask lets a token see its own prompt and its own tail only,
+and position ids restart after the prompt. Long sequences get a row each, right-padded. The units are
+shared out over the processes, which then make equally many passes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class Layout:
     Attributes:
         input_ids: ``[R, L]`` long.
         position_ids: ``[R, L]`` long.
-        attention_mask: ``[R, L]`` for padded rows, ``[R, 1, L, L]`` bool for packed ones.
+        unit: ``[R, L]`` long, the unit that each token belongs to within its row; −1 for padding.
+        branch: ``[R, L]`` long, 0 in a unit's prompt, from 1 in its tails.
         source: ``[n]`` long, index into the ``R·L`` hidden states that predicts each own token.
         targets: ``[n]`` long, the own tokens.
         order: ``[n]`` long, ascending: where each stands among the batch's own tokens.
@@ -33,10 +35,16 @@ class Layout:
 
     input_ids: Tensor
     position_ids: Tensor
-    attention_mask: Tensor
+    unit: Tensor
+    branch: Tensor
     source: Tensor
     targets: Tensor
     order: Tensor
+
+    @property
+    def simple(self) -> bool:
+        """Whether each row holds one sequence, so that padding is all that a mask must hide."""
+        return bool(self.unit.max() <= 0 and self.branch.max() <= 1)
 
 
 @dataclass(frozen=True)
@@ -48,16 +56,21 @@ class _Unit:
     length: int
 
 
-def make_layouts(batch: RolloutBatch, max_tokens: int, row_tokens: int) -> list[Layout]:
-    """Split a batch into forward passes.
+def make_layouts(
+    batch: RolloutBatch, max_tokens: int, row_tokens: int, rank: int = 0, size: int = 1
+) -> list[Layout]:
+    """Split a batch into forward passes, and take those of one process.
 
     Args:
         batch: ``B`` sequences.
         max_tokens: the most tokens in a pass, padding included.
         row_tokens: the longest packed row; 0 puts every sequence in a row of its own.
+        rank: of the process.
+        size: number of processes.
 
     Returns:
-        Layouts that together score each own token once.
+        Layouts that, over all processes, score each own token once. Every process gets equally many,
+        because a pass may be a collective; what it lacks is made up by passes that score nothing.
 
     Raises:
         UsageError: one sequence alone is longer than ``max_tokens``.
@@ -69,9 +82,28 @@ def make_layouts(batch: RolloutBatch, max_tokens: int, row_tokens: int) -> list[
             f"set update.max_tokens to {longest} or more, or lower rollout.max_new_tokens."
         )
     limit = min(row_tokens, max_tokens)
-    rows = _fill_rows(_units(batch, limit), limit)
+    shares = _share(_units(batch, limit), size)
+    passes = [list(_fill_passes(_fill_rows(share, limit), max_tokens)) for share in shares]
     starts = (batch.lengths.cumsum(0) - batch.lengths).tolist()
-    return [_build(batch, passage, starts) for passage in _fill_passes(rows, max_tokens)]
+    layouts = [_build(batch, passage, starts) for passage in passes[rank]]
+    return layouts + [_idle()] * (max(len(p) for p in passes) - len(layouts))
+
+
+def _share(units: Iterable[_Unit], size: int) -> list[list[_Unit]]:
+    """Deal the units out, longest first, each to the process with the least so far."""
+    shares: list[list[_Unit]] = [[] for _ in range(size)]
+    loads = [0] * size
+    for unit in sorted(units, key=lambda u: -u.length):
+        least = loads.index(min(loads))
+        shares[least].append(unit)
+        loads[least] += unit.length
+    return shares
+
+
+def _idle() -> Layout:
+    """A pass over one token that scores none."""
+    one, none = torch.zeros(1, 1, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    return Layout(one, one, one, one, none, none, none)
 
 
 def _units(batch: RolloutBatch, limit: int) -> list[_Unit]:
@@ -154,24 +186,13 @@ def _build(batch: RolloutBatch, rows: Sequence[Sequence[_Unit]], starts: Sequenc
                 column += len(tail)
     order = np.concatenate(orders)
     ascending = np.argsort(order, kind="stable")
-    simple = all(len(row) == 1 and len(row[0].members) == 1 for row in rows)
     return Layout(
         input_ids=torch.from_numpy(ids),
         position_ids=torch.from_numpy(positions),
-        attention_mask=torch.from_numpy(
-            (unit_of >= 0).astype(np.int64) if simple else _block_mask(unit_of, branch_of)
-        ),
+        unit=torch.from_numpy(unit_of),
+        branch=torch.from_numpy(branch_of),
         source=torch.from_numpy(np.concatenate(sources)[ascending]),
         targets=torch.from_numpy(np.concatenate(targets)[ascending]),
         order=torch.from_numpy(order[ascending]),
     )
 
-
-def _block_mask(unit_of: np.ndarray, branch_of: np.ndarray) -> np.ndarray:
-    """``[R, 1, L, L]`` bool: earlier tokens of the same unit, in its prompt or in the same branch."""
-    width = unit_of.shape[1]
-    same_unit = unit_of[:, :, None] == unit_of[:, None, :]
-    visible = (branch_of[:, None, :] == 0) | (branch_of[:, :, None] == branch_of[:, None, :])
-    causal = np.tril(np.ones((width, width), bool))
-    mask: np.ndarray = (same_unit & visible & causal)[:, None]
-    return mask

@@ -62,6 +62,14 @@ class MetricsRecorder:
             inner = sum(self._seconds.values()) - inner_before
             self._seconds[part] += time.perf_counter() - start - inner
 
+    def add_seconds(self, part: str, seconds: float) -> None:
+        """Add to ``time/<part>`` what was measured elsewhere."""
+        self._seconds[part] += seconds
+
+    def seconds(self) -> dict[str, float]:
+        """Return the wall time so far, by part."""
+        return dict(self._seconds)
+
     def flush(self) -> Record:
         """Return the iteration's report and start anew."""
         numbers = {name: total / weight for name, (total, weight) in self._sums.items() if weight}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import init_empty_weights
 from torch import Tensor, nn
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -15,9 +19,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from ecrl.attention import attention_mask
 from ecrl.errors import UsageError
 from ecrl.head import token_stats
 from ecrl.layout import Layout
+from ecrl.weights import state_of
 
 
 class PolicyModel(nn.Module):
@@ -27,17 +33,32 @@ class PolicyModel(nn.Module):
         lm: a transformers causal language model.
         eos_ids: token ids that end a completion.
         pad_id: token id for padding.
+        attention: how scoring attends, ``sdpa`` or ``flex_attention``; generation always takes the former.
+
+    Attributes:
+        sharded: every pass is a collective over the processes of the run.
+        computes_in_bf16: the forward pass rounds to bfloat16, whatever the type of the weights.
+        compute_device: where passes run, if that is not where the weights lie.
     """
 
-    def __init__(self, lm: PreTrainedModel, eos_ids: list[int], pad_id: int) -> None:
+    def __init__(self, lm: PreTrainedModel, eos_ids: list[int], pad_id: int, attention: str = "sdpa") -> None:
         super().__init__()
         self.lm = lm
         self.eos_ids = eos_ids
         self.pad_id = pad_id
+        self.attention = attention
+        self.sharded = False
+        self.computes_in_bf16 = False
+        self.compute_device: torch.device | None = None
         # transformers fills whatever a call leaves open from the model's own generation config, and
         # hub models ship top-k or repetition penalties there, which would bend the sampling distribution.
         self.shipped_generation_config = lm.generation_config
         lm.generation_config = GenerationConfig(eos_token_id=eos_ids, pad_token_id=pad_id)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong."""
+        return self.compute_device or self.lm.device
 
     def forward(self, layout: Layout, temperature: float) -> tuple[Tensor, Tensor]:
         """Score the own tokens of a layout.
@@ -46,14 +67,15 @@ class PolicyModel(nn.Module):
             Log-probabilities ``[n]`` and full-vocabulary entropies ``[n]`` at the temperature, nats,
             float32, both with gradient where enabled.
         """
-        device = self.lm.device
+        device = self.device
         body = self.lm.base_model
-        hidden = body(
-            input_ids=layout.input_ids.to(device),
-            attention_mask=layout.attention_mask.to(device),
-            position_ids=layout.position_ids.to(device),
-            use_cache=False,
-        ).last_hidden_state
+        with self._attending(self.attention):
+            hidden = body(
+                input_ids=layout.input_ids.to(device),
+                attention_mask=attention_mask(layout, self.attention, device),
+                position_ids=layout.position_ids.to(device),
+                use_cache=False,
+            ).last_hidden_state
         hidden = hidden.flatten(0, 1)[layout.source.to(device)]
         head: Any = self.lm.get_output_embeddings()
         return token_stats(
@@ -70,6 +92,16 @@ class PolicyModel(nn.Module):
         output: Tensor = generate(**kwargs)
         return output
 
+    @contextmanager
+    def _attending(self, attention: str) -> Iterator[None]:
+        """Switch the kind of attention; both take the same weights."""
+        config: Any = self.lm.config
+        before, config._attn_implementation = config._attn_implementation, attention
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
+
     @torch.no_grad()
     def check_head(self) -> None:
         """Compare our head with the model's own logits on two tokens.
@@ -78,7 +110,7 @@ class PolicyModel(nn.Module):
             UsageError: the model does more to its logits than a linear head (a scale, a soft cap),
                 so its log-probabilities would be wrong here.
         """
-        ids = torch.tensor([[self.pad_id, self.eos_ids[0]]], device=self.lm.device)
+        ids = torch.tensor([[self.pad_id, self.eos_ids[0]]], device=self.device)
         logits = self.lm(input_ids=ids, use_cache=False).logits[0].float()
         hidden = self.lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
         head: Any = self.lm.get_output_embeddings()
@@ -123,6 +155,31 @@ def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
         raise UsageError(
             f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
         ) from None
+    return as_policy(lm, tokenizer)
+
+
+def empty_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
+    """Build the same model with its parameters on the meta device and its buffers real.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path)
+        shipped = _shipped_generation_config(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
+        ) from None
+    with init_empty_weights(include_buffers=False):
+        lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if shipped is not None:
+        lm.generation_config = shipped
+    return as_policy(lm, tokenizer)
+
+
+def as_policy(lm: Any, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
+    """Wrap a transformers model."""
     eos = {int(tokenizer.eos_token_id)}
     shipped = lm.generation_config.eos_token_id if lm.generation_config else None
     eos |= set(shipped if isinstance(shipped, list) else [] if shipped is None else [shipped])
@@ -130,11 +187,21 @@ def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
     return PolicyModel(lm, sorted(eos), int(pad))
 
 
-def save_policy(model: PolicyModel, tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
-    """Write an HF-format directory that ``AutoModelForCausalLM`` loads."""
+def save_policy(model: PolicyModel, tokenizer: PreTrainedTokenizerBase, path: Path, write: bool = True) -> None:
+    """Write an HF-format directory that ``AutoModelForCausalLM`` loads, adapters merged.
+
+    Args:
+        model: the policy; every process of a sharded run must call this.
+        tokenizer: the policy's.
+        path: the directory to write.
+        write: whether this process is the one that writes.
+    """
+    state = state_of(model.lm, keep=write)
+    if not write:
+        return
     training_config = model.lm.generation_config
     model.lm.generation_config = model.shipped_generation_config
-    model.lm.save_pretrained(path)
+    model.lm.save_pretrained(path, state_dict=state)
     model.lm.generation_config = training_config
     tokenizer.save_pretrained(path)
 
@@ -157,6 +224,14 @@ def check_model(path: str) -> None:
     elif path.count("/") != 1 or path.startswith((".", "/", "~")):
         # Only a name like `org/model` may be a hub id; anything that looks like a path must exist.
         raise UsageError(f"model.path={path!r} does not exist; give a directory in HF format or a hub id.")
+
+
+def _shipped_generation_config(path: str) -> GenerationConfig | None:
+    """Read ``generation_config.json``, which a model need not have."""
+    try:
+        return GenerationConfig.from_pretrained(path)
+    except OSError:
+        return None
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ecrl.assemble import build_batch, sequence_entropy
+from ecrl.attention import row_limit
 from ecrl.batch import RolloutBatch, TokenBatch, Trajectory
 from ecrl.config import Config
 from ecrl.datamodule import env_name, rollout_entropy, rollout_metrics, validation_metrics
@@ -19,9 +22,14 @@ from ecrl.hashing import hash_u64
 from ecrl.layout import Layout, make_layouts
 from ecrl.metrics import MetricsRecorder, Record
 from ecrl.mixins import PlanObserver, RolloutObserver, Strategy
-from ecrl.model import PolicyModel, load_policy
+from ecrl.lora import without_adapters
+from ecrl.model import PolicyModel
 from ecrl.objective import Objective
+from ecrl.parallel.load import spread_policy
+from ecrl.parallel.shard import Spread, gradient_norm
 from ecrl.planning import Plan, make_plan, planned_loss
+from ecrl.rollouts import Rollout
+from ecrl.world import World
 
 
 def finished_iterations(trainer: L.Trainer) -> int:
@@ -39,6 +47,7 @@ class PolicyModule(L.LightningModule):
         tokenizer: the policy's.
         objective: estimator, surrogate, bounds, aggregation, filters.
         strategies: the entropy-control stack, in config order.
+        world: the processes that share the work.
 
     Attributes:
         model: the policy; set by ``configure_model``.
@@ -56,6 +65,7 @@ class PolicyModule(L.LightningModule):
         tokenizer: PreTrainedTokenizerBase,
         objective: Objective,
         strategies: Sequence[Strategy],
+        world: World | None = None,
     ) -> None:
         super().__init__()
         self.config = config
@@ -63,6 +73,7 @@ class PolicyModule(L.LightningModule):
         self.tokenizer = tokenizer
         self.objective = objective
         self.strategies = list(strategies)
+        self.world = world or World()
         self.model: PolicyModel
         self.recorder = MetricsRecorder()
         self.report = Record()
@@ -73,15 +84,30 @@ class PolicyModule(L.LightningModule):
     # ---------------------------------------------------------------- set-up
 
     def configure_model(self) -> None:
-        """Load the policy. A sharding plan is applied here, to ``self.model`` as the root."""
+        """Load the policy and spread it over the processes."""
         if "model" not in self._modules:
-            self.model = load_policy(self.path, self.tokenizer)
+            trainer = self.config.trainer
+            self._spread = Spread(
+                self.device_mesh if self.world.processes > 1 else None,
+                shard=trainer.parallel != "ddp",
+                bf16=trainer.precision == "bf16-mixed",
+                cpu_offload=trainer.cpu_offload,
+            )
+            self.model = self._load(adapters=True)
             self.model.check_head()
 
+    def _load(self, adapters: bool) -> PolicyModel:
+        device = self.trainer.strategy.root_device
+        settings, seed = self.config.model, self.config.seed
+        return spread_policy(self.path, self.tokenizer, settings, self._spread, device, seed, adapters)
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW at a constant learning rate."""
+        """AdamW at a constant learning rate, over what is trained."""
         update = self.config.update
-        return torch.optim.AdamW(self.model.parameters(), lr=update.lr, weight_decay=update.weight_decay)
+        return torch.optim.AdamW(self._trained(), lr=update.lr, weight_decay=update.weight_decay)
+
+    def _trained(self) -> list[torch.nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
 
     @property
     def iteration(self) -> int:
@@ -95,48 +121,71 @@ class PolicyModule(L.LightningModule):
 
     # ---------------------------------------------------------------- rollout
 
-    def observe_rollout(self, trajectories: Sequence[Trajectory]) -> None:
-        """Record what a rollout says, before any filter."""
-        for name, value in rollout_metrics(trajectories).items():
-            self.recorder.record(name, value)
-        self.rollout_entropy = rollout_entropy(trajectories)
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, RolloutObserver):
-                callback.on_rollout(self, trajectories)
+    def prepare(self, rollout: Rollout, exact: bool) -> RolloutBatch:
+        """Turn a rollout into a batch: log-probs unless the engine's are exact, strategies' columns.
 
-    def prepare(self, batch: RolloutBatch, exact: bool) -> RolloutBatch:
-        """Complete a fresh batch: log-probs unless the engine's are exact, strategies' columns."""
+        Args:
+            rollout: all that was drawn.
+            exact: the engine's log-probs and entropies are those of the present weights.
+        """
+        batch = self._build(rollout, rollout.kept)
         with self.recorder.timer("score"):
-            if not exact:
-                logprobs, entropy = self.score(self.model, batch)
-                batch = replace(batch, old_logprobs=logprobs, old_entropy=entropy)
+            if exact:
+                self.rollout_entropy = rollout_entropy(rollout.drawn)
+            else:
+                batch = self._rescore(batch)
+                dropped = sorted(set(range(len(rollout.drawn))) - set(rollout.kept))
+                rest = self._rescore(self._build(rollout, dropped))
+                self.rollout_entropy = float(torch.cat([sequence_entropy(batch), sequence_entropy(rest)]).mean())
+        self._observe_rollout(rollout.drawn, batch)
+        with self.recorder.timer("score"):
             columns = dict(batch.columns)
             for strategy in self.strategies:
                 columns |= strategy.columns(batch)
         return replace(batch, columns=columns)
 
+    def _build(self, rollout: Rollout, index: Sequence[int]) -> RolloutBatch:
+        return build_batch([rollout.drawn[i] for i in index], self.objective, rollout.iteration)
+
+    def _rescore(self, batch: RolloutBatch) -> RolloutBatch:
+        logprobs, entropy = self.score(self.model, batch)
+        return replace(batch, old_logprobs=logprobs, old_entropy=entropy)
+
+    def _observe_rollout(self, trajectories: Sequence[Trajectory], batch: RolloutBatch) -> None:
+        """Record what a rollout says, before any filter, and how far the engine is from the trainer."""
+        for name, value in rollout_metrics(trajectories).items():
+            self.recorder.record(name, value)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RolloutObserver):
+                callback.on_rollout(self, trajectories)
+
     @torch.no_grad()
     def score(self, model: PolicyModel, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
-        """Compute log-probs ``[N]`` and entropies ``[N]`` of a batch without gradient, nats."""
-        logprobs = torch.empty_like(batch.old_logprobs)
-        entropy = torch.empty_like(batch.old_logprobs)
+        """Compute log-probs ``[N]`` and entropies ``[N]`` of a batch without gradient, nats.
+
+        Each process scores its share; all get all.
+        """
+        joint = batch.old_logprobs.new_zeros(2, batch.num_tokens)
         for layout in self._layouts(batch):
-            part_logprobs, part_entropy = model(layout, self.config.rollout.temperature)
-            logprobs[layout.order] = part_logprobs.to(logprobs)
-            entropy[layout.order] = part_entropy.to(entropy)
+            joint[:, layout.order] = torch.stack(model(layout, self.config.rollout.temperature)).to(joint)
+        logprobs, entropy = self.world.sum(joint)
         return logprobs, entropy
 
     def reference_logprobs(self, batch: RolloutBatch) -> Tensor:
-        """Log-probs ``[N]`` of the initial policy, which is loaded and frozen at first use."""
+        """Log-probs ``[N]`` of the initial policy: the model without its adapters, or a frozen copy."""
+        if self.config.model.lora.r:
+            with without_adapters(self.model.lm):
+                return self.score(self.model, batch)[0]
         if not self._reference:
-            reference = load_policy(self.path, self.tokenizer)
-            self._reference.append(reference.to(self.device).eval().requires_grad_(False))
+            self._reference.append(self._load(adapters=False).eval().requires_grad_(False))
         return self.score(self._reference[0], batch)[0]
 
     def _layouts(self, batch: RolloutBatch) -> list[Layout]:
         if not batch.num_tokens:
             return []
-        return make_layouts(batch, self.config.update.max_tokens, self.config.update.row_tokens)
+        update = self.config.update
+        row_tokens = row_limit(self.model.attention, update.max_tokens, update.row_tokens)
+        return make_layouts(batch, update.max_tokens, row_tokens, self.world.rank, self.world.size)
 
     # ---------------------------------------------------------------- update
 
@@ -154,7 +203,10 @@ class PolicyModule(L.LightningModule):
         self.recorder.record("policy/grad_norm", norm)
 
     def accumulate(self, batch: RolloutBatch) -> float:
-        """Add the gradient of the minibatch's loss; return the loss."""
+        """Add the gradient of the minibatch's loss; return the loss.
+
+        Every process plans over all tokens, from the same numbers, and passes over its own share.
+        """
         layouts = self._layouts(batch)
         key = int(hash_u64(self.config.seed, self.version)) >> 1
         bounds = self.objective.bounds
@@ -165,18 +217,22 @@ class PolicyModule(L.LightningModule):
         shared_pass = len(layouts) == 1
         scored = [self._score_tokens(layouts[0], tokens)] if shared_pass else []
         if needs_current and shared_pass:
-            tokens = replace(tokens, logprobs=scored[0].logprobs.detach(), entropy=scored[0].entropy.detach())
+            tokens = self._join(tokens, layouts, scored)
         elif needs_current:
             with self.recorder.timer("plan"):
                 logprobs, entropy = self.score(self.model, batch)
             tokens = replace(tokens, logprobs=logprobs, entropy=entropy)
         plan = make_plan(tokens, self.objective, self.strategies)
         self._observe_plan(plan, batch)
-        total = 0.0
+        total = torch.zeros(1, dtype=torch.float64)
+        done = []
         for layout in layouts:
             part = scored.pop() if scored else self._score_tokens(layout, tokens)
-            total += self._backward(part, plan if shared_pass else plan.select(layout.order))
-        return total
+            total += self._backward(part, plan if len(layout.order) == len(tokens) else plan.select(layout.order))
+            done.append(replace(part, logprobs=part.logprobs.detach(), entropy=part.entropy.detach()))
+        self._spread.sum_gradients(self.model.parameters())
+        self._observe_tokens(self._join(plan.tokens, layouts, done))
+        return float(self.world.sum(total))
 
     def _score_tokens(self, layout: Layout, tokens: TokenBatch) -> TokenBatch:
         logprobs, entropy = self.model(layout, self.config.rollout.temperature)
@@ -185,14 +241,21 @@ class PolicyModule(L.LightningModule):
             part, logprobs=logprobs.to(part.old_logprobs.device), entropy=entropy.to(part.entropy.device)
         )
 
+    def _join(self, tokens: TokenBatch, layouts: list[Layout], parts: list[TokenBatch]) -> TokenBatch:
+        """Give all tokens their current log-probs and entropies, from every process's parts."""
+        joint = tokens.old_logprobs.new_zeros(2, len(tokens))
+        for layout, part in zip(layouts, parts, strict=True):
+            joint[:, layout.order] = torch.stack([part.logprobs.detach(), part.entropy.detach()])
+        logprobs, entropy = self.world.sum(joint)
+        return replace(tokens, logprobs=logprobs, entropy=entropy)
+
     def _backward(self, tokens: TokenBatch, plan: Plan) -> float:
         tokens = replace(
             tokens, advantages=plan.tokens.advantages, low=plan.tokens.low, high=plan.tokens.high
         )
         loss = planned_loss(tokens, plan, self.objective, self.strategies)
         if loss.requires_grad:
-            self.manual_backward(loss)
-        self._observe_tokens(tokens)
+            self.manual_backward(loss * self._spread.loss_scale)
         return float(loss.detach())
 
     def _clip(self, loss: float) -> float:
@@ -201,16 +264,16 @@ class PolicyModule(L.LightningModule):
         Raises:
             NonFiniteError: loss or gradient is NaN or infinite; the weights were not touched.
         """
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
+        trained = self._trained()
+        norm = gradient_norm(trained)
         for name, value in (("loss", loss), ("gradient norm", float(norm))):
-            if not torch.isfinite(torch.tensor(value)):
+            if not math.isfinite(value):
                 raise NonFiniteError(
                     f"The {name} became {value} in iteration {self.iteration + 1}, optimizer step "
                     f"{self.version + 1}; the weights were left as they were before that step."
                 )
         if self.config.update.grad_clip:
-            torch.nn.utils.clip_grads_with_norm_(self.model.parameters(), self.config.update.grad_clip, norm)
+            torch.nn.utils.clip_grads_with_norm_(trained, self.config.update.grad_clip, norm)
         return float(norm)
 
     # ---------------------------------------------------------------- observation
@@ -226,10 +289,10 @@ class PolicyModule(L.LightningModule):
             if coefficient is not None:
                 self.recorder.record(f"strategy/{strategy.name}/coefficient", coefficient)
 
-    @torch.no_grad()
     def _observe_tokens(self, tokens: TokenBatch) -> None:
+        """Record facts over all tokens of the minibatch, whichever process scored them."""
         count = len(tokens)
-        log_ratio = tokens.log_ratio.detach()
+        log_ratio = tokens.log_ratio
         for name, values in {
             "policy/ratio": log_ratio.exp(),
             "policy/clip_high": tokens.clipped_high.float(),

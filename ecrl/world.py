@@ -30,21 +30,28 @@ class World:
     Attributes:
         rank: this process's data-parallel rank.
         size: number of data-parallel ranks.
+        processes: number of all processes.
     """
 
     def __init__(self, tensor_parallel_size: int = 1, timeout: float = 1800.0) -> None:
-        self.rank, self.size = 0, 1
+        self.rank, self.size, self.processes = 0, 1, 1
+        self._settings = tensor_parallel_size, timeout
         self._peers: Any = None
         self._everyone: Any = None
         if not dist.is_initialized():
             return
         limit = timedelta(seconds=timeout)
-        ranks = list(range(dist.get_world_size()))
+        self.processes = dist.get_world_size()
+        ranks = list(range(self.processes))
         self._everyone = dist.new_group(ranks, backend="gloo", timeout=limit)
         rows = [ranks[i::tensor_parallel_size] for i in range(tensor_parallel_size)]
         make_groups: Any = dist.new_subgroups_by_enumeration
         self._peers, _ = make_groups(rows, backend="gloo", timeout=limit)
         self.rank, self.size = dist.get_rank(self._peers), dist.get_world_size(self._peers)
+
+    def another(self) -> World:
+        """Open a second channel among the same processes, for another thread; a collective."""
+        return World(*self._settings)
 
     @property
     def is_first(self) -> bool:

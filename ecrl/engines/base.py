@@ -36,10 +36,12 @@ class Engine(Protocol):
         exact: its log-probs are the trainer's own (same weights, process and precision), so they need
             not be computed again.
         apart: it has devices of its own, so it can draw while the trainer updates.
+        lockstep: drawing is a collective, so every process must call ``generate`` equally often.
     """
 
     exact: bool
     apart: bool
+    lockstep: bool
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]

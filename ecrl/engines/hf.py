@@ -39,25 +39,33 @@ class HFEngine:
     @property
     def exact(self) -> bool:
         """True in float32: under mixed precision, decoding and scoring round differently."""
-        return self.model.lm.dtype == torch.float32 and not torch.is_autocast_enabled(
-            self.model.lm.device.type
-        )
+        mixed = self.model.computes_in_bf16 or torch.is_autocast_enabled(self.model.device.type)
+        return self.model.lm.dtype == torch.float32 and not mixed
+
+    @property
+    def lockstep(self) -> bool:
+        """Whether each decoding step is a collective, because the weights are sharded."""
+        return self.model.sharded
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
         """See ``Engine.generate``. Draws by inverting the CDF with one uniform number a token."""
         completions: list[Completion] = []
-        for start in range(0, len(prompts), self.batch_size):
-            stop = start + self.batch_size
-            completions += self._generate(prompts[start:stop], sampling, keys[start:stop])
+        rounds = -(-len(prompts) // self.batch_size)
+        for number in range(self.world.max(rounds) if self.lockstep else rounds):
+            part = slice(number * self.batch_size, (number + 1) * self.batch_size)
+            if prompts[part]:
+                completions += self._generate(prompts[part], sampling, keys[part])
+            else:  # the others still decode, and need this process's shards
+                self._generate([[self.model.pad_id]], sampling, [0])
         return completions
 
     @torch.no_grad()
     def _generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
-        device = self.model.lm.device
+        device = self.model.device
         width = max(len(p) for p in prompts)
         ids = torch.full((len(prompts), width), self.model.pad_id, dtype=torch.long)
         mask = torch.zeros_like(ids)
@@ -71,6 +79,7 @@ class HFEngine:
             input_ids=ids.to(device),
             attention_mask=mask.to(device),
             logits_processor=LogitsProcessorList([sampler]),
+            synced_gpus=self.lockstep,
             generation_config=GenerationConfig(
                 do_sample=False,
                 max_new_tokens=sampling.max_new_tokens,

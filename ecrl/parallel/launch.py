@@ -1,0 +1,132 @@
+"""Starts a run's processes where torchrun or SLURM did not."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+from uuid import uuid4
+
+import torch
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from ecrl.config import Config
+from ecrl.errors import EcrlError, UsageError
+
+SHUTDOWN = 300  # seconds that processes get to finish their iteration after a signal, or after a failure
+_PR_SET_PDEATHSIG = 1
+
+
+def processes(config: Config) -> int:
+    """Number of processes the run wants."""
+    return config.trainer.devices * config.trainer.num_nodes
+
+
+def launched() -> int:
+    """Number of processes that torchrun or SLURM started this one among; 0 if neither did."""
+    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    # An interactive allocation sets SLURM's variables too, but starts nothing by itself.
+    if "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        return int(os.environ.get("SLURM_NTASKS", "1"))
+    return 0
+
+
+def check_launch(config: Config) -> None:
+    """Refuse a number of processes that does not fit the way they were started.
+
+    Raises:
+        UsageError: says both numbers.
+    """
+    wanted, started = processes(config), launched()
+    if started and started != wanted:
+        raise UsageError(
+            f"{started} processes were started, but trainer.devices={config.trainer.devices} × "
+            f"trainer.num_nodes={config.trainer.num_nodes} is {wanted}; make them equal."
+        )
+    if not started and config.trainer.num_nodes > 1:
+        raise UsageError(
+            f"trainer.num_nodes={config.trainer.num_nodes} needs a launcher on every node: srun, or torchrun "
+            f"--nnodes={config.trainer.num_nodes} --nproc-per-node={config.trainer.devices} -m ecrl train …"
+        )
+    if config.trainer.accelerator == "gpu" and config.trainer.devices > torch.cuda.device_count():
+        raise UsageError(
+            f"trainer.devices={config.trainer.devices}, but this machine has {torch.cuda.device_count()} "
+            "GPU(s); lower it, or set trainer.accelerator=cpu."
+        )
+
+
+def launch(config: Config, arguments: Sequence[str]) -> int:
+    """Run ``ecrl <arguments>`` in ``trainer.devices`` processes of this machine, and wait for them.
+
+    Returns:
+        The exit code: that of the process that failed first, or 128 plus the signal that stopped all.
+
+    Raises:
+        EcrlError: a process died without a word (killed, or crashed).
+    """
+    _quiet_agent()
+    # On a machine of its own each process would otherwise start a thread for every core.
+    threads = max((os.cpu_count() or 1) // config.trainer.devices, 1)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN))
+    os.environ["ECRL_LAUNCHER"] = str(os.getpid())
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=config.trainer.devices,
+        run_id=uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.2,
+    )
+    run: Any = elastic_launch(settings, sys.executable)
+    try:
+        run("-m", "ecrl", *arguments)
+    except SignalException as stop:
+        return 128 + int(stop.sigval)
+    except ChildFailedError as error:
+        return _first_failure(error)
+    return 0
+
+
+def end_with_launcher() -> None:
+    """Let the kernel kill this process when its launcher dies, even by ``kill -9``."""
+    launcher = os.environ.get("ECRL_LAUNCHER")
+    if launcher is None or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(launcher):  # it died before the line above
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _first_failure(error: ChildFailedError) -> int:
+    rank, failure = error.get_first_failure()
+    # Processes that failed by themselves have said why; the others only noticed that a peer was gone.
+    spoken = [f for f in error.failures.values() if f.exitcode in (1, 2)]
+    if failure.exitcode < 0:
+        raise EcrlError(
+            f"Process {rank} (pid {failure.pid}) was killed by {_signal_name(failure)}; the others were stopped. "
+            "Go on from the last checkpoint with resume=RUN_DIR."
+        )
+    return spoken[0].exitcode if spoken else failure.exitcode
+
+
+def _signal_name(failure: ProcessFailure) -> str:
+    try:
+        return signal.Signals(-failure.exitcode).name
+    except ValueError:
+        return f"signal {-failure.exitcode}"
+
+
+def _quiet_agent() -> None:
+    """Silence the agent's own reports; what failed is said in one line instead."""
+    for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,0 +1,161 @@
+"""Lightning's strategies, with one checkpoint format for any number of processes.
+
+Weights and optimizer state go into a torch distributed checkpoint under their parameters' names, so
+that a run of two processes goes on in one and back; all else that Lightning keeps goes into one file
+beside it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from torch.distributed.device_mesh import init_device_mesh
+
+from ecrl.errors import EcrlError
+
+PROGRESS_FILE = "progress.pt"
+
+
+class _NamedStates:
+    """Keeps and restores states by parameter name, shards staying where they are."""
+
+    #: Lightning restores before it has made the optimizer, unless told otherwise.
+    restore_checkpoint_after_setup = True
+    lightning_restore_optimizer = False
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return this process's shards of what is trained."""
+        return get_model_state_dict(self._root, options=self._options)
+
+    def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
+        """Return this process's shards of the optimizer's state."""
+        plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+        return get_optimizer_state_dict(self._root, plain, options=self._options)
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        """Write a checkpoint folder; every process writes its own shards.
+
+        Raises:
+            EcrlError: on every process, if any could not write.
+        """
+        folder = Path(filepath)
+        tensors = {"model": checkpoint.pop("state_dict")}
+        for number, state in enumerate(checkpoint.pop("optimizer_states", [])):
+            tensors[f"optimizer_{number}"] = state
+        failure: str | None = None
+        try:
+            dcp.save(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
+            if self.is_global_zero:  # type: ignore[attr-defined]
+                torch.save(checkpoint, folder / PROGRESS_FILE)
+        except (OSError, RuntimeError, dcp.api.CheckpointException, pickle.PicklingError) as error:
+            failure = _cause(error)
+        failures = [f for f in _everyone(failure) if f]
+        if failures:
+            raise EcrlError(
+                f"The checkpoint {folder} could not be written: {failures[0]}. The last whole one stays."
+            )
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        """Restore weights and optimizers in place; return the rest."""
+        folder = Path(checkpoint_path)
+        alone = not dist.is_initialized()
+        state = {"model": get_model_state_dict(self._root, options=self._options)}
+        dcp.load(state, checkpoint_id=folder, no_dist=alone)
+        partial = StateDictOptions(strict=False) if self._options.ignore_frozen_params else None
+        set_model_state_dict(self._root, state["model"], options=partial)
+        for number, optimizer in enumerate(self.optimizers):  # type: ignore[attr-defined]
+            key = f"optimizer_{number}"
+            state = {key: get_optimizer_state_dict(self._root, optimizer, options=self._options)}
+            dcp.load(state, checkpoint_id=folder, no_dist=alone)
+            set_optimizer_state_dict(self._root, optimizer, state[key], options=self._options)
+        return load_progress(folder)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Do nothing: ``load_checkpoint`` did."""
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Do nothing: ``load_checkpoint`` did."""
+
+    @property
+    def _root(self) -> torch.nn.Module:
+        root: torch.nn.Module = self.lightning_module.model  # type: ignore[attr-defined]
+        return root
+
+    @property
+    def _options(self) -> StateDictOptions:
+        """Under adapters the base does not change, so it is not saved."""
+        frozen = any(not p.requires_grad for p in self._root.parameters())
+        return StateDictOptions(ignore_frozen_params=frozen)
+
+
+class SingleStrategy(_NamedStates, SingleDeviceStrategy):
+    """One process on one device."""
+
+
+class ManyStrategy(_NamedStates, ModelParallelStrategy):
+    """Many processes on a mesh of data-parallel × tensor-parallel ranks.
+
+    Args:
+        processes: of the whole run.
+        tensor_parallel_size: processes that split every layer among them.
+        timeout: seconds after which a silent process is an error.
+    """
+
+    def __init__(self, processes: int, tensor_parallel_size: int, timeout: float) -> None:
+        # Offloaded shards are summed in host memory, so CUDA runs need gloo as well.
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        super().__init__(process_group_backend=backend, timeout=timedelta(seconds=timeout))
+        self._shape = processes // tensor_parallel_size, tensor_parallel_size
+
+    def setup_environment(self) -> None:
+        """Start the processes' group and mesh once; validation and training share them."""
+        if self._device_mesh is None:
+            self._setup_distributed()
+            self._device_mesh = init_device_mesh(
+                self.root_device.type, self._shape, mesh_dim_names=("data_parallel", "tensor_parallel")
+            )
+        if self.lightning_module is not None:
+            self.lightning_module._device_mesh = self._device_mesh
+
+    def model_to_device(self) -> None:
+        """Do nothing: the model is made where it belongs, which may be the host's memory."""
+
+
+def load_progress(folder: Path) -> dict[str, Any]:
+    """Read what a checkpoint holds beside weights and optimizer: counters, strategies' states, …"""
+    content: dict[str, Any] = torch.load(folder / PROGRESS_FILE, map_location="cpu", weights_only=True)
+    return content
+
+
+def _everyone(failure: str | None) -> list[str | None]:
+    if not dist.is_initialized():
+        return [failure]
+    answers: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(answers, failure)
+    return answers
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong at the bottom."""
+    if isinstance(error, dcp.api.CheckpointException) and error.failures:
+        error = next(iter(error.failures.values()))[0]
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".splitlines()[0]
