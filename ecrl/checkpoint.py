@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 
-from ecrl.errors import NonFiniteError, UsageError
+from ecrl.errors import EcrlError, NonFiniteError, UsageError
+from ecrl.manifest import check_manifest, write_manifest
 from ecrl.module import finished_iterations
+from ecrl.parallel.launch import is_first_process
+from ecrl.parallel.strategies import load_progress
+from ecrl.world import World
+
+OLD = ".old"
 
 
 class StopRequest:
@@ -24,20 +29,29 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
 
+    def agreed(self, world: World) -> bool:
+        """Whether any process got a signal; then all have it, so that they stop together."""
+        number = world.max(self.signal or 0)
+        self.signal = signal.Signals(number) if number else None
+        return bool(number)
+
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
         """Handle both signals within the block."""
-        before = {s: signal.signal(s, self._on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {s: signal.signal(s, self.on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield self
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Take note of a signal."""
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
+        if not is_first_process():
+            return
         print(
             f"\n{self.signal.name}: finishing this iteration and saving a checkpoint. "
             "Send it again to stop at once (the last checkpoint stays).",
@@ -46,77 +60,87 @@ class StopRequest:
 
 
 class RunCheckpoint(Checkpoint):
-    """Writes ``checkpoints/last.ckpt`` between iterations.
+    """Writes ``checkpoints/last`` between iterations.
 
-    An iteration is never cut: at its border the state is small and resumes exactly. A checkpoint is
-    written aside and moved into place, so a crash leaves the previous one whole.
+    An iteration is never cut: at its border the state is small and resumes exactly.
 
     Args:
         run_dir: the run directory.
         every: iterations between checkpoints.
         stop: asked after every iteration.
+        world: the processes of the run, which stop together.
     """
 
-    def __init__(self, run_dir: Path, every: int, stop: StopRequest) -> None:
-        self.path = run_dir / "checkpoints" / "last.ckpt"
+    def __init__(self, run_dir: Path, every: int, stop: StopRequest, world: World) -> None:
+        self.folder = run_dir / "checkpoints" / "last"
         self._every = every
         self._stop = stop
+        self._world = world
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take SIGTERM back from Lightning, whose handler would cut the iteration short."""
-        signal.signal(signal.SIGTERM, self._stop._on_signal)
+        signal.signal(signal.SIGTERM, self._stop.on_signal)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save if it is time, or the last chance."""
-        stopping = self._stop.signal is not None
+        stopping = self._stop.agreed(self._world)
         if stopping:
             trainer.should_stop = True
         done = finished_iterations(trainer)
         if stopping or done % self._every == 0 or done == trainer.max_epochs:
-            save(trainer, self.path)
+            save(trainer, self.folder, self._world)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         """Keep the state at a numerical failure for inspection, beside the last good checkpoint."""
         if isinstance(exception, NonFiniteError):
-            save(trainer, self.path.with_name("nonfinite.ckpt"))
+            save(trainer, self.folder.with_name("nonfinite"), self._world)
 
 
-def save(trainer: L.Trainer, path: Path) -> None:
-    """Write a checkpoint aside, then move it into place."""
-    aside = path.with_name(path.name + ".partial")
+def save(trainer: L.Trainer, folder: Path, world: World) -> None:
+    """Write a checkpoint aside, with a manifest of its files, then move it into place.
+
+    Raises:
+        EcrlError: it could not be written; the one in place, if any, stays.
+    """
+    aside = folder.with_name(folder.name + ".partial")
+    world.first(lambda: shutil.rmtree(aside, ignore_errors=True))
     trainer.save_checkpoint(aside)
-    if trainer.is_global_zero:
-        with aside.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+
+    def move_into_place() -> None:
+        try:
+            write_manifest(aside)
+            # A crash between the two renames leaves `last.old`, which is found as well.
+            old = folder.with_name(folder.name + OLD)
+            if folder.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                os.rename(folder, old)
+            os.rename(aside, folder)
+            shutil.rmtree(old, ignore_errors=True)
+        except OSError as error:
+            raise EcrlError(f"The checkpoint {folder} could not be written: {error}.") from None
+
+    world.first(move_into_place)
 
 
 def find_checkpoint(run_dir: Path) -> Path:
-    """Return the checkpoint of a run, after a look inside.
+    """Return the last checkpoint of a run, after a look at every byte.
 
     Raises:
-        UsageError: there is none, or it cannot be read.
+        UsageError: there is none, or it is damaged.
     """
-    path = run_dir / "checkpoints" / "last.ckpt"
-    if not path.exists():
+    folder = run_dir / "checkpoints" / "last"
+    if not folder.exists():
+        folder = folder.with_name(folder.name + OLD)
+    if not folder.exists():
+        path = run_dir / "checkpoints" / "last"
         raise UsageError(f"{run_dir} has no checkpoint ({path} is missing), so it cannot be resumed.")
-    try:
-        content: Any = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-        complete = {"state_dict", "epoch", "callbacks"} <= set(content)
-    except Exception as error:  # torch.load raises a different type for each way a file can be broken
-        raise UsageError(
-            f"{path} cannot be read as a checkpoint ({type(error).__name__}); it is damaged. "
-            "Start a new run, or put a whole checkpoint in its place."
-        ) from None
-    if not complete:
-        raise UsageError(f"{path} is not a checkpoint of a run: it holds {sorted(content)}.")
-    return path
+    check_manifest(folder)
+    return folder
 
 
-def iterations_behind(checkpoint: Path) -> int:
+def iterations_behind(folder: Path) -> int:
     """Iterations that a checkpoint has behind it."""
-    content = torch.load(checkpoint, map_location="cpu", mmap=True, weights_only=True)
-    progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]
+    progress = load_progress(folder)["loops"]["fit_loop"]["epoch_progress"]["current"]
     return int(progress["processed"])

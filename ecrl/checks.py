@@ -10,6 +10,11 @@ from typing import Any
 from ecrl.config import Config
 from ecrl.errors import UsageError
 
+PRECISIONS = ("32-true", "bf16-mixed")
+PARALLEL = ("auto", "fsdp", "ddp")
+ACCELERATORS = ("auto", "cpu", "gpu")
+ATTENTION = ("auto", "sdpa", "flex_attention")
+
 
 def check_values(config: Config) -> None:
     """Refuse settings that cannot work, before anything is loaded.
@@ -42,6 +47,11 @@ def check_values(config: Config) -> None:
         "model.layers": (config.model.layers, 1),
         "model.heads": (config.model.heads, 1),
         "seed": (config.seed, 0),
+        "rollout.staleness": (config.rollout.staleness, 0),
+        "trainer.devices": (config.trainer.devices, 1),
+        "trainer.num_nodes": (config.trainer.num_nodes, 1),
+        "trainer.tensor_parallel_size": (config.trainer.tensor_parallel_size, 1),
+        "model.lora.r": (config.model.lora.r, 0),
     }
     for name, (value, least) in at_least.items():
         if value < least:
@@ -50,10 +60,6 @@ def check_values(config: Config) -> None:
         raise UsageError(f"seed must be below 2^32 = 4294967296, got {config.seed}.")
     if config.update.weight_decay < 0:
         raise UsageError(f"update.weight_decay must not be negative, got {config.update.weight_decay}.")
-    if config.trainer.devices != 1:
-        raise UsageError(
-            f"trainer.devices={config.trainer.devices}: training on several devices is not built yet; use 1."
-        )
     if config.update.lr < 0 or config.update.grad_clip < 0:
         raise UsageError(
             f"update.lr and update.grad_clip must not be negative, got {config.update.lr}, "
@@ -81,8 +87,32 @@ def check_values(config: Config) -> None:
             f"eval.temperature must be above 0 (greedy answers are always drawn as well), "
             f"got {config.eval.temperature}."
         )
+    _check_trainer(config)
     if not 0 <= config.warmup.wrong <= 1:
         raise UsageError(f"warmup.wrong is a share, in [0, 1], got {config.warmup.wrong}.")
+
+
+def _check_trainer(config: Config) -> None:
+    settings = config.trainer
+    choices = {
+        "trainer.precision": (settings.precision, PRECISIONS),
+        "trainer.parallel": (settings.parallel, PARALLEL),
+        "trainer.accelerator": (settings.accelerator, ACCELERATORS),
+        "model.attention": (config.model.attention, ATTENTION),
+    }
+    for name, (value, known) in choices.items():
+        if value not in known:
+            raise UsageError(f"{name} takes one of {', '.join(known)}; got {value!r}.")
+    processes = settings.devices * settings.num_nodes
+    if processes % settings.tensor_parallel_size:
+        raise UsageError(
+            f"trainer.tensor_parallel_size={settings.tensor_parallel_size} does not divide the {processes} "
+            "processes (trainer.devices × trainer.num_nodes)."
+        )
+    if settings.cpu_offload and (processes == 1 or settings.parallel == "ddp"):
+        raise UsageError("trainer.cpu_offload=true needs trainer.parallel=fsdp and more than one process.")
+    if settings.timeout <= 0:
+        raise UsageError(f"trainer.timeout is in seconds and must be positive, got {settings.timeout}.")
 
 
 def _floats(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

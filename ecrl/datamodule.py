@@ -108,9 +108,7 @@ class RolloutDataModule(L.LightningDataModule):
     def queue(self) -> RolloutQueue:
         """Rollouts in training order."""
         if self._queue is None:
-            self._queue = RolloutQueue(
-                self._draw, self.config.rollout.staleness, self.collector.engine.apart
-            )
+            self._queue = RolloutQueue(self._draw, self.config.rollout.staleness, self.collector.engine.apart)
             self._queue.load_state_dict(self._restored)
         return self._queue
 
@@ -193,9 +191,7 @@ class RolloutDataModule(L.LightningDataModule):
         for attempt in range(rounds):
             first = (iteration * rounds + attempt) * rollout.prompts
             problems = range(first, first + rollout.prompts)
-            new = self.collector.collect(
-                "train", problems, rollout.group_size, sampling, iteration, recorder
-            )
+            new = self.collector.collect("train", problems, rollout.group_size, sampling, iteration, recorder)
             _check_versions(new, version)
             kept += [len(drawn) + i for i in kept_by(filters, new)]
             drawn += new
@@ -243,10 +239,7 @@ def rollout_entropy(trajectories: Sequence[Trajectory]) -> float:
 
     https://arxiv.org/abs/2505.22617, eq. 1.
     """
-    means = [
-        np.mean([x for turn in t.turns for x in (turn.completion.entropy or [])])
-        for t in trajectories
-    ]
+    means = [np.mean([x for turn in t.turns for x in (turn.completion.entropy or [])]) for t in trajectories]
     return float(np.mean(means))
 
 

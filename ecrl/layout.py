@@ -195,4 +195,3 @@ def _build(batch: RolloutBatch, rows: Sequence[Sequence[_Unit]], starts: Sequenc
         targets=torch.from_numpy(np.concatenate(targets)[ascending]),
         order=torch.from_numpy(order[ascending]),
     )
-

@@ -1,6 +1,6 @@
 """Low-rank adapters by peft, placed inside the model. https://arxiv.org/abs/2106.09685.
 
-    W x + (α/r)·B A x      A random, B zero at the start
+W x + (α/r)·B A x      A random, B zero at the start
 """
 
 from __future__ import annotations
@@ -29,10 +29,9 @@ def add_adapters(lm: Any, config: LoraConfig) -> None:
     Raises:
         UsageError: a target module that the model does not have.
     """
-    targets: Any = config.target_modules or "all-linear"
-    settings = PeftConfig(r=config.r, lora_alpha=config.alpha, target_modules=targets, lora_dropout=0.0)
-    if targets == "all-linear":
-        settings.target_modules = _linear_names(lm)
+    targets = config.target_modules or sorted(_linear_names(lm))
+    scale: Any = config.alpha  # peft's annotation says int, its arithmetic takes any number
+    settings = PeftConfig(r=config.r, lora_alpha=scale, target_modules=targets, lora_dropout=0.0)
     try:
         inject_adapter_in_model(settings, lm, adapter_name=ADAPTER)
     except ValueError as error:

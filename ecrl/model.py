@@ -173,6 +173,7 @@ def empty_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
         ) from None
     with init_empty_weights(include_buffers=False):
         lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    lm.tie_weights()
     if shipped is not None:
         lm.generation_config = shipped
     return as_policy(lm, tokenizer)
@@ -187,7 +188,9 @@ def as_policy(lm: Any, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
     return PolicyModel(lm, sorted(eos), int(pad))
 
 
-def save_policy(model: PolicyModel, tokenizer: PreTrainedTokenizerBase, path: Path, write: bool = True) -> None:
+def save_policy(
+    model: PolicyModel, tokenizer: PreTrainedTokenizerBase, path: Path, write: bool = True
+) -> None:
     """Write an HF-format directory that ``AutoModelForCausalLM`` loads, adapters merged.
 
     Args:

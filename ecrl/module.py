@@ -20,9 +20,9 @@ from ecrl.datamodule import env_name, rollout_entropy, rollout_metrics, validati
 from ecrl.errors import NonFiniteError
 from ecrl.hashing import hash_u64
 from ecrl.layout import Layout, make_layouts
+from ecrl.lora import without_adapters
 from ecrl.metrics import MetricsRecorder, Record
 from ecrl.mixins import PlanObserver, RolloutObserver, Strategy
-from ecrl.lora import without_adapters
 from ecrl.model import PolicyModel
 from ecrl.objective import Objective
 from ecrl.parallel.load import spread_policy
@@ -89,7 +89,7 @@ class PolicyModule(L.LightningModule):
             trainer = self.config.trainer
             self._spread = Spread(
                 self.device_mesh if self.world.processes > 1 else None,
-                shard=trainer.parallel != "ddp",
+                shard=self.world.processes > 1 and trainer.parallel != "ddp",
                 bf16=trainer.precision == "bf16-mixed",
                 cpu_offload=trainer.cpu_offload,
             )
@@ -136,7 +136,9 @@ class PolicyModule(L.LightningModule):
                 batch = self._rescore(batch)
                 dropped = sorted(set(range(len(rollout.drawn))) - set(rollout.kept))
                 rest = self._rescore(self._build(rollout, dropped))
-                self.rollout_entropy = float(torch.cat([sequence_entropy(batch), sequence_entropy(rest)]).mean())
+                self.rollout_entropy = float(
+                    torch.cat([sequence_entropy(batch), sequence_entropy(rest)]).mean()
+                )
         self._observe_rollout(rollout.drawn, batch)
         with self.recorder.timer("score"):
             columns = dict(batch.columns)
@@ -228,7 +230,9 @@ class PolicyModule(L.LightningModule):
         done = []
         for layout in layouts:
             part = scored.pop() if scored else self._score_tokens(layout, tokens)
-            total += self._backward(part, plan if len(layout.order) == len(tokens) else plan.select(layout.order))
+            total += self._backward(
+                part, plan if len(layout.order) == len(tokens) else plan.select(layout.order)
+            )
             done.append(replace(part, logprobs=part.logprobs.detach(), entropy=part.entropy.detach()))
         self._spread.sum_gradients(self.model.parameters())
         self._observe_tokens(self._join(plan.tokens, layouts, done))

@@ -29,11 +29,16 @@ from ecrl.config import Config
 from ecrl.datamodule import RolloutDataModule, make_env
 from ecrl.errors import EcrlError, UsageError
 from ecrl.history import read_metrics
+from ecrl.mixins import Strategy
 from ecrl.model import check_model, load_tokenizer, save_policy
 from ecrl.module import PolicyModule
+from ecrl.objective import Objective
+from ecrl.parallel.launch import check_launch, processes
+from ecrl.parallel.strategies import ManyStrategy, SingleStrategy
 from ecrl.stack import build_strategies, check_stack
 from ecrl.versions import versions
 from ecrl.warmup import cached_base
+from ecrl.world import World
 
 
 @dataclass(frozen=True)
@@ -67,23 +72,60 @@ def train(config: Config, say: Callable[[str], None] = print) -> Outcome:
         NonFiniteError: training diverged; a checkpoint was left.
     """
     start = time.perf_counter()
-    checkpoint = find_checkpoint(Path(config.resume)) if config.resume else None
-    run_dir = Path(config.resume) if config.resume else _free_run_dir(config)
-    done = _iterations_behind(config, checkpoint)
-    module, datamodule = prepare(config, say)
+    check_launch(config)
+    trainer, module, datamodule = prepare(
+        config,
+        say,
+        max_epochs=config.iterations,
+        check_val_every_n_epoch=config.eval.every or 1,
+        limit_val_batches=1.0 if config.eval.every else 0,
+    )
+    world = module.world
+    checkpoint = world.first(lambda: _checkpoint(config))
+    run_dir = Path(config.resume) if config.resume else world.first(lambda: _create(config))
     stop = StopRequest()
-    trainer = _run_trainer(config, run_dir, module, stop, done)
-    if checkpoint is None:
-        _create(run_dir, config)
+    done = iterations_behind(checkpoint) if checkpoint else 0
+    _attach(trainer, config, run_dir, done, module, stop)
     with stop.listening():
         _fit(config, trainer, module, datamodule, checkpoint, stop)
     return _finish(run_dir, module, stop, time.perf_counter() - start)
 
 
-def prepare(config: Config, say: Callable[[str], None] = print) -> tuple[PolicyModule, RolloutDataModule]:
-    """Build policy and data module, and refuse what cannot work."""
+def prepare(
+    config: Config, say: Callable[[str], None] = print, **settings: Any
+) -> tuple[L.Trainer, PolicyModule, RolloutDataModule]:
+    """Refuse what cannot work, join the other processes, and build trainer, policy and data module.
+
+    Args:
+        config: the whole configuration.
+        say: shows a line to the user, from the first process only.
+        **settings: of Lightning's trainer.
+    """
     quiet()
     L.seed_everything(config.seed, verbose=False)
+    objective, strategies, warnings = check_parts(config)
+    trainer = make_trainer(config, **settings)
+    world = connect(trainer, config)
+    if not world.is_first:
+        say = _silent
+    for warning in warnings:
+        say(f"warning: {warning}")
+    path = world.first(lambda: config.model.path or str(cached_base(config, _announce(say))))
+    check_model(path)
+    tokenizer = load_tokenizer(path)
+    module = PolicyModule(config, path, tokenizer, objective, strategies, world)
+    return trainer, module, RolloutDataModule(config, objective)
+
+
+def check_parts(config: Config) -> tuple[Objective, list[Strategy], list[str]]:
+    """Build the cheap parts and look at how they fit together; nothing is loaded or started.
+
+    Returns:
+        Objective, strategies, and warnings of a line each.
+
+    Raises:
+        UsageError: they do not fit.
+    """
     objective = build(config.objective)
     strategies = build_strategies(config.strategy)
     if config.rollout.group_size == 1 and objective.needs_groups:
@@ -98,14 +140,18 @@ def prepare(config: Config, say: Callable[[str], None] = print) -> tuple[PolicyM
             "objective.filters.drop_zero_variance=false."
         )
     make_env(config.env.id, "train", dict(config.env.kwargs)).close()
-    for warning in check_stack(config, strategies):
-        say(f"warning: {warning}")
-    resolved = config.model.path or str(cached_base(config, _announce(say)))
-    check_model(resolved)
-    tokenizer = load_tokenizer(resolved)
-    return PolicyModule(config, resolved, tokenizer, objective, strategies), RolloutDataModule(
-        config, objective
-    )
+    if config.model.path:
+        check_model(config.model.path)
+    return objective, strategies, check_stack(config, strategies)
+
+
+def connect(trainer: L.Trainer, config: Config) -> World:
+    """Join the run's other processes, if there are any."""
+    settings = config.trainer
+    if processes(config) == 1:
+        return World()
+    trainer.strategy.setup_environment()
+    return World(settings.tensor_parallel_size, settings.timeout)
 
 
 def make_trainer(config: Config, **kwargs: Any) -> L.Trainer:
@@ -114,12 +160,24 @@ def make_trainer(config: Config, **kwargs: Any) -> L.Trainer:
     Raises:
         UsageError: Lightning knows no such accelerator or precision, or it is not on this machine.
     """
+    settings = config.trainer
+    many = processes(config) > 1
+    precision: Any = settings.precision
+    strategy: Any = SingleStrategy(_device(settings.accelerator))
+    if many:
+        strategy = ManyStrategy(processes(config), settings.tensor_parallel_size, settings.timeout)
+        # FSDP casts by itself, before it gathers; autocast would gather in float32.
+        precision = precision if settings.parallel == "ddp" else "32-true"
     try:
         return L.Trainer(
-            accelerator=config.trainer.accelerator,
-            devices=config.trainer.devices,
-            precision=config.trainer.precision,  # type: ignore[arg-type]
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=strategy,
+            precision=precision,
+            logger=False,
             num_sanity_val_steps=0,
+            enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
@@ -130,42 +188,45 @@ def make_trainer(config: Config, **kwargs: Any) -> L.Trainer:
         raise UsageError(f"trainer: {error}") from None
 
 
-def _iterations_behind(config: Config, checkpoint: Path | None) -> int:
-    done = iterations_behind(checkpoint) if checkpoint else 0
-    if checkpoint and done >= config.iterations:
+def _device(accelerator: str) -> torch.device:
+    gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
+    return torch.device("cuda", 0) if gpu else torch.device("cpu")
+
+
+def _checkpoint(config: Config) -> Path | None:
+    """Return the checkpoint to go on from, if it has iterations left."""
+    if config.resume is None:
+        return None
+    checkpoint = find_checkpoint(Path(config.resume))
+    done = iterations_behind(checkpoint)
+    if done >= config.iterations:
         raise UsageError(
             f"{config.resume} has {done} iterations behind it; iterations={config.iterations} asks for no "
             "more. `iterations` is the total: set it higher to go on."
         )
-    return done
+    return checkpoint
 
 
-def _run_trainer(
-    config: Config, run_dir: Path, module: PolicyModule, stop: StopRequest, done: int
-) -> L.Trainer:
-    logger = TensorBoardLogger(
+def _attach(
+    trainer: L.Trainer, config: Config, run_dir: Path, done: int, module: PolicyModule, stop: StopRequest
+) -> None:
+    """Give the trainer its callbacks and its logger, now that the run directory is known."""
+    trainer.logger = TensorBoardLogger(
         run_dir,
         name="",
         version="tensorboard",
         default_hp_metric=False,
         purge_step=done + 1 if done else None,
     )
-    return make_trainer(
-        config,
-        max_epochs=config.iterations,
-        check_val_every_n_epoch=config.eval.every or 1,
-        limit_val_batches=1.0 if config.eval.every else 0,
-        logger=logger,
-        default_root_dir=run_dir,
-        callbacks=[
-            *module.strategies,
-            CovarianceMonitor(every=config.log.samples_every),
-            SampleMonitor(every=config.log.samples_every, count=config.log.samples),
-            MetricsWriter(run_dir),
-            *([ProgressMonitor()] if config.log.progress else []),
-            RunCheckpoint(run_dir, config.checkpoint.every, stop),
-        ],
-    )
+    callbacks: list[L.Callback] = [
+        *module.strategies,
+        CovarianceMonitor(every=config.log.samples_every),
+        SampleMonitor(every=config.log.samples_every, count=config.log.samples),
+        MetricsWriter(run_dir),
+        *([ProgressMonitor()] if config.log.progress else []),
+        RunCheckpoint(run_dir, config.checkpoint.every, stop, module.world),
+    ]
+    trainer.callbacks = callbacks  # type: ignore[attr-defined]
 
 
 def _fit(
@@ -183,34 +244,38 @@ def _fit(
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
 
 
-def _free_run_dir(config: Config) -> Path:
-    if config.run_dir is None:
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        return Path("runs") / "-".join([stamp, *config.strategy, f"seed{config.seed}"])
-    run_dir = Path(config.run_dir)
-    if run_dir.exists():
+def _create(config: Config) -> Path:
+    """Make the run directory.
+
+    Raises:
+        UsageError: it exists already, or cannot be made.
+    """
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    default = Path("runs") / "-".join([stamp, *config.strategy, f"seed{config.seed}"])
+    run_dir = Path(config.run_dir) if config.run_dir else default
+    try:
+        (run_dir / "checkpoints").mkdir(parents=True)
+    except FileExistsError:
         raise UsageError(
             f"run_dir={str(run_dir)!r} exists already and nothing is overwritten; choose another, or go on "
             f"with resume={run_dir}."
-        )
-    return run_dir
-
-
-def _create(run_dir: Path, config: Config) -> None:
-    try:
-        (run_dir / "checkpoints").mkdir(parents=True)
+        ) from None
     except OSError as error:
         raise UsageError(f"run_dir={str(run_dir)!r} cannot be created: {error}.") from None
     OmegaConf.save(OmegaConf.structured(config), run_dir / "config.yaml")
+    return run_dir
 
 
 def _finish(run_dir: Path, module: PolicyModule, stop: StopRequest, seconds: float) -> Outcome:
+    module.world.wait()  # the first process has written the last row
     rows = read_metrics(run_dir / "metrics.jsonl")
     last = rows[-1] if rows else {}
     outcome = Outcome(
         run_dir, int(last.get("iteration", 0)), stop.signal.name if stop.signal else None, last, seconds
     )
-    save_policy(module.model, module.tokenizer, run_dir / "policy")
+    save_policy(module.model, module.tokenizer, run_dir / "policy", module.world.is_first)
+    if not module.world.is_first:
+        return outcome
     summary = {
         "iterations": outcome.iterations,
         "stopped_by": outcome.stopped_by,
@@ -233,6 +298,10 @@ def _announce(say: Callable[[str], None]) -> Callable[[int, int, float], None]:
     return progress
 
 
+def _silent(line: str) -> None:
+    """Say nothing."""
+
+
 def quiet() -> None:
     """Silence what the libraries say about themselves; our own messages stay."""
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "transformers"):
@@ -240,4 +309,5 @@ def quiet() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     disable_progress_bar()
     warnings.filterwarnings("ignore", module=r"lightning\.")
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")
     torch.set_float32_matmul_precision("highest")

@@ -21,6 +21,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 import ecrl
+from ecrl.attention import row_limit
 from ecrl.batch import RolloutBatch, SequenceTokens
 from ecrl.config import Config
 from ecrl.datamodule import make_env
@@ -42,7 +43,8 @@ def cached_base(config: Config, progress: Callable[[int, int, float], None] | No
         "ecrl": ecrl.__version__,
         "torch": torch.__version__,
         "seed": config.seed,
-        **{name: asdict(getattr(config, name)) for name in ("model", "env", "warmup")},
+        "model": [config.model.path, config.model.hidden_size, config.model.layers, config.model.heads],
+        **{name: asdict(getattr(config, name)) for name in ("env", "warmup")},
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("ECRL_CACHE") or Path.home() / ".cache" / "ecrl")
@@ -96,7 +98,8 @@ def warm_up(
         batch = _batch([next(examples) for _ in range(settings.batch)])
         optimizer.zero_grad()
         total = 0.0
-        for layout in make_layouts(batch, config.update.max_tokens, config.update.row_tokens):
+        row_tokens = row_limit(model.attention, config.update.max_tokens, config.update.row_tokens)
+        for layout in make_layouts(batch, config.update.max_tokens, row_tokens):
             logprobs, _ = model(layout, 1.0)
             loss = -logprobs.sum() / batch.num_tokens
             loss.backward()

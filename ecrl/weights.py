@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -61,7 +60,9 @@ def read_weights(lm: nn.Module, path: str) -> None:
     Raises:
         UsageError: a weight of the model is not in the files.
     """
-    missing = {name.replace(".base_layer.", "."): p for name, p in lm.named_parameters() if ".lora_" not in name}
+    missing = {
+        name.replace(".base_layer.", "."): p for name, p in lm.named_parameters() if ".lora_" not in name
+    }
     for file in _weight_files(path):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():  # noqa: SIM118  (not a dictionary)
@@ -69,13 +70,16 @@ def read_weights(lm: nn.Module, path: str) -> None:
                     write_whole(missing.pop(name), tensors.get_tensor(name))
     if missing:
         raise UsageError(
-            f"model.path={path!r} lacks {len(missing)} weights of {type(lm).__name__}, e.g. {sorted(missing)[0]}; "
-            "a model whose files name their weights otherwise cannot be sharded yet: use trainer.parallel=ddp."
+            f"model.path={path!r} lacks {len(missing)} weights of {type(lm).__name__}, e.g. "
+            f"{sorted(missing)[0]}; a model whose files name their weights otherwise cannot be sharded yet: "
+            "use trainer.parallel=ddp."
         )
 
 
 def _weight_files(path: str) -> list[Path]:
-    folder = Path(path) if Path(path).is_dir() else Path(snapshot_download(path, allow_patterns="*.safetensors"))
+    folder = (
+        Path(path) if Path(path).is_dir() else Path(snapshot_download(path, allow_patterns="*.safetensors"))
+    )
     return sorted(folder.glob("*.safetensors"))
 
 

@@ -14,7 +14,7 @@ from ecrl.cli.options import as_yaml, parse
 from ecrl.compose import build_config
 from ecrl.config import Config
 from ecrl.errors import UsageError
-from ecrl.run import make_trainer, prepare
+from ecrl.run import prepare
 from ecrl.versions import versions
 
 
@@ -52,8 +52,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def evaluate(config: Config) -> dict[str, float]:
     """Return the validation metrics of ``config.model`` on ``config.env``."""
-    module, datamodule = prepare(config)
-    trainer = make_trainer(config, logger=False, enable_checkpointing=False)
+    trainer, module, datamodule = prepare(config)
     trainer.validate(module, datamodule=datamodule, verbose=False)
     numbers = module.recorder.flush().numbers
     return {name: value for name, value in numbers.items() if name.startswith("val/")}

@@ -12,8 +12,16 @@ from ecrl.cli.options import Options, as_yaml, parse
 from ecrl.compose import build_config, expand_sweep
 from ecrl.config import Config
 from ecrl.datamodule import env_name
+from ecrl.parallel.launch import (
+    check_launch,
+    end_with_launcher,
+    is_first_process,
+    launch,
+    launched,
+    processes,
+)
 from ecrl.resume import resumed_config
-from ecrl.run import Outcome, train
+from ecrl.run import Outcome, check_parts, train
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,8 +47,15 @@ def _one(options: Options, overrides: Sequence[str]) -> int:
     if options.show:
         print(as_yaml(config))
         return 0
+    check_launch(config)
+    if processes(config) > 1 and not launched():
+        check_parts(config)  # what cannot work shows before any process is started
+        folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
+        return launch(config, ["train", *overrides, *folder])
+    end_with_launcher()
     outcome = train(config, lambda line: print(line, flush=True))
-    _show(config, outcome)
+    if is_first_process():
+        _show(config, outcome)
     return 128 + signal.Signals[outcome.stopped_by] if outcome.stopped_by else 0
 
 
@@ -67,7 +82,7 @@ def _show(config: Config, outcome: Outcome) -> None:
     for what, where in {
         "metrics": "metrics.jsonl",
         "policy": "policy",
-        "checkpoint": "checkpoints/last.ckpt",
+        "checkpoint": "checkpoints/last",
         "summary": "summary.json",
     }.items():
         if (outcome.run_dir / where).exists():

@@ -38,6 +38,11 @@ def launched() -> int:
     return 0
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks, as far as its environment tells."""
+    return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
+
+
 def check_launch(config: Config) -> None:
     """Refuse a number of processes that does not fit the way they were started.
 
@@ -113,8 +118,8 @@ def _first_failure(error: ChildFailedError) -> int:
     spoken = [f for f in error.failures.values() if f.exitcode in (1, 2)]
     if failure.exitcode < 0:
         raise EcrlError(
-            f"Process {rank} (pid {failure.pid}) was killed by {_signal_name(failure)}; the others were stopped. "
-            "Go on from the last checkpoint with resume=RUN_DIR."
+            f"Process {rank} (pid {failure.pid}) was killed by {_signal_name(failure)}; the others were "
+            "stopped. Go on from the last checkpoint with resume=RUN_DIR."
         )
     return spoken[0].exitcode if spoken else failure.exitcode
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -51,7 +53,8 @@ def spread_policy(
     if whole:
         model.to(home)
     else:
-        model._apply(lambda t: torch.empty_like(t, device=home) if t.is_meta else t.to(device))
+        fill: Any = model._apply  # as `to_empty`, but what is real stays: buffers
+        fill(lambda t: torch.empty_like(t, device=home) if t.is_meta else t.to(device))
         read_weights(model.lm, path)
     model.compute_device = device
     fill_adapters(model.lm, seed, write_whole)

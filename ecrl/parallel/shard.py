@@ -86,7 +86,7 @@ class Spread:
         for bucket in _buckets(gradients):
             flat = torch.cat([g.flatten() for g in bucket])
             dist.all_reduce(flat, group=self._data.get_group())
-            for gradient, part in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
+            for gradient, part in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
                 gradient.copy_(part.view_as(gradient))
 
     @property
@@ -101,8 +101,8 @@ def decoder_layers(lm: nn.Module) -> list[nn.Module]:
     layers = [m for m in lm.modules() if type(m).__name__ in names]
     if layers:
         return layers
-    lists = [m for m in lm.modules() if isinstance(m, nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
+    stacks = [list(m) for m in lm.modules() if isinstance(m, nn.ModuleList)]
+    return max(stacks, key=len, default=[])
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -25,7 +25,8 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
-
+from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
+from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 from torch.distributed.device_mesh import init_device_mesh
 
 from ecrl.errors import EcrlError
@@ -61,10 +62,10 @@ class _NamedStates:
             tensors[f"optimizer_{number}"] = state
         failure: str | None = None
         try:
-            dcp.save(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
+            save_tensors(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
             if self.is_global_zero:  # type: ignore[attr-defined]
                 torch.save(checkpoint, folder / PROGRESS_FILE)
-        except (OSError, RuntimeError, dcp.api.CheckpointException, pickle.PicklingError) as error:
+        except (OSError, RuntimeError, CheckpointException, pickle.PicklingError) as error:
             failure = _cause(error)
         failures = [f for f in _everyone(failure) if f]
         if failures:
@@ -77,14 +78,16 @@ class _NamedStates:
         folder = Path(checkpoint_path)
         alone = not dist.is_initialized()
         state = {"model": get_model_state_dict(self._root, options=self._options)}
-        dcp.load(state, checkpoint_id=folder, no_dist=alone)
+        load_tensors(state, checkpoint_id=folder, no_dist=alone)
         partial = StateDictOptions(strict=False) if self._options.ignore_frozen_params else None
         set_model_state_dict(self._root, state["model"], options=partial)
         for number, optimizer in enumerate(self.optimizers):  # type: ignore[attr-defined]
             key = f"optimizer_{number}"
-            state = {key: get_optimizer_state_dict(self._root, optimizer, options=self._options)}
-            dcp.load(state, checkpoint_id=folder, no_dist=alone)
-            set_optimizer_state_dict(self._root, optimizer, state[key], options=self._options)
+            moments: dict[str, Any] = {
+                key: get_optimizer_state_dict(self._root, optimizer, options=self._options)
+            }
+            load_tensors(moments, checkpoint_id=folder, no_dist=alone)
+            set_optimizer_state_dict(self._root, optimizer, moments[key], options=self._options)
         return load_progress(folder)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -154,7 +157,7 @@ def _everyone(failure: str | None) -> list[str | None]:
 
 def _cause(error: BaseException) -> str:
     """The first line of what went wrong at the bottom."""
-    if isinstance(error, dcp.api.CheckpointException) and error.failures:
+    if isinstance(error, CheckpointException) and error.failures:
         error = next(iter(error.failures.values()))[0]
     while error.__cause__ is not None:
         error = error.__cause__

@@ -33,7 +33,7 @@ class _SplitHeads(ParallelStyle):
 
 
 #: By transformers' names of the styles.
-STYLES = {
+STYLES: dict[str, Any] = {
     "colwise": lambda: ColwiseParallel(),
     "rowwise": lambda: RowwiseParallel(),
     "colwise_gather_output": lambda: ColwiseParallel(output_layouts=Replicate()),
@@ -70,15 +70,17 @@ def check_tensor_parallel(lm: Any, size: int) -> None:
     plan: dict[str, str] = lm._tp_plan or {}
     unknown = sorted(set(plan.values()) - STYLES.keys())
     if not plan or unknown:
+        reason = f"plans {unknown}, unknown here" if plan else "has no plan"
         raise UsageError(
-            f"trainer.tensor_parallel_size={size}: {name} {f'plans {unknown}, unknown here' if plan else 'has no plan'}"
-            "; use 1 (Qwen2, Qwen3, Llama and Mistral can be split)."
+            f"trainer.tensor_parallel_size={size}: {name} {reason}; use 1 (Qwen2, Qwen3, Llama and Mistral "
+            "can be split)."
         )
     for what in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
         count = getattr(lm.config, what, size)
         if count % size:
             raise UsageError(
-                f"trainer.tensor_parallel_size={size} does not divide {name}'s {what}={count}; choose a divisor."
+                f"trainer.tensor_parallel_size={size} does not divide {name}'s {what}={count}; choose a "
+                "divisor."
             )
 
 
