@@ -28,6 +28,7 @@ from ecrl.planning import Plan
 from ecrl.run import train
 from ecrl.stack import build_strategies, check_stack
 from tests.conftest import TINY
+from tests.helpers import checkpoint_tensors
 
 
 @dataclass(frozen=True)
@@ -187,8 +188,8 @@ def plain_weights(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def run_weights(config: Config) -> dict[str, Tensor]:
     outcome = train(config, say=lambda line: None)
-    state: dict[str, Tensor] = torch.load(outcome.run_dir / "checkpoints" / "last.ckpt")["state_dict"]
-    return state
+    tensors = checkpoint_tensors(outcome.run_dir)
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("model.lm.")}
 
 
 @EVERY

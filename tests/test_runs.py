@@ -23,6 +23,7 @@ from ecrl.history import is_wall_time, read_metrics
 from ecrl.resume import resumed_config
 from ecrl.run import train
 from tests.conftest import TINY
+from tests.helpers import checkpoint_tensors
 
 STACK = ["strategy=[kl_cov,adaptive_entropy]", "strategy.kl_cov.fraction=0.1"]
 PROMISED = """policy/entropy policy/ratio policy/clip_low policy/clip_high policy/grad_norm
@@ -48,22 +49,12 @@ def history(run_dir: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in row.items() if not is_wall_time(k)} for row in rows]
 
 
-def weights(run_dir: Path) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(run_dir / "checkpoints" / "last.ckpt")["state_dict"]
-    return state
-
-
-def optimizer(run_dir: Path) -> list[torch.Tensor]:
-    (state,) = torch.load(run_dir / "checkpoints" / "last.ckpt")["optimizer_states"]
-    return [tensor for entry in state["state"].values() for tensor in entry.values()]
-
-
 def assert_same_run(one: Path, other: Path) -> None:
     """Bit for bit: weights, optimizer, logged history."""
     assert history(one) == history(other)
-    assert all(torch.equal(a, b) for a, b in zip(optimizer(one), optimizer(other), strict=True))
-    left, right = weights(one), weights(other)
+    left, right = checkpoint_tensors(one), checkpoint_tensors(other)
     assert left.keys() == right.keys()
+    assert any(name.startswith("model.") for name in left) and any("exp_avg" in name for name in left)
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 
@@ -127,7 +118,7 @@ def test_kill_leaves_the_last_checkpoint_whole(base: list[str], tmp_path: Path) 
         env=environment,
     )
     deadline = time.monotonic() + 120
-    while not (run_dir / "checkpoints" / "last.ckpt").exists():
+    while not (run_dir / "checkpoints" / "last").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.02)
     time.sleep(0.3)
@@ -146,7 +137,7 @@ def test_a_run_directory_holds_what_it_promises(base: list[str], tmp_path: Path)
     model = AutoModelForCausalLM.from_pretrained(run_dir / "policy")
     tokenizer = AutoTokenizer.from_pretrained(run_dir / "policy")
     assert tokenizer("3*(4+1)")["input_ids"] and model.config.model_type == "qwen2"
-    trained = weights(run_dir)
+    trained = checkpoint_tensors(run_dir)
     assert all(torch.equal(p, trained[f"model.lm.{name}"]) for name, p in model.named_parameters())
     summary = json.loads((run_dir / "summary.json").read_text())
     assert summary["iterations"] == 2 and summary["versions"]["torch"]
@@ -196,8 +187,8 @@ def test_non_finite_stops_with_a_checkpoint(
     config.objective["surrogate"] = {"_target_": "tests.test_runs.explosive", "_partial_": True}
     with pytest.raises(NonFiniteError, match=r"The loss became nan in iteration 1, optimizer step 1"):
         train(config, silent)
-    state = torch.load(tmp_path / "run" / "checkpoints" / "nonfinite.ckpt")["state_dict"]
-    assert all(torch.isfinite(tensor).all() for tensor in state.values())
+    state = checkpoint_tensors(tmp_path / "run", "nonfinite")
+    assert state and all(torch.isfinite(tensor).all() for tensor in state.values())
 
 
 def explosive(tokens: Any) -> torch.Tensor:
@@ -212,9 +203,18 @@ def test_resume_refuses_what_would_be_another_run(base: list[str], tmp_path: Pat
         resumed_config([f"resume={run_dir}", "update.lr=1"])
     with pytest.raises(UsageError, match="asks for no more"):
         train(resumed_config([f"resume={run_dir}"]), silent)
-    checkpoint = run_dir / "checkpoints" / "last.ckpt"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
-    with pytest.raises(UsageError, match="cannot be read as a checkpoint"):
+    shard = run_dir / "checkpoints" / "last" / "__0_0.distcp"
+    content = shard.read_bytes()
+    flipped = content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
+    for damaged, message in [
+        (content[:1000], "has 1000 bytes instead of"),
+        (flipped, "content of .* changed"),
+    ]:
+        shard.write_bytes(damaged)
+        with pytest.raises(UsageError, match=f"cannot be read as a checkpoint: .*{message}"):
+            train(resumed_config([f"resume={run_dir}", "iterations=9"]), silent)
+    shard.unlink()
+    with pytest.raises(UsageError, match="is missing"):
         train(resumed_config([f"resume={run_dir}", "iterations=9"]), silent)
     with pytest.raises(UsageError, match=r"config\.yaml is missing"):
         resumed_config([f"resume={tmp_path / 'nowhere'}"])
