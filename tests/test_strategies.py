@@ -123,6 +123,19 @@ class TestClipCov:
             drawn.add(int(weights.argmin()))
         assert drawn == {0, 3}
 
+    def test_two_in_a_stack_draw_apart_and_each_the_same_again(self) -> None:
+        tokens = batch(LOGPROBS * 100, ADVANTAGES * 100)  # 200 candidates
+        drawn = {}
+        for stack in (["a"], ["b"], ["a", "b"]):
+            strategies = [ClipCov(fraction=0.25) for _ in stack]
+            for name, strategy in zip(stack, strategies, strict=True):
+                strategy.name = name
+            drawn["".join(stack)] = make_plan(tokens, Objective(), strategies).weights == 0
+        assert drawn["a"].sum() == drawn["b"].sum() == 100
+        assert torch.equal(drawn["ab"], drawn["a"] | drawn["b"])
+        # Two independent halves of 200 share 50, with a standard deviation of 3.5.
+        assert 30 < (drawn["a"] & drawn["b"]).sum() < 70
+
     def test_fraction_zero_one_token_and_no_candidates_change_nothing(self) -> None:
         near(ClipCov(fraction=0).weights(batch(LOGPROBS, ADVANTAGES), torch.ones(4)), [1, 1, 1, 1])
         near(ClipCov(fraction=1).weights(batch([-1.0], [5.0]), torch.ones(1)), [1])
