@@ -10,6 +10,7 @@ from ecrl.callbacks.clip_higher import ClipHigher
 from ecrl.callbacks.entropy_advantage import EntropyAdvantage
 from ecrl.callbacks.entropy_bonus import EntropyBonus
 from ecrl.callbacks.high_entropy_tokens import HighEntropyTokens
+from ecrl.callbacks.importance_correction import ImportanceCorrection
 from ecrl.callbacks.kl_cov import KLCov
 from ecrl.callbacks.reference_kl import ReferenceKL
 
@@ -20,6 +21,7 @@ __all__ = [
     "EntropyAdvantage",
     "EntropyBonus",
     "HighEntropyTokens",
+    "ImportanceCorrection",
     "KLCov",
     "ReferenceKL",
 ]

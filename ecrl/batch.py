@@ -218,7 +218,7 @@ class TokenBatch:
         uid: ``[N]`` long, identity of the sequence across batches and partitions.
         low: ``[N]`` lower bound of the ratio, dimensionless.
         high: ``[N]`` upper bound of the ratio, dimensionless.
-        key: hash key of (seed, optimizer step), for reproducible choice.
+        key: hash key of (seed, optimizer step, strategy), for reproducible choice.
         columns: further named ``[N]`` tensors that strategies asked for (e.g. reference log-probs).
     """
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ecrl.batch import TokenBatch
+from ecrl.hashing import hash_u64, stable_hash
 from ecrl.mixins import AdvantageMixin, PenaltyMixin, RatioMixin, Strategy, WeightMixin
 from ecrl.objective import Objective
 
@@ -57,30 +58,35 @@ def make_plan(tokens: TokenBatch, objective: Objective, strategies: Sequence[Str
 
     for strategy in strategies:
         if isinstance(strategy, AdvantageMixin):
-            advantages = strategy.advantages(tokens, tokens.advantages)
+            advantages = strategy.advantages(_own_draws(tokens, strategy), tokens.advantages)
             note(strategy, advantages != tokens.advantages)
             tokens = replace(tokens, advantages=advantages)
     for strategy in strategies:
         if isinstance(strategy, RatioMixin):
-            low, high = strategy.ratio_bounds(tokens, tokens.low, tokens.high)
+            low, high = strategy.ratio_bounds(_own_draws(tokens, strategy), tokens.low, tokens.high)
             before, tokens = tokens, replace(tokens, low=low, high=high)
             if not isinstance(strategy, (AdvantageMixin, WeightMixin, PenaltyMixin)):
                 note(strategy, (before.low != low) | (before.high != high))
     weights = torch.ones_like(tokens.old_logprobs)
     for strategy in strategies:
         if isinstance(strategy, WeightMixin):
-            unweighted, weights = weights, strategy.weights(tokens, weights)
+            unweighted, weights = weights, strategy.weights(_own_draws(tokens, strategy), weights)
             note(strategy, weights != unweighted)
     coefficients: dict[str, Tensor] = {}
     for strategy in strategies:
         if isinstance(strategy, PenaltyMixin):
-            planned = strategy.penalty_coefficients(tokens)
+            planned = strategy.penalty_coefficients(_own_draws(tokens, strategy))
             note(strategy, planned != 0)
             # A penalty that touches no token is left out, so that it costs nothing and changes no bit.
             if bool(planned.any()):
                 coefficients[strategy.name] = planned
     shares = {name: float(mask.float().mean()) for name, mask in touched.items()}
     return Plan(tokens, objective.aggregation(tokens), weights, coefficients, shares)
+
+
+def _own_draws(tokens: TokenBatch, strategy: Strategy) -> TokenBatch:
+    """Give the strategy a key of its own, else two of a stack would draw the same tokens."""
+    return replace(tokens, key=int(hash_u64(tokens.key, stable_hash(strategy.name))) >> 1)
 
 
 def planned_loss(

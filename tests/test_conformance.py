@@ -50,6 +50,7 @@ ROWS = [
     Row("adaptive_entropy", {"target": 50.0, "delta": 0.1}, {"delta": 0.0, "initial": 0.0}),
     Row("high_entropy_tokens", {"fraction": 0.3}, {"fraction": 1.0}),
     Row("entropy_advantage", {"alpha": 0.4}, {"alpha": 0.0}),
+    Row("importance_correction", {"mode": "mask", "floor": 0.9, "cap": 1.1}, {}),
     Row("drop_late", {"position": 3}, {"position": 10**6}, "tests.outside.DropLate"),
 ]
 EVERY = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -99,7 +100,7 @@ def make_module(config: Config, strategies: Sequence[Strategy]) -> PolicyModule:
 
 
 def make_batch(module: PolicyModule, seed: int = 0) -> RolloutBatch:
-    """Six groups of four completions that share prompts, off-policy by a little noise."""
+    """Six groups of four completions that share prompts, off-policy by noise, the engine off by less."""
     random = torch.Generator().manual_seed(seed)
     trajectories = []
     for problem in range(6):
@@ -116,7 +117,13 @@ def make_batch(module: PolicyModule, seed: int = 0) -> RolloutBatch:
     batch = build_batch(trajectories, module.objective, iteration=0)
     logprobs, entropy = module.score(module.model, batch)
     noise = 0.3 * torch.randn(logprobs.shape, generator=random)
-    batch = replace(batch, old_logprobs=logprobs + noise, old_entropy=entropy)
+    mismatch = 0.1 * torch.randn(logprobs.shape, generator=random)
+    batch = replace(
+        batch,
+        old_logprobs=logprobs + noise,
+        engine_logprobs=logprobs + noise + mismatch,
+        old_entropy=entropy,
+    )
     module.rollout_entropy = float(entropy.mean())
     columns: dict[str, Tensor] = {}
     for strategy in module.strategies:

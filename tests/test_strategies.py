@@ -23,6 +23,7 @@ from ecrl.callbacks import (
     EntropyAdvantage,
     EntropyBonus,
     HighEntropyTokens,
+    ImportanceCorrection,
     KLCov,
     ReferenceKL,
 )
@@ -121,6 +122,19 @@ class TestClipCov:
             assert (weights == 0).sum() == 1
             drawn.add(int(weights.argmin()))
         assert drawn == {0, 3}
+
+    def test_two_in_a_stack_draw_apart_and_each_the_same_again(self) -> None:
+        tokens = batch(LOGPROBS * 100, ADVANTAGES * 100)  # 200 candidates
+        drawn = {}
+        for stack in (["a"], ["b"], ["a", "b"]):
+            strategies = [ClipCov(fraction=0.25) for _ in stack]
+            for name, strategy in zip(stack, strategies, strict=True):
+                strategy.name = name
+            drawn["".join(stack)] = make_plan(tokens, Objective(), strategies).weights == 0
+        assert drawn["a"].sum() == drawn["b"].sum() == 100
+        assert torch.equal(drawn["ab"], drawn["a"] | drawn["b"])
+        # Two independent halves of 200 share 50, with a standard deviation of 3.5.
+        assert 30 < (drawn["a"] & drawn["b"]).sum() < 70
 
     def test_fraction_zero_one_token_and_no_candidates_change_nothing(self) -> None:
         near(ClipCov(fraction=0).weights(batch(LOGPROBS, ADVANTAGES), torch.ones(4)), [1, 1, 1, 1])
@@ -348,6 +362,44 @@ def test_entropy_advantage() -> None:
     assert torch.equal(EntropyAdvantage(alpha=0).advantages(tokens, tokens.advantages), tokens.advantages)
 
 
+class TestImportanceCorrection:
+    # π_old/μ: sequence 0 has 4, 1/8, 1 (product 1/2); sequence 1 has 3/2, 3/2 (product 9/4, mean 3/2).
+    ratios = torch.tensor([4.0, 0.125, 1.0, 1.5, 1.5])
+    mean_0 = 0.5 ** (1 / 3)
+
+    @classmethod
+    def weigh(cls, **knobs: Any) -> Tensor:
+        old = torch.tensor([-1.0, -2.0, -3.0, -4.0, -5.0])
+        tokens = replace(
+            batch(old.tolist(), [1.0, -1.0, 1.0, -1.0, 1.0]),
+            engine_logprobs=old - cls.ratios.log(),
+            sequence_ids=torch.tensor([0, 0, 0, 1, 1]),
+        )
+        return ImportanceCorrection(**knobs).weights(tokens, torch.tensor([1.0, 1.0, 1.0, 1.0, 2.0]))
+
+    def test_truncates(self) -> None:
+        near(self.weigh(), [2, 0.125, 1, 1.5, 3])
+        near(self.weigh(cap=1.25), [1.25, 0.125, 1, 1.25, 2.5])
+        near(self.weigh(level="sequence"), [0.5, 0.5, 0.5, 2, 4])
+        near(self.weigh(level="geometric"), [self.mean_0] * 3 + [1.5, 3])
+
+    def test_masks(self) -> None:
+        near(self.weigh(mode="mask"), [0, 0, 1, 1.5, 3])
+        near(self.weigh(mode="mask", floor=0.1, cap=5.0), [4, 0.125, 1, 1.5, 3])
+        near(self.weigh(mode="mask", level="sequence", floor=0.4), [0.5, 0.5, 0.5, 0, 0])
+        near(self.weigh(mode="mask", level="geometric", floor=0.8), [0, 0, 0, 1.5, 3])
+
+    @pytest.mark.parametrize("level", ["token", "sequence", "geometric"])
+    @pytest.mark.parametrize("mode", ["truncate", "mask"])
+    def test_neither_an_exact_engine_nor_an_absurd_token_breaks_it(self, level: str, mode: str) -> None:
+        tokens = batch([-1.0, -0.1, -7.0], [1.0, 1.0, 1.0])
+        correction = ImportanceCorrection(level=level, mode=mode, cap=1.0, floor=1.0)
+        assert torch.equal(correction.weights(tokens, torch.full((3,), 0.7)), torch.full((3,), 0.7))
+        absurd = replace(tokens, engine_logprobs=torch.full((3,), -1000.0))
+        limit = 1.0 if mode == "truncate" else 0.0  # exp(1000) is infinite in floating point
+        near(correction.weights(absurd, torch.ones(3)), [limit] * 3)
+
+
 @pytest.mark.parametrize(
     ("strategy", "kwargs"),
     [
@@ -371,6 +423,11 @@ def test_entropy_advantage() -> None:
         (AdaptiveEntropy, {"initial": 0.2, "maximum": 0.1}),
         (HighEntropyTokens, {"fraction": 0.0}),
         (HighEntropyTokens, {"fraction": 1.5}),
+        (ImportanceCorrection, {"level": "word"}),
+        (ImportanceCorrection, {"mode": "clip"}),
+        (ImportanceCorrection, {"cap": 0.9}),
+        (ImportanceCorrection, {"cap": math.inf}),
+        (ImportanceCorrection, {"floor": 1.1}),
         (EntropyAdvantage, {"alpha": -0.1}),
         (EntropyAdvantage, {"kappa": 1.0}),
     ],

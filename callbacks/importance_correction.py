@@ -1,0 +1,74 @@
+"""Importance correction: weigh what the engine drew as if the trainer's old policy had drawn it.
+
+    x_i = logπ_old,i − logμ_i                                  μ: what the engine drew the token with
+    ρ_i = exp(x_i)  |  exp(Σ_t x_t)  |  exp(mean_t x_t)        level: token | sequence | geometric
+    w_i ← w_i·min(ρ_i, cap)                                    mode: truncate
+    w_i ← w_i·ρ_i where floor ≤ ρ_i ≤ cap, else 0              mode: mask
+
+μ is not π_old where the engine computes in other numerics than the trainer, or holds older weights. Both
+are full-vocabulary distributions at the sampling temperature: what top-p cuts off is not corrected.
+Σ and mean run over all response tokens of the sequence. ``sequence`` is the exact importance weight
+of a whole response and its variance grows with the length; ``token`` has little variance and some bias;
+``geometric`` is no importance weight but a measure of a response's mismatch that its length does not
+inflate: use it to mask, with bounds nearer to 1.
+
+Truncated (TIS): https://openreview.net/forum?id=xsonlP8DRV. Masked (MIS): IcePop masks tokens,
+https://arxiv.org/abs/2510.18855; https://richardli.xyz/rl-collapse compares the levels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ecrl.batch import TokenBatch
+from ecrl.errors import UsageError, unknown_name
+from ecrl.mixins import Strategy, WeightMixin
+
+LEVELS = ("token", "sequence", "geometric")
+MODES = ("truncate", "mask")
+
+
+class ImportanceCorrection(Strategy, WeightMixin):
+    """Correct the mismatch between engine and trainer. Neutral: any setting, where there is none.
+
+    Args:
+        level: ``token``, ``sequence`` or ``geometric``: whose ratio a token is weighed with.
+        mode: ``truncate`` (TIS) bounds the ratio from above; ``mask`` (MIS) drops what lies outside.
+        cap: largest ratio, at least 1.
+        floor: smallest ratio that ``mask`` keeps, in [0, 1]; ``truncate`` has none.
+    """
+
+    def __init__(
+        self, *, level: str = "token", mode: str = "truncate", cap: float = 2.0, floor: float = 0.5
+    ) -> None:
+        super().__init__()
+        if level not in LEVELS:
+            raise unknown_name("ImportanceCorrection level", level, LEVELS)
+        if mode not in MODES:
+            raise unknown_name("ImportanceCorrection mode", mode, MODES)
+        if not 1 <= cap < math.inf:
+            raise UsageError(f"ImportanceCorrection: cap must be finite and at least 1; got {cap}.")
+        if not 0 <= floor <= 1:
+            raise UsageError(f"ImportanceCorrection: floor must lie in [0, 1]; got {floor}.")
+        self.level = level
+        self.mode = mode
+        self.cap = cap
+        self.floor = floor
+
+    def weights(self, tokens: TokenBatch, weights: Tensor) -> Tensor:
+        """Multiply the weights ``[N]`` by the bounded ratios."""
+        ratio = self._ratio(tokens)
+        if self.mode == "truncate":
+            return weights * ratio.clamp(max=self.cap)
+        outside = (ratio < self.floor) | (ratio > self.cap)
+        return weights * torch.where(outside, 0.0, ratio)
+
+    def _ratio(self, tokens: TokenBatch) -> Tensor:
+        x = tokens.old_logprobs - tokens.engine_logprobs
+        if self.level == "token":
+            return x.exp()
+        by_sequence = tokens.per_sequence_sum if self.level == "sequence" else tokens.per_sequence_mean
+        return by_sequence(x).exp()[tokens.sequence_ids]
