@@ -22,6 +22,7 @@ from ecrl.hashing import hash_u64
 from ecrl.layout import Layout, make_layouts
 from ecrl.lora import without_adapters
 from ecrl.metrics import MetricsRecorder, Record
+from ecrl.mismatch import mismatch
 from ecrl.mixins import PlanObserver, RolloutObserver, Strategy
 from ecrl.model import PolicyModel
 from ecrl.objective import Objective
@@ -30,6 +31,9 @@ from ecrl.parallel.shard import Spread, gradient_norm
 from ecrl.planning import Plan, make_plan, planned_loss
 from ecrl.rollouts import Rollout
 from ecrl.world import World
+
+#: Ratios of trainer to engine beyond these count into ``mismatch/outside``.
+MISMATCH_BOUNDS = 0.5, 2.0
 
 
 def finished_iterations(trainer: L.Trainer) -> int:
@@ -155,7 +159,8 @@ class PolicyModule(L.LightningModule):
 
     def _observe_rollout(self, trajectories: Sequence[Trajectory], batch: RolloutBatch) -> None:
         """Record what a rollout says, before any filter, and how far the engine is from the trainer."""
-        for name, value in rollout_metrics(trajectories).items():
+        apart = mismatch(batch.old_logprobs, batch.engine_logprobs, *MISMATCH_BOUNDS)
+        for name, value in (rollout_metrics(trajectories) | apart).items():
             self.recorder.record(name, value)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RolloutObserver):

@@ -19,6 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import OmegaConf
 from transformers.utils.logging import disable_progress_bar
 
+from ecrl.callbacks import ImportanceCorrection
 from ecrl.callbacks.monitors.covariance import CovarianceMonitor
 from ecrl.callbacks.monitors.progress import ProgressMonitor
 from ecrl.callbacks.monitors.samples import SampleMonitor
@@ -142,7 +143,14 @@ def check_parts(config: Config) -> tuple[Objective, list[Strategy], list[str]]:
     make_env(config.env.id, "train", dict(config.env.kwargs)).close()
     if config.model.path:
         check_model(config.model.path)
-    return objective, strategies, check_stack(config, strategies)
+    warnings = check_stack(config, strategies)
+    corrected = any(isinstance(s, ImportanceCorrection) for s in strategies)
+    if config.rollout.staleness and not corrected:
+        warnings.append(
+            f"rollout.staleness={config.rollout.staleness} trains on what older weights drew; add "
+            "importance_correction to strategy=[…] to correct for it."
+        )
+    return objective, strategies, warnings
 
 
 def connect(trainer: L.Trainer, config: Config) -> World:

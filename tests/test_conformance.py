@@ -25,8 +25,9 @@ from ecrl.mixins import PlanObserver, Strategy
 from ecrl.model import load_policy, load_tokenizer
 from ecrl.module import PolicyModule
 from ecrl.planning import Plan
-from ecrl.run import train
+from ecrl.run import connect, make_trainer, train
 from ecrl.stack import build_strategies, check_stack
+from ecrl.weights import whole, write_whole
 from tests.conftest import TINY
 from tests.helpers import checkpoint_tensors
 
@@ -81,19 +82,20 @@ class Spy(L.Callback, PlanObserver):
 def make_module(config: Config, strategies: Sequence[Strategy]) -> PolicyModule:
     """A policy attached to a trainer, as in a run but without its loop."""
     path = str(config.model.path)
-    module = PolicyModule(config, path, load_tokenizer(path), build(config.objective), strategies)
-    trainer = L.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
+    trainer = make_trainer(config)
+    world = connect(trainer, config)
+    module = PolicyModule(config, path, load_tokenizer(path), build(config.objective), strategies, world)
     trainer.callbacks = [*strategies, Spy()]  # type: ignore[attr-defined]
     trainer.strategy.connect(module)
+    trainer.strategy.setup_environment()
     module.trainer = trainer
     module.configure_model()
     # Away from the initial policy, or a reference KL would have no gradient.
     random = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in module.model.parameters():
-            parameter += 0.02 * torch.randn(parameter.shape, generator=random)
+            noise = 0.02 * torch.randn(parameter.shape, generator=random)
+            write_whole(parameter, whole(parameter) + noise.to(parameter.device))
     for strategy in strategies:
         strategy.setup(trainer, module, "fit")
     return module
@@ -138,7 +140,7 @@ def gradient(module: PolicyModule, batch: RolloutBatch) -> tuple[float, Tensor, 
     module.zero_grad()
     loss = module.accumulate(batch)
     (spy,) = [c for c in module.trainer.callbacks if isinstance(c, Spy)]  # type: ignore[attr-defined]
-    parts = [p.grad.flatten() for p in module.model.parameters() if p.grad is not None]
+    parts = [whole(p.grad).flatten() for p in module.model.parameters() if p.grad is not None]
     return loss, torch.cat(parts), spy.plan
 
 

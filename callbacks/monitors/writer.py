@@ -37,6 +37,7 @@ LAYOUT = {
         "clipped": ["Multiline", ["policy/clip_.*"]],
         "KL to the behaviour policy": ["Multiline", ["policy/kl_behaviour"]],
         "gradient norm": ["Multiline", ["policy/grad_norm"]],
+        "engine against trainer": ["Multiline", ["mismatch/.*"]],
     },
     "time": {
         "seconds an iteration": ["Multiline", ["time/.*"]],

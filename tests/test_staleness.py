@@ -1,0 +1,107 @@
+"""Rollouts drawn ahead of training: the same schedule however they are drawn, resumed exactly."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from ecrl.compose import build_config
+from ecrl.engines.hf import HFEngine
+from ecrl.model import PolicyModel
+from ecrl.resume import resumed_config
+from ecrl.rollouts import Rollout, RolloutQueue
+from ecrl.run import train
+from ecrl.world import World
+from tests.conftest import TINY
+from tests.test_runs import assert_same_run, history, run, silent
+
+AHEAD = ["strategy=[importance_correction]", "rollout.staleness=2", "iterations=5"]
+
+
+class ApartEngine(HFEngine):
+    """A real engine with a copy of the weights: it draws in a thread while the policy trains."""
+
+    apart = True
+    threads: ClassVar[set[str]] = set()
+
+    def __init__(self, model: PolicyModel, world: World) -> None:
+        super().__init__(copy.deepcopy(model), world)
+
+    def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        own = dict(self.model.lm.named_parameters())
+        with torch.no_grad():
+            for name, tensor in weights:
+                own[name].copy_(tensor)
+        super().sync_weights((), version)
+
+    def generate(self, *args: Any) -> Any:
+        ApartEngine.threads.add(threading.current_thread().name)
+        return super().generate(*args)
+
+
+@pytest.fixture
+def base(tiny_model: Path) -> list[str]:
+    return [*TINY, f"model.path={tiny_model}", *AHEAD]
+
+
+def test_iteration_i_trains_on_what_the_weights_of_iteration_i_minus_k_drew() -> None:
+    drawn: list[tuple[int, int]] = []
+
+    def draw(iteration: int, version: int, recorder: Any) -> Rollout:
+        drawn.append((iteration, version))
+        return Rollout(iteration, version, [], [])
+
+    queue = RolloutQueue(draw, staleness=2, apart=False)
+    used = [queue.next(i, version=10 * i) for i in range(5)]
+    assert [(r.iteration, r.version) for r in used] == [(0, 0), (1, 0), (2, 0), (3, 10), (4, 20)]
+    assert drawn == [(0, 0), (1, 0), (2, 0), (3, 10), (4, 20), (5, 30), (6, 40)]
+
+
+def test_in_a_thread_or_at_once_is_the_same_run(base: list[str], tmp_path: Path) -> None:
+    at_once = run(base, tmp_path / "once")
+    ApartEngine.threads.clear()
+    apart = run(base, tmp_path / "apart", "engine._target_=tests.test_staleness.ApartEngine")
+    assert any(name.startswith("rollouts") for name in ApartEngine.threads)
+    # The copy may round differently, but it draws the same tokens and sees the same rewards.
+    assert_same_run(at_once, apart)
+
+
+def test_resume_is_exact_with_rollouts_in_flight(base: list[str], tmp_path: Path) -> None:
+    whole = run(base, tmp_path / "whole")
+    parts = run(base, tmp_path / "parts", "iterations=2")
+    train(resumed_config([f"resume={parts}", "iterations=5"]), silent)
+    assert_same_run(whole, parts)
+
+
+def test_staleness_shows_as_mismatch_and_none_as_none(base: list[str], tmp_path: Path) -> None:
+    stale = history(run(base, tmp_path / "stale", "update.lr=1e-2"))
+    assert stale[0]["mismatch/max"] == 0.0 and stale[-1]["mismatch/max"] > 0.01
+    assert stale[-1]["mismatch/kl"] > 0 and 0 < stale[-1]["strategy/importance_correction/fraction"] <= 1
+    fresh = history(run(base, tmp_path / "fresh", "update.lr=1e-2", "rollout.staleness=0"))
+    assert {row["mismatch/max"] for row in fresh} == {0.0}
+    plain = history(run(base, tmp_path / "plain", "update.lr=1e-2", "rollout.staleness=0", "strategy=[]"))
+    shared = [name for name in plain[-1] if not name.startswith("strategy/")]
+    assert [[row[n] for n in shared] for row in plain] == [[row[n] for n in shared] for row in fresh]
+
+
+@pytest.mark.parametrize("staleness", [1, 2])
+def test_learning_holds(staleness: int, tiny_model: Path, tmp_path: Path) -> None:
+    base = [*TINY, f"model.path={tiny_model}", "rollout.prompts=16", "rollout.group_size=8", "update.lr=3e-3"]
+    correction = ["strategy=[importance_correction]", f"rollout.staleness={staleness}"]
+    rows = history(run(base, tmp_path / "run", "iterations=40", *correction))
+    assert rows[0]["rollout/reward"] < 0.15
+    assert rows[-1]["rollout/reward"] > 0.9
+
+
+def test_staleness_without_correction_is_warned_of(base: list[str], tmp_path: Path) -> None:
+    lines: list[str] = []
+    config = build_config([*base, f"run_dir={tmp_path / 'run'}", "strategy=[]", "iterations=1"])
+    train(config, lines.append)
+    assert any("add importance_correction" in line for line in lines)
