@@ -15,6 +15,7 @@ from torch import Tensor
 from ecrl.batch import TokenBatch
 from ecrl.errors import UsageError
 from ecrl.mixins import RatioMixin, Strategy
+from ecrl.objective import has_ratio
 
 if TYPE_CHECKING:
     from ecrl.config import Config
@@ -47,8 +48,7 @@ class ClipHigher(Strategy, RatioMixin):
                 )
         if not self._sets():
             return ["low and high are both null, so it does nothing."]
-        surrogate = (config.objective or {}).get("surrogate") or {}
-        if surrogate.get("_target_") == "ecrl.losses.reinforce":
+        if not has_ratio(config.objective):
             return ["the surrogate `reinforce` has no importance ratio to bound, so it does nothing."]
         if config.update.minibatches * config.update.epochs == 1:
             return ["with one update per rollout the ratio is 1, so no bound binds."]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -20,6 +21,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -32,6 +34,14 @@ from ecrl.errors import UsageError, unknown_name
 GROUPS = ("model", "env", "engine", "objective", "strategy", "trainer", "experiment")
 _OPEN_NODES = ("strategy", "objective", "engine")
 _RESERVED = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
+#: What a constructor's annotation means for a value from YAML, and what to call it.
+_SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
+    "bool": ((bool,), "true or false"),
+    "int": ((int,), "a whole number"),
+    "float": ((int, float), "a number"),
+    "str": ((str,), "text"),
+    "None": ((type(None),), "null"),
+}
 
 
 def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
@@ -52,28 +62,32 @@ def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Co
     # An id and a name of `env` turn into different keys below, so only here can the last one win.
     superseded = [o for o in overrides if o.startswith("env=")][:-1]
     prepared = [_prepare(o, config_dir) for o in overrides if o not in superseded]
-    if config_dir is not None:
-        prepared.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
+    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module("ecrl.configs", version_base="1.3"):
-            config = compose("config", overrides=prepared)
+            config = compose("config", overrides=prepared + search)
+            if config.strategy:
+                _refuse_twins(prepared + search, search)
             OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         # YAMLError: a file of the user's own; ValueError, TypeError: how Hydra refuses `env=null`.
         raise _explain(error, config_dir) from None
+    return as_object(config, config_dir)
+
+
+def as_object(config: Any, config_dir: Path | None = None) -> Config:
+    """Turn OmegaConf's node into plain dataclasses, completed and checked, with ``~`` spelt out."""
     for name in _OPEN_NODES:
         if config[name] is None:
             raise UsageError(f"{name} is empty; choose one of: {', '.join(options(name, config_dir))}.")
         _complete(config[name], name)
-    return as_object(config)
-
-
-def as_object(config: Any) -> Config:
-    """Turn OmegaConf's node into plain dataclasses, and check the values."""
     result = cast(Config, OmegaConf.to_object(config))
+    for node, key in ((result, "run_dir"), (result, "resume"), (result, "output"), (result.model, "path")):
+        if path := getattr(node, key):
+            setattr(node, key, os.path.expanduser(path))
     check_values(result)
     return result
 
@@ -114,15 +128,50 @@ def options(group: str, config_dir: Path | None = None) -> list[str]:
 def _prepare(override: str, config_dir: Path | None) -> str:
     """Allow ``env=<gymnasium id>``, and new keys inside ``_target_`` nodes without Hydra's ``+``."""
     key, sep, value = override.partition("=")
-    if key in GROUPS and value in ("", "null", "''"):
-        raise UsageError(f"{override!r} names nothing; write {key}=NAME, one of: {', '.join(options(key))}.")
     if not sep:
         raise UsageError(f"{override!r} is not an override; write key=value, e.g. seed=1.")
     if key == "env" and value not in options("env", config_dir) and re.search(r"[:/]", value):
         return f"env.id='{value}'"
-    if re.match(rf"({'|'.join(_OPEN_NODES)}|env\.kwargs)\.", key):
-        return f"++{override}"
-    return override
+    if key in GROUPS:
+        _check_choice(override, config_dir)
+    return f"++{override}" if is_open(key) else override
+
+
+def is_open(key: str) -> bool:
+    """Whether the key lies where a constructor's signature, not the schema, says what there is."""
+    return re.match(rf"({'|'.join(_OPEN_NODES)}|env\.kwargs)\.", key) is not None
+
+
+def _check_choice(override: str, config_dir: Path | None) -> None:
+    """Refuse a group's value that is not a name (``strategy``: or a list of names)."""
+    try:
+        value = OverridesParser.create().parse_override(override).value()
+    except HydraException as error:
+        raise UsageError(f"{override!r}: {_first_line(error)}") from None
+    key = override.partition("=")[0]
+    stacks = key == "strategy"
+    names = value if stacks and isinstance(value, list) else [value]
+    if not all(isinstance(name, str) and name for name in names):
+        form = f"{key}=[NAME,…]" if stacks else f"{key}=NAME"
+        known = ", ".join(options(key, config_dir))
+        raise UsageError(f"{override!r} names nothing; write {form}, one of: {known}.")
+
+
+def _refuse_twins(overrides: list[str], search: list[str]) -> None:
+    """Refuse two presets that fill the same key of ``strategy``: they would merge into one."""
+    defaults = GlobalHydra.instance().config_loader().compute_defaults_list("config", overrides, RunMode.RUN)
+    presets = [str(d.config_path) for d in defaults.defaults if str(d.config_path).startswith("strategy/")]
+    owner: dict[str, str] = {}
+    for preset in presets if len(presets) > 1 else []:
+        name = preset.removeprefix("strategy/")
+        alone = compose("config", overrides=[f"strategy=[{name}]", *search])
+        for key in map(str, alone.strategy):
+            if key in owner:
+                raise UsageError(
+                    f"strategy=[…]: {owner[key]} and {name} both fill strategy.{key}, so one of them would "
+                    "be lost; drop one, or copy its YAML and give the copy a key of its own."
+                )
+            owner[key] = name
 
 
 def _complete(node: Any, where: str) -> None:
@@ -138,14 +187,28 @@ def _complete(node: Any, where: str) -> None:
     if not inspect.isfunction(target) and not (inspect.isclass(target) and target.__module__ != "builtins"):
         raise UsageError(f"{where}._target_={node['_target_']!r} is neither a class nor a function to build.")
     parameters = inspect.signature(target).parameters
-    for key in node:
+    for key in map(str, node):
         if key not in parameters and key not in _RESERVED:
             known = [p for p in parameters if p not in ("tokens", "rewards", "group_ids", "model", "world")]
-            raise unknown_name(f"key in {where}", str(key), known)
+            raise unknown_name(f"key in {where}", key, known)
+        if key in parameters:
+            _check_type(f"{where}.{key}", node[key], parameters[key].annotation)
     for name, parameter in parameters.items():
         default = parameter.default
         if name not in node and isinstance(default, (bool, int, float, str, type(None))):
             node[name] = default
+
+
+def _check_type(where: str, value: Any, annotation: Any) -> None:
+    """Refuse a value that its annotation does not allow; only scalars, ``T`` or ``T | None``, are judged."""
+    # A string under `from __future__ import annotations`, which strategies use.
+    names = (annotation.__name__ if isinstance(annotation, type) else str(annotation)).split(" | ")
+    if not all(name in _SCALARS for name in names):
+        return
+    fits = any(isinstance(value, kind) for name in names for kind in _SCALARS[name][0])
+    if not fits or (isinstance(value, bool) and "bool" not in names):
+        wanted = " or ".join(_SCALARS[name][1] for name in names)
+        raise UsageError(f"{where} must be {wanted}, got {value!r}.")
 
 
 def resolve(path: str, where: str) -> Any:
@@ -167,14 +230,15 @@ def _explain(error: Exception, config_dir: Path | None) -> UsageError:
     group = re.search(r"Could not override '(\w+)'", text) or re.search(r"Key '(\w+)' (?:is )?not in", text)
     full = re.search(r"full_key: ([\w.]+)", text) or re.search(r"Could not override '([\w.]+)'", text)
     if full and ("not in" in text or "Could not override" in text):
-        return unknown_name("key", full[1], _all_keys())
+        return unknown_name("key", full[1], all_keys())
     if group:
-        return unknown_name("key", group[1], _all_keys())
+        return unknown_name("key", group[1], all_keys())
     cause = f": {_first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
     return UsageError(_first_line(error) + cause)
 
 
-def _all_keys() -> list[str]:
+def all_keys() -> list[str]:
+    """Every key of the schema, dotted."""
     keys: list[str] = []
 
     def walk(node: Mapping[str, Any], prefix: str) -> None:
@@ -198,6 +262,3 @@ def _last_cause(error: BaseException) -> str:
 def _first_line(error: Exception) -> str:
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
-
-
-__all__ = ["GROUPS", "build", "build_config", "expand_sweep", "options"]

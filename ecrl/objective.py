@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,8 +23,11 @@ class Bounds:
     high: float = 0.2
 
     def __post_init__(self) -> None:
-        if self.low < 0 or self.high < 0:
-            raise UsageError(f"objective.bounds must not be negative, got low={self.low}, high={self.high}.")
+        if not (0 <= self.low <= 1 and self.high >= 0):
+            raise UsageError(
+                "objective.bounds: the ratio lies in [1 − low, 1 + high], so low must be in [0, 1] and high "
+                f"not negative; got low={self.low}, high={self.high}."
+            )
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Filters:
 
     drop_zero_variance: bool = True
     max_resample: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_resample < 0:
+            raise UsageError(f"objective.filters.max_resample must not be negative, got {self.max_resample}.")
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,24 @@ class Objective:
                     f"objective.{name} must be a function, got {getattr(self, name)!r}; "
                     "write {_target_: package.module.function, _partial_: true}."
                 )
+        for name, kind in (("bounds", Bounds), ("filters", Filters)):
+            part = getattr(self, name)
+            if not isinstance(part, kind):
+                raise UsageError(f"objective.{name} must be an ecrl.objective.{kind.__name__}, got {part!r}.")
+        # Bound by `_partial_`, so the function itself would only see them after the first rollout.
+        for name, knob, least in (("surrogate", "dual_clip", 1), ("aggregation", "length", 0)):
+            value = getattr(getattr(self, name), "keywords", {}).get(knob)
+            if value is not None and not value > least:
+                raise UsageError(f"objective.{name}.{knob} must exceed {least}, got {value}.")
 
     @property
     def needs_groups(self) -> bool:
         """Whether the estimator compares completions of the same problem."""
         function: Any = self.estimator.func if isinstance(self.estimator, partial) else self.estimator
         return function in GROUP_ESTIMATORS
+
+
+def has_ratio(node: Mapping[str, Any] | None) -> bool:
+    """Whether the surrogate of a configured objective has the importance ratio π/π_old."""
+    surrogate = (node or {}).get("surrogate") or {}
+    return bool(surrogate.get("_target_") != "ecrl.losses.reinforce")

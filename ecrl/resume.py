@@ -4,16 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
-from ecrl.compose import as_object
+from ecrl.compose import all_keys, as_object, is_open
 from ecrl.config import Config
-from ecrl.errors import UsageError
+from ecrl.errors import UsageError, unknown_name
 
 #: Anything else would make it another run than the one whose history it continues.
-FREE = ("iterations", "eval", "trainer", "checkpoint", "log", "update.max_tokens", "update.row_tokens")
+FREE = (
+    "iterations",
+    "eval",
+    "checkpoint",
+    "log",
+    "update.max_tokens",
+    "update.row_tokens",
+    *(
+        f"trainer.{key}"
+        for key in (
+            "accelerator",
+            "devices",
+            "num_nodes",
+            "parallel",
+            "tensor_parallel_size",
+            "cpu_offload",
+            "timeout",
+        )
+    ),
+)
 
 
 def resumed_config(overrides: Sequence[str]) -> Config:
@@ -23,20 +44,32 @@ def resumed_config(overrides: Sequence[str]) -> Config:
         UsageError: no such run, or an override that would change what the run is.
     """
     values = dict(o.partition("=")[::2] for o in overrides)
-    run_dir = Path(values.pop("resume"))
+    run_dir = Path(values.pop("resume")).expanduser()
     path = run_dir / "config.yaml"
-    if not path.exists():
+    if not path.is_file():
         raise UsageError(f"resume={str(run_dir)!r} is not a run directory: {path} is missing.")
     for key in values:
+        if key not in all_keys() and not is_open(key):
+            raise unknown_name("key", key, all_keys())
         if not any(key == free or key.startswith(f"{free}.") for free in FREE):
             raise UsageError(
                 f"{key!r} cannot change on resume: the run would no longer be the one that began. "
                 f"What may change: {', '.join(FREE)}."
             )
     try:
-        config = OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.load(path))
+        config = OmegaConf.merge(OmegaConf.structured(Config), _load(path))
         config = OmegaConf.merge(config, OmegaConf.from_dotlist([f"{k}={v}" for k, v in values.items()]))
     except OmegaConfBaseException as error:
-        raise UsageError(f"{path}: {str(error).splitlines()[0]}") from None
+        raise UsageError(f"resume={str(run_dir)!r}: {str(error).splitlines()[0]}") from None
     config.resume = str(run_dir)
     return as_object(config)
+
+
+def _load(path: Path) -> Any:
+    try:
+        config = OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError) as error:
+        raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(config, DictConfig) or not config:
+        raise UsageError(f"{path} holds no configuration; put back the one that the run began with.")
+    return config

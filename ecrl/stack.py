@@ -9,6 +9,7 @@ from ecrl.compose import build
 from ecrl.config import Config
 from ecrl.errors import UsageError
 from ecrl.mixins import Strategy
+from ecrl.objective import has_ratio
 
 
 def build_strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
@@ -35,9 +36,20 @@ def build_strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
 
 
 def check_stack(config: Config, strategies: list[Strategy]) -> list[str]:
-    """Return the warnings of all strategies; raise where a combination is impossible."""
-    return [
+    """Return the warnings of the objective and all strategies; raise where a combination is impossible."""
+    return _objective_warnings(config) + [
         f"{strategy.name}: {warning}"
         for strategy in strategies
         for warning in strategy.check(config, [s for s in strategies if s is not strategy])
+    ]
+
+
+def _objective_warnings(config: Config) -> list[str]:
+    updates = config.update.minibatches * config.update.epochs
+    if updates == 1 or has_ratio(config.objective):
+        return []
+    return [
+        "objective: the surrogate `reinforce` has no importance ratio, so all but the first of the "
+        f"{updates} updates per rollout are off-policy and biased. Set update.minibatches=1 and "
+        "update.epochs=1, or objective.surrogate._target_=ecrl.losses.ppo_clip."
     ]

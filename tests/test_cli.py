@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from ecrl.cli import main
 from ecrl.compose import GROUPS, build, build_config, options
 from ecrl.embedded import build_tokenizer
-from ecrl.stack import build_strategies
+from ecrl.stack import build_strategies, check_stack
 from tests.conftest import TINY
 
 
@@ -56,7 +56,31 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["train", "model.path="], "model.path is empty"),
         (["train", "seed=99999999999"], "below 2^32"),
         (["train", "env=null"], "names nothing"),
-        (["train", "engine=[]"], "engine is empty"),
+        (["train", "engine=[]"], "names nothing"),
+        (["train", "env=[]"], "write env=NAME"),
+        (["train", "env=[countdown,arithmetic]"], "write env=NAME"),
+        (["train", "strategy=[[x]]"], "write strategy=[NAME"),
+        (["train", "strategy=[null]"], "write strategy=[NAME"),
+        (["train", "strategy={}"], "write strategy=[NAME"),
+        (["train", "strategy=[clip_cov,clip_cov_small]"], "clip_cov and clip_cov_small both fill"),
+        (["train", "strategy=[kl_cov,clip_cov,kl_cov]"], "kl_cov and kl_cov both fill strategy.kl_cov"),
+        (["train", "strategy.kl_cov.keep_clip=maybe"], "keep_clip must be true or false, got 'maybe'"),
+        (["train", "strategy.kl_cov.fraction=abc"], "fraction must be a number, got 'abc'"),
+        (["train", "strategy.kl_cov.fraction=true"], "fraction must be a number, got True"),
+        (["train", "strategy.kl_cov.estimator=[abs]"], "estimator must be text"),
+        (
+            ["train", "strategy=[clip_higher]", "strategy.clip_higher.low=x"],
+            "low must be a number or null, got 'x'",
+        ),
+        (["train", "engine.batch_size=1.5"], "engine.batch_size must be a whole number"),
+        (["train", "objective.filters.max_resample=abc"], "max_resample must be a whole number"),
+        (["train", "objective.filters.max_resample=-1"], "max_resample must not be negative"),
+        (["train", "objective.filters=3"], "must be an ecrl.objective.Filters"),
+        (["train", "objective.bounds.low=1.5"], "low must be in [0, 1]"),
+        (["train", "objective.surrogate.dual_clip=0.9"], "objective.surrogate.dual_clip must exceed 1"),
+        (["train", "objective=dr_grpo", "objective.aggregation.length=0"], "length must exceed 0"),
+        (["train", "--config-dirx=configs"], "Did you mean '--config-dir'?"),
+        (["train", "--config-dir="], "needs a folder"),
         (["train", "objective.estimator=3"], "must be a function"),
         (["train", "update.weight_decay=-1"], "update.weight_decay"),
         (["train", "update.max_tokens=10"], "update.max_tokens"),
@@ -75,6 +99,66 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 )
 def test_bad_input_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert says in refused(capsys, *words)
+
+
+def test_what_cannot_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    resume = f"resume={tmp_path}"
+    path = tmp_path / "config.yaml"
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(build_config([]))))
+    for words, says in {
+        ("iteration=3",): "Did you mean 'iterations'?",
+        ("trainer.devces=2",): "Did you mean 'trainer.devices'?",
+        ("strategy.kl_cov.fraction=0.1",): "cannot change on resume",
+        ("trainer.precision=bf16-mixed",): "cannot change on resume",
+        ("iterations=many",): "many",
+        ("--config-dir", str(tmp_path)): "--config-dir has no use",
+    }.items():
+        assert says in refused(capsys, "train", resume, *words)
+    assert main(["train", "--cfg", resume, "iterations=7", "trainer.accelerator=cpu"]) == 0
+    assert "iterations: 7" in capsys.readouterr().out
+    for text, says in {
+        "": "holds no configuration",
+        "- a": "holds no configuration",
+        "a: [b: c": "cannot be read",
+        "seed: 1\n": "objective is empty",
+        "sed: 1\n": "sed",
+    }.items():
+        path.write_text(text)
+        assert says in refused(capsys, "train", resume)
+
+
+def test_home_is_spelt_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    keys = ("run_dir", "output", "resume", "model.path")
+    assert main(["eval", "--cfg", *(f"{key}=~/x" for key in keys)]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert [OmegaConf.select(shown, key) for key in keys] == [f"{tmp_path}/x"] * 4
+    assert build_config(["run_dir='~/x'"]).run_dir == f"{tmp_path}/x"
+    assert f"{tmp_path}/x/config.yaml is missing" in refused(capsys, "train", "resume=~/x")
+
+
+def test_an_output_that_cannot_be_written_is_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for command in ("eval", "warmup"):
+        words = (f"output={tmp_path}/file/result", "model.path=/nowhere")
+        assert "cannot be written" in refused(capsys, command, *words)
+        assert "nowhere" in refused(capsys, command, f"output={tmp_path}/new/result", "model.path=/nowhere")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_off_policy_updates_without_a_ratio_warn() -> None:
+    def warnings(*words: str) -> list[str]:
+        return check_stack(build_config(["strategy=[]", *words]), [])
+
+    (warning,) = warnings("objective=rloo")
+    assert "all but the first of the 4 updates" in warning
+    assert warnings("objective=rloo", "update.minibatches=1") == []
+    assert warnings("objective=rloo", "objective.surrogate._target_=ecrl.losses.ppo_clip") == []
+    assert warnings("objective=grpo") == []
 
 
 def test_a_directory_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

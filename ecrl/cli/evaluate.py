@@ -10,24 +10,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from ecrl.cli.options import as_yaml, parse
-from ecrl.compose import build_config
+from ecrl.cli.options import output_config
 from ecrl.config import Config
-from ecrl.errors import UsageError
 from ecrl.run import prepare
 from ecrl.versions import versions
 
 
 def main(arguments: Sequence[str]) -> int:
     """Evaluate, print a table and write JSON where ``output`` is given."""
-    options = parse(arguments)
-    config = build_config([*options.overrides, "strategy=[]"], options.config_dir)
-    if options.show:
-        print(as_yaml(config))
+    config = output_config(arguments)
+    if config is None:
         return 0
-    output = Path(config.output) if config.output else None
-    if output is not None and output.exists():
-        raise UsageError(f"output={str(output)!r} exists already and nothing is overwritten; choose another.")
     metrics = evaluate(config)
     table = Table(
         "metric", "value", title=f"{config.env.id}, {config.eval.problems} problems × {config.eval.k}"
@@ -35,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4f}")
     Console(highlight=False).print(table)
-    if output is not None:
+    if config.output is not None:
         result = {
             "model": config.model.path,
             "env": asdict(config.env),
@@ -44,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
             "metrics": metrics,
             "versions": versions(),
         }
+        output = Path(config.output)
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(result, indent=2) + "\n")
         print(f"Written to {output}")

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from ecrl.compose import build_config
 from ecrl.config import Config
 from ecrl.errors import UsageError, unknown_name
 
 _FLAGS = ("-m", "--multirun", "--cfg", "--config-dir")
+_PATHS = ("run_dir", "resume", "output", "model.path")
 
 
 @dataclass(frozen=True)
@@ -42,17 +46,21 @@ def parse(arguments: Sequence[str]) -> Options:
     sweep = show = False
     words = iter(arguments)
     for word in words:
+        key, equals, value = word.partition("=")
         if word in ("-m", "--multirun"):
             sweep = True
         elif word == "--cfg":
             show = True
-        elif word.startswith("--config-dir"):
-            value = word.partition("=")[2] or next(words, "")
+        elif key == "--config-dir":
+            value = value if equals else next(words, "")
             if not value:
                 raise UsageError("--config-dir needs a folder: --config-dir DIR.")
-            config_dir = Path(value)
+            config_dir = Path(value).expanduser()
         elif word.startswith("-"):
-            raise unknown_name("option", word, _FLAGS)
+            raise unknown_name("option", key, _FLAGS)
+        elif key in _PATHS:
+            # No shell does it after `=`, and Hydra's grammar has no `~`.
+            overrides.append(f"{key}={os.path.expanduser(value)}" if equals else word)
         else:
             overrides.append(word)
     return Options(overrides, config_dir, sweep, show)
@@ -61,3 +69,35 @@ def parse(arguments: Sequence[str]) -> Options:
 def as_yaml(config: Config) -> str:
     """The whole configuration as YAML."""
     return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def output_config(arguments: Sequence[str]) -> Config | None:
+    """Compose the configuration of a command that writes ``output`` and uses no strategy.
+
+    Returns:
+        The configuration; None where it was only to be shown.
+
+    Raises:
+        UsageError: bad input, or an ``output`` that exists or cannot be written.
+    """
+    options = parse(arguments)
+    config = build_config([*options.overrides, "strategy=[]"], options.config_dir)
+    if options.show:
+        print(as_yaml(config))
+        return None
+    if config.output is not None:
+        _check_output(Path(config.output))
+    return config
+
+
+def _check_output(output: Path) -> None:
+    """Refuse now what could not be written after the work."""
+    try:
+        if output.exists():
+            raise UsageError(
+                f"output={str(output)!r} exists already and nothing is overwritten; choose another."
+            )
+        folder = next(parent for parent in output.absolute().parents if parent.exists())
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None

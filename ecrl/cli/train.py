@@ -12,6 +12,7 @@ from ecrl.cli.options import Options, as_yaml, parse
 from ecrl.compose import build_config, expand_sweep
 from ecrl.config import Config
 from ecrl.datamodule import env_name
+from ecrl.errors import UsageError
 from ecrl.parallel.launch import (
     check_launch,
     end_with_launcher,
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _one(options: Options, overrides: Sequence[str]) -> int:
     resumes = any(o.startswith("resume=") for o in overrides)
+    if resumes and options.config_dir is not None:
+        raise UsageError("--config-dir has no use with resume=…: the run's own config.yaml is read.")
     config = resumed_config(overrides) if resumes else build_config(overrides, options.config_dir)
     if options.show:
         print(as_yaml(config))

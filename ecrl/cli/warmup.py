@@ -7,8 +7,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from ecrl.cli.options import as_yaml, parse
-from ecrl.compose import build_config
+from ecrl.cli.options import output_config
 from ecrl.errors import UsageError
 from ecrl.run import quiet
 from ecrl.warmup import cached_base, make_base
@@ -16,15 +15,9 @@ from ecrl.warmup import cached_base, make_base
 
 def main(arguments: Sequence[str]) -> int:
     """Warm a model up and write it to ``output``, or to the cache."""
-    options = parse(arguments)
-    config = build_config([*options.overrides, "strategy=[]"], options.config_dir)
-    if options.show:
-        print(as_yaml(config))
+    config = output_config(arguments)
+    if config is None:
         return 0
-    if config.output is not None and Path(config.output).exists():
-        raise UsageError(
-            f"output={config.output!r} exists already and nothing is overwritten; choose another."
-        )
     if config.output is None and config.model.path is not None:
         raise UsageError("A warm start of your own model needs output=DIR to write to.")
     quiet()
