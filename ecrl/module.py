@@ -27,7 +27,7 @@ from ecrl.mixins import PlanObserver, RolloutObserver, Strategy
 from ecrl.model import PolicyModel
 from ecrl.objective import Objective
 from ecrl.parallel.load import spread_policy
-from ecrl.parallel.shard import Spread, gradient_norm
+from ecrl.parallel.shard import Spread, clip_gradients, gradient_norm
 from ecrl.planning import Plan, make_plan, planned_loss
 from ecrl.rollouts import Rollout
 from ecrl.world import World
@@ -108,7 +108,11 @@ class PolicyModule(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW at a constant learning rate, over what is trained."""
         update = self.config.update
-        return torch.optim.AdamW(self._trained(), lr=update.lr, weight_decay=update.weight_decay)
+        # Fused loops over parameters take one mesh; a split model has two, with and without its norms.
+        fused = None if self.config.trainer.tensor_parallel_size == 1 else False
+        return torch.optim.AdamW(
+            self._trained(), lr=update.lr, weight_decay=update.weight_decay, foreach=fused
+        )
 
     def _trained(self) -> list[torch.nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -282,7 +286,7 @@ class PolicyModule(L.LightningModule):
                     f"{self.version + 1}; the weights were left as they were before that step."
                 )
         if self.config.update.grad_clip:
-            torch.nn.utils.clip_grads_with_norm_(trained, self.config.update.grad_clip, norm)
+            clip_gradients(trained, norm, self.config.update.grad_clip)
         return float(norm)
 
     # ---------------------------------------------------------------- observation

@@ -312,7 +312,8 @@ def _silent(line: str) -> None:
 
 def quiet() -> None:
     """Silence what the libraries say about themselves; our own messages stay."""
-    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "transformers"):
+    redistribution = "torch.distributed.tensor._redistribute"  # warns of every gathered shard
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "transformers", redistribution):
         logging.getLogger(name).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     disable_progress_bar()

@@ -215,6 +215,14 @@ def test_rows_without_upstream_gradient_are_skipped() -> None:
     assert trace_backward(problem(n, v, d), nothing, nothing).flops == 0
 
 
+def test_skipped_rows_in_half_precision() -> None:
+    made = problem(6, 20, 3, torch.float32)
+    half = {k: t if k == "targets" else t.detach().bfloat16().requires_grad_() for k, t in made.items()}
+    d_hidden = gradients(token_stats, half, torch.tensor([1.0, 0, 1, 1, 0, 1]), torch.zeros(6))[0]
+    assert d_hidden.dtype == torch.bfloat16
+    assert d_hidden.abs().sum(1).bool().tolist() == [True, False, True, True, False, True]
+
+
 def test_never_holds_the_logits() -> None:
     n, v, d = 64, 128, 4
     inputs = problem(n, v, d)

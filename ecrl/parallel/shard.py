@@ -117,6 +117,15 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
     return torch.linalg.vector_norm(torch.stack(whole)) if len(whole) != 1 else whole[0]
 
 
+def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, limit: float) -> None:
+    """Scale the whole gradient, whose norm is given, down to the limit."""
+    scale = (limit / (norm + 1e-6)).clamp(max=1.0)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            local = _local(parameter.grad)
+            local.mul_(scale.to(local.device))
+
+
 def _local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
