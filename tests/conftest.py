@@ -5,9 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -44,6 +53,33 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_model(ModelConfig(hidden_size=32, layers=2, heads=2), tokenizer, seed=0).save_pretrained(path)
     tokenizer.save_pretrained(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Random policies of other architectures on disk: grouped heads, head norms, untied embeddings."""
+    sizes: dict[str, Any] = {
+        "vocab_size": 258,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 8,
+        "eos_token_id": 1,
+        "pad_token_id": 0,
+        "bos_token_id": None,
+    }
+    models = {
+        "qwen3": Qwen3ForCausalLM(Qwen3Config(**sizes, tie_word_embeddings=True)),
+        "llama": LlamaForCausalLM(LlamaConfig(**sizes)),
+        "mistral": MistralForCausalLM(MistralConfig(**sizes)),
+    }
+    paths = {name: tmp_path_factory.mktemp("families") / name for name in models}
+    for name, model in models.items():
+        model.save_pretrained(paths[name])
+        build_tokenizer().save_pretrained(paths[name])
+    return paths
 
 
 @pytest.fixture

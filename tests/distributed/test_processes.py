@@ -29,7 +29,7 @@ MANY_TURNS = ["env=tests.tasks:test/Echo-v0", "engine.batch_size=3"]
 KEEP = "update.lr=1e-4"  # AdamW turns rounding of vanishing gradients into steps of this size
 
 
-def jobs_for(model: Path, out: Path) -> dict[str, dict[str, Any]]:
+def jobs_for(model: Path, families: dict[str, Path], out: Path) -> dict[str, dict[str, Any]]:
     """Every job of the two processes, by name."""
     base = [*TINY, f"model.path={model}"]
     jobs: dict[str, dict[str, Any]] = {}
@@ -46,6 +46,13 @@ def jobs_for(model: Path, out: Path) -> dict[str, dict[str, Any]]:
             "overrides": [*base, *FSDP, *EVAL, KEEP, f"run_dir={out / row.name}"],
             "strategy": node(row, row.active),
         }
+    for name, path in families.items():
+        for mode, settings in MODES.items():
+            jobs[f"minibatch-{mode}-{name}"] = {
+                "kind": "minibatch",
+                "overrides": [*TINY, f"model.path={path}", *settings],
+                "strategy": node(ROWS[0], ROWS[0].active),
+            }
     runs = {
         "uneven": [*FSDP, *EVAL, *UNEVEN, *MANY_TURNS, KEEP],
         "uneven-ddp": [*DDP, *EVAL, *UNEVEN, *MANY_TURNS, KEEP],
@@ -72,25 +79,22 @@ def jobs_for(model: Path, out: Path) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def many(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def many(tiny_model: Path, families: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes made of all jobs: results and run directories."""
     out = tmp_path_factory.mktemp("many")
     start = [*TINY, f"model.path={tiny_model}", *EVAL, KEEP, f"run_dir={out / 'from-one'}"]
     worker.run({"kind": "train", "overrides": start})
-    jobs = out / "jobs.json"
-    jobs.write_text(json.dumps(jobs_for(tiny_model, out)))
-    command = [
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "tests.distributed.worker",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(
-        [sys.executable, "-m", *command, str(jobs), str(out)], check=True, timeout=280, env=environment
-    )
+    work_through(jobs_for(tiny_model, families, out), out, processes=2)
     return out
+
+
+def work_through(jobs: dict[str, dict[str, Any]], out: Path, processes: int) -> None:
+    """Let so many processes do the jobs together."""
+    file = out / "jobs.json"
+    file.write_text(json.dumps(jobs))
+    start = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, "-m", *start, "-m", "tests.distributed.worker", str(file), str(out)]
+    subprocess.run(command, check=True, timeout=280, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def result(many: Path, name: str) -> dict[str, Any]:
@@ -132,11 +136,9 @@ def assert_close(many: Path, alone: Path, tolerance: float = 1e-4) -> None:
             assert (a[name] - b[name]).abs().max() < 2e-5, name
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
-def test_loss_gradient_and_choices(row: Row, mode: str, many: Path, tiny_model: Path) -> None:
-    got = result(many, f"minibatch-{mode}-{row.name}")
-    job = {"kind": "minibatch", "overrides": [*TINY, f"model.path={tiny_model}"]}
+def assert_same_minibatch(got: dict[str, Any], model: Path, row: Row) -> None:
+    """Loss, gradient, choices and metrics are those of one process."""
+    job = {"kind": "minibatch", "overrides": [*TINY, f"model.path={model}"]}
     want = worker.run(job | {"strategy": node(row, row.active)})
     assert got["loss"] == pytest.approx(want["loss"], rel=1e-5, abs=1e-6)
     assert (got["gradient"] - want["gradient"]).norm() <= 1e-5 * want["gradient"].norm()
@@ -146,6 +148,32 @@ def test_loss_gradient_and_choices(row: Row, mode: str, many: Path, tiny_model: 
         assert torch.equal(got["coefficients"][name] != 0, coefficients != 0)
     for name, value in want["numbers"].items():
         assert name.startswith("time/") or got["numbers"][name] == pytest.approx(value, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_loss_gradient_and_choices(row: Row, mode: str, many: Path, tiny_model: Path) -> None:
+    assert_same_minibatch(result(many, f"minibatch-{mode}-{row.name}"), tiny_model, row)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", ["qwen3", "llama", "mistral"])
+def test_other_architectures(name: str, mode: str, many: Path, families: dict[str, Path]) -> None:
+    assert_same_minibatch(result(many, f"minibatch-{mode}-{name}"), families[name], ROWS[0])
+
+
+def test_shards_of_split_layers(tmp_path: Path, tiny_model: Path, alone: Callable[..., Path]) -> None:
+    """Four processes: two data-parallel ranks of two tensor-parallel ones."""
+    settings = ["trainer.accelerator=cpu", "trainer.devices=4", "trainer.tensor_parallel_size=2"]
+    base = [*TINY, f"model.path={tiny_model}", *settings]
+    jobs = {
+        "minibatch": {"kind": "minibatch", "overrides": base, "strategy": node(ROWS[0], ROWS[0].active)},
+        "train": {"kind": "train", "overrides": [*base, *EVAL, KEEP, f"run_dir={tmp_path / 'four'}"]},
+    }
+    work_through(jobs, tmp_path, processes=4)
+    assert_same_minibatch(result(tmp_path, "minibatch"), tiny_model, ROWS[0])
+    result(tmp_path, "train")
+    assert_close(tmp_path / "four", alone(*EVAL, KEEP))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
