@@ -97,7 +97,7 @@ class Manifest:
             )
         if receipt["version"] != version:
             raise EcrlError(
-                f"The engine confirmed weights of version {receipt['version']}, but was sent version {version}."
+                f"The engine confirmed weights of version {receipt['version']}, not {version} as it was sent."
             )
 
 

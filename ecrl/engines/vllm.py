@@ -1,0 +1,300 @@
+"""The colocated engine: vLLM in the trainer's own process, on the trainer's own device."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import copy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ecrl.batch import Completion
+from ecrl.engines import vllm_plugin
+from ecrl.engines.base import Sampling
+from ecrl.engines.checksum import Manifest
+from ecrl.engines.deadline import deadline
+from ecrl.engines.probe import Probe
+from ecrl.engines.vllm_worker import EXTENSION, require_vllm
+from ecrl.errors import EcrlError, UsageError
+from ecrl.model import PolicyModel
+from ecrl.world import World
+
+_GIB = 1 << 30
+
+
+class VLLMEngine:
+    """Each process of the run draws its share with a vLLM of its own, which holds the whole model.
+
+    Weights arrive with ``sync_weights`` only; before the first there are none to draw with. Sleeping
+    throws them away, on platforms where vLLM can sleep (not on CPU).
+
+    Args:
+        model: the policy.
+        world: the run's processes.
+        gpu_memory_utilization: share of the device's memory (on CPU: of the machine's) for weights and
+            KV cache while awake.
+        kv_cache_gib: size of the KV cache in GiB, instead of what that share leaves.
+        max_model_len: longest prompt and completion together, in tokens; None takes the model's.
+        dtype: of vLLM's weights, a name such as ``bfloat16``; None takes the policy's.
+        enforce_eager: neither compile nor capture graphs; always so on CPU.
+        probe_tolerance: how far, in nats, the mean log-probability of a probe's tokens may be from the
+            trainer's; None takes 1e-3 in float32 and 0.2 below.
+        timeout: seconds for one call of the engine; a call that takes longer ends the process.
+    """
+
+    exact = False
+    apart = False
+
+    def __init__(
+        self,
+        model: PolicyModel,
+        world: World,
+        *,
+        gpu_memory_utilization: float = 0.4,
+        kv_cache_gib: float | None = None,
+        max_model_len: int | None = None,
+        dtype: str | None = None,
+        enforce_eager: bool = False,
+        probe_tolerance: float | None = None,
+        timeout: float = 1800.0,
+    ) -> None:
+        require_vllm()
+        if not 0 < gpu_memory_utilization <= 1:
+            raise UsageError(
+                f"engine.gpu_memory_utilization must be in (0, 1], got {gpu_memory_utilization}."
+            )
+        self.model = model
+        self.world = world
+        self.timeout = timeout
+        self.version: int | None = None
+        self.dtype = _dtype(dtype) if dtype else model.lm.dtype
+        self.manifest = Manifest()
+        self._probe = Probe(model, probe_tolerance or (1e-3 if self.dtype == torch.float32 else 0.2))
+        self._owns_group = not dist.is_initialized()
+        with deadline(timeout, "Starting vLLM"), _trainer_state_kept(), _launcher_variables(model):
+            self._llm: Any = self._start(
+                gpu_memory_utilization=gpu_memory_utilization,
+                kv_cache_memory_bytes=None if kv_cache_gib is None else int(kv_cache_gib * _GIB),
+                max_model_len=max_model_len,
+                enforce_eager=enforce_eager,
+            )
+        self.max_model_len: int = self._llm.llm_engine.vllm_config.model_config.max_model_len
+
+    def _start(self, *, enforce_eager: bool, **knobs: Any) -> Any:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+        from vllm import LLM
+        from vllm.platforms import current_platform
+
+        vllm_plugin.register()
+        if current_platform.is_cpu():
+            _check_head_size(self.model)
+        self._can_sleep = bool(current_platform.is_sleep_mode_available())
+        with TemporaryDirectory() as folder:
+            _save_config(self.model, Path(folder))
+            return LLM(
+                model=folder,
+                skip_tokenizer_init=True,
+                generation_config="vllm",
+                load_format="dummy",
+                dtype=str(self.dtype).removeprefix("torch."),
+                enforce_eager=enforce_eager or current_platform.is_cpu(),
+                enable_sleep_mode=self._can_sleep,
+                enable_prefix_caching=True,
+                logprobs_mode="processed_logprobs",
+                worker_extension_cls=EXTENSION,
+                # An initialised default group is the trainer's: vLLM then makes its own groups inside it.
+                distributed_executor_backend="uni" if self._owns_group else "external_launcher",
+                **knobs,
+            )
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
+    ) -> list[Completion]:
+        """See ``Engine.generate``. Each request has a generator of its own, seeded with 63 bits of its key.
+
+        Raises:
+            UsageError: top-p below 1, or a prompt too long for ``max_model_len``.
+            EcrlError: there are no weights.
+        """
+        if self.version is None:
+            raise EcrlError("The vLLM engine holds no weights: call sync_weights before generate.")
+        if sampling.top_p < 1:
+            raise UsageError(
+                f"engine=vllm cannot draw with top_p={sampling.top_p}: vLLM's log-probabilities at a "
+                "temperature are those after top-p, not of the whole vocabulary; set top_p=1 or engine=hf."
+            )
+        longest = max((len(p) for p in prompts), default=0) + sampling.max_new_tokens
+        if longest > self.max_model_len:
+            raise UsageError(
+                f"A prompt and its completion may take {longest} tokens, more than engine.max_model_len="
+                f"{self.max_model_len}; raise it, or lower rollout.max_new_tokens."
+            )
+        with deadline(self.timeout, f"vLLM's generation of {len(prompts)} completions"):
+            outputs = self._llm.generate(
+                [{"prompt_token_ids": list(p)} for p in prompts],
+                [self._sampling_params(sampling, key) for key in keys],
+                use_tqdm=False,
+            )
+        return [self._completion(output.outputs[0], self.version) for output in outputs]
+
+    def _sampling_params(self, sampling: Sampling, key: int) -> Any:
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            temperature=sampling.temperature,
+            max_tokens=sampling.max_new_tokens,
+            seed=key & (2**63 - 1),
+            stop_token_ids=self.model.eos_ids,
+            ignore_eos=True,  # the policy's own stop tokens, and no others
+            logprobs=0,  # of the drawn token alone
+            detokenize=False,
+        )
+
+    @staticmethod
+    def _completion(output: Any, version: int) -> Completion:
+        token_ids = list(output.token_ids)
+        return Completion(
+            token_ids=token_ids,
+            logprobs=[step[t].logprob for t, step in zip(token_ids, output.logprobs, strict=True)],
+            entropy=None,
+            finish_reason="stop" if output.finish_reason == "stop" else "length",
+            weights_version=version,
+        )
+
+    def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """See ``Engine.sync_weights``. Does nothing if it holds this version already.
+
+        Every process of a run must call it together: the probe's forward pass is a collective where the
+        policy is sharded.
+
+        Raises:
+            EcrlError: a tensor that vLLM holds differs from the one sent, or its log-probabilities
+                differ from the trainer's.
+        """
+        if version == self.version:
+            return
+        self.version = None
+        self.manifest = Manifest()
+        with deadline(self.timeout, f"vLLM's sync to weights version {version}"):
+            self._rpc("ecrl_load", self.manifest.note(weights, self.dtype), version)
+            self._llm.reset_prefix_cache()
+            self.confirm(version)
+        self.version = version
+
+    def confirm(self, version: int) -> None:
+        """Have vLLM prove that it uses the weights last sent. Call it on every process together.
+
+        Raises:
+            EcrlError: it does not.
+        """
+        self.manifest.check(self._rpc("ecrl_receipt", self.manifest.shapes), version)
+        self._probe.check(self._probe_logprobs(), version)
+
+    def _probe_logprobs(self) -> Tensor:
+        """vLLM's log-probabilities ``[L − 1]`` of the probe's tokens after the first."""
+        from vllm import SamplingParams
+
+        ids = self._probe.token_ids
+        params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False)
+        (output,) = self._llm.generate([{"prompt_token_ids": ids}], params, use_tqdm=False)
+        steps = zip(ids[1:], output.prompt_logprobs[1:], strict=True)
+        return torch.tensor([step[t].logprob for t, step in steps])
+
+    def _rpc(self, method: str, *args: Any) -> Any:
+        return self._llm.collective_rpc(method, args=args)[0]
+
+    def sleep(self) -> None:
+        """Give the memory of weights and KV cache back. After ``wake``, ``sync_weights`` must come first."""
+        if self._can_sleep:
+            self.version = None
+            with deadline(self.timeout, "Putting vLLM to sleep"):
+                self._llm.sleep(level=2)
+
+    def wake(self) -> None:
+        """Take the memory again; the weights are still to come."""
+        if self._can_sleep and self._llm.llm_engine.is_sleeping():
+            with deadline(self.timeout, "Waking vLLM"):
+                self._llm.wake_up()
+
+    def close(self) -> None:
+        """Release vLLM's memory and process groups, and leave the trainer's."""
+        core = self._llm.llm_engine.engine_core
+        if self._owns_group:
+            core.shutdown()
+            return
+        # vLLM's own shutdown would destroy the default group too.
+        from vllm.distributed import parallel_state
+
+        core._finalizer.detach()
+        core.engine_core.model_executor.shutdown()
+        parallel_state.destroy_model_parallel()
+        parallel_state.get_world_group().destroy()
+        parallel_state._WORLD = None
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name, None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise UsageError(f"engine.dtype must be a floating-point type such as bfloat16, got {name!r}.")
+    return dtype
+
+
+def _check_head_size(model: PolicyModel) -> None:
+    """Refuse what vLLM's CPU attention would refuse at the first token only."""
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    config: Any = model.lm.config.get_text_config()
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    known = CPUAttentionBackend.get_supported_head_sizes()
+    if size not in known:
+        raise UsageError(
+            f"vLLM on CPU has no attention for heads of size {size} (it has {', '.join(map(str, known))}); "
+            "use engine=hf, or another number of heads."
+        )
+
+
+def _save_config(model: PolicyModel, folder: Path) -> None:
+    """Write the ``config.json`` that vLLM builds its model from: the policy's, wherever it came from."""
+    config: Any = copy(model.lm.config)
+    # A sharding plan renames the classes it wraps.
+    config.architectures = config.architectures or [type(model.lm).__name__.removeprefix("FSDP")]
+    config.save_pretrained(folder)
+
+
+@contextmanager
+def _trainer_state_kept() -> Iterator[None]:
+    """Undo what starting vLLM does to the process: it seeds every generator and fixes the threads."""
+    python, numpy, set_threads = random.getstate(), np.random.get_state(), torch.set_num_threads
+    with torch.random.fork_rng():
+        yield
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.set_num_threads = set_threads
+
+
+@contextmanager
+def _launcher_variables(model: PolicyModel) -> Iterator[None]:
+    """Tell vLLM its place in the trainer's default group, by the environment variables it reads."""
+    if not dist.is_initialized():
+        yield
+        return
+    place = {"RANK": str(dist.get_rank()), "LOCAL_RANK": str(model.lm.device.index or 0)}
+    before = {name: os.environ.get(name) for name in place}
+    os.environ.update(place)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
