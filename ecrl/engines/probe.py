@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ecrl.batch import RolloutBatch, SequenceTokens
 from ecrl.errors import EcrlError
 from ecrl.hashing import hash_u64
-from ecrl.layout import Layout
+from ecrl.layout import make_layouts
 from ecrl.model import PolicyModel
 
 _LENGTH = 16
@@ -49,19 +50,29 @@ class Probe:
 
     @torch.no_grad()
     def _trainer_logprobs(self) -> Tensor:
-        ids = torch.tensor([self.token_ids])
-        steps = torch.arange(_LENGTH - 1)
-        layout = Layout(
-            input_ids=ids,
-            position_ids=torch.arange(_LENGTH)[None],
-            attention_mask=torch.ones_like(ids),
-            source=steps,
-            targets=ids[0, 1:],
-            order=steps,
-        )
+        (layout,) = make_layouts(_batch(self.token_ids), max_tokens=_LENGTH, row_tokens=_LENGTH)
         was_training = self.model.training
         self.model.eval()
-        logprobs, _ = self.model(layout, 1.0)
+        # A rollout may run under autocast, which vLLM does not know.
+        with torch.autocast(self.model.lm.device.type, enabled=False):
+            logprobs, _ = self.model(layout, 1.0)
         self.model.train(was_training)
         result: Tensor = logprobs.cpu()
         return result
+
+
+def _batch(token_ids: list[int]) -> RolloutBatch:
+    """One sequence, all but its first token to be scored."""
+    prompt, tail = token_ids[:1], token_ids[1:]
+    unknown, one = torch.zeros(len(tail)), torch.zeros(1, dtype=torch.long)
+    return RolloutBatch(
+        sequences=[SequenceTokens(prompt, tail, [True] * len(tail))],
+        lengths=torch.tensor([len(tail)]),
+        group_ids=one,
+        uid=one,
+        rewards=torch.zeros(1),
+        old_logprobs=unknown,
+        engine_logprobs=unknown,
+        old_entropy=unknown,
+        advantages=unknown,
+    )

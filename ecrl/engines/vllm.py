@@ -46,12 +46,13 @@ class VLLMEngine:
         dtype: of vLLM's weights, a name such as ``bfloat16``; None takes the policy's.
         enforce_eager: neither compile nor capture graphs; always so on CPU.
         probe_tolerance: how far, in nats, the mean log-probability of a probe's tokens may be from the
-            trainer's; None takes 1e-3 in float32 and 0.2 below.
+            trainer's; None takes 1e-3 where both compute in float32, else 0.2.
         timeout: seconds for one call of the engine; a call that takes longer ends the process.
     """
 
     exact = False
     apart = False
+    lockstep = False
 
     def __init__(
         self,
@@ -77,9 +78,16 @@ class VLLMEngine:
         self.version: int | None = None
         self.dtype = _dtype(dtype) if dtype else model.lm.dtype
         self.manifest = Manifest()
-        self._probe = Probe(model, probe_tolerance or (1e-3 if self.dtype == torch.float32 else 0.2))
+        rounded = self.dtype != torch.float32 or getattr(model, "computes_in_bf16", False)
+        self._probe = Probe(model, probe_tolerance or (0.2 if rounded else 1e-3))
         self._owns_group = not dist.is_initialized()
-        with deadline(timeout, "Starting vLLM"), _trainer_state_kept(), _launcher_variables(model):
+        with (
+            deadline(timeout, "Starting vLLM"),
+            # What vLLM keeps must not be born under the trainer's inference mode: later loads write to it.
+            torch.inference_mode(False),
+            _trainer_state_kept(),
+            _launcher_variables(model),
+        ):
             self._llm: Any = self._start(
                 gpu_memory_utilization=gpu_memory_utilization,
                 kv_cache_memory_bytes=None if kv_cache_gib is None else int(kv_cache_gib * _GIB),
@@ -184,7 +192,7 @@ class VLLMEngine:
             return
         self.version = None
         self.manifest = Manifest()
-        with deadline(self.timeout, f"vLLM's sync to weights version {version}"):
+        with deadline(self.timeout, f"vLLM's sync to weights version {version}"), torch.inference_mode(False):
             self._rpc("ecrl_load", self.manifest.note(weights, self.dtype), version)
             self._llm.reset_prefix_cache()
             self.confirm(version)
