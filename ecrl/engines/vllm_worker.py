@@ -78,43 +78,53 @@ class WeightsExtension:
         model = self.model_runner.get_model()
         # Tied embeddings: both of their names lead to the one parameter.
         parameters = dict(model.named_parameters(remove_duplicate=False))
-        packing = getattr(model, "packed_modules_mapping", {})
-        views = {name: find_weight(parameters, packing, name, shapes) for name in shapes}
-        filled = {id(owner) for owner, _ in views.values()}
+        views, unsent = find_weights(parameters, getattr(model, "packed_modules_mapping", {}), shapes)
+        held = {name: views.get(name) for name in shapes}
         return Receipt(
             version=self.ecrl_version,
-            checksums={name: None if view is None else checksum(view) for name, (_, view) in views.items()},
-            unsent=[name for name, owner in model.named_parameters() if id(owner) not in filled],
+            checksums={name: None if view is None else checksum(view) for name, view in held.items()},
+            unsent=unsent,
         )
 
 
-def find_weight(
+def find_weights(
     parameters: Mapping[str, Tensor],
     packing: Mapping[str, Sequence[str]],
-    name: str,
     shapes: Mapping[str, Sequence[int]],
-) -> tuple[Tensor | None, Tensor | None]:
-    """Find a checkpoint's tensor among a vLLM model's, which stacks some and pads vocabularies.
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Find a checkpoint's tensors in a vLLM model, which stacks some and pads vocabularies.
 
     Args:
         parameters: vLLM's, by their names there.
         packing: the modules that vLLM stacks into one, by that one's name, in order.
-        name: in the HF checkpoint.
-        shapes: of all tensors of the checkpoint; those stacked before this one say where it begins.
+        shapes: of the checkpoint's tensors, by their names there.
 
     Returns:
-        The parameter that holds it, and the view of its own rows; None where there is none.
+        The view of each tensor's own rows, for those that are there in their shape; and the names of
+        tensors that the model needs beyond ``shapes``.
     """
-    owner_name, before = name, 0
+    views: dict[str, Tensor] = {}
+    complete: set[int] = set()
+    missing: list[tuple[str, Tensor]] = []
+    for name, parameter in parameters.items():
+        parts = _checkpoint_names(name, packing)
+        row = 0
+        for part in parts:
+            if part in shapes:
+                view = parameter.detach()[row : row + shapes[part][0]]
+                row += shapes[part][0]
+                if list(view.shape) == list(shapes[part]):
+                    views[part] = view
+        absent = [part for part in parts if part not in shapes]
+        missing += [(part, parameter) for part in absent]
+        if not absent:
+            complete.add(id(parameter))
+    # A tied weight is complete if it was sent under one of its names.
+    return views, [part for part, parameter in missing if id(parameter) not in complete]
+
+
+def _checkpoint_names(name: str, packing: Mapping[str, Sequence[str]]) -> list[str]:
+    """The checkpoint's names of what one of vLLM's parameters holds, in order of its rows."""
     prefix, _, leaf = name.rpartition(".")
     prefix, _, module = prefix.rpartition(".")
-    for stacked, parts in packing.items():
-        if module in parts and f"{prefix}.{stacked}.{leaf}" in parameters:
-            owner_name = f"{prefix}.{stacked}.{leaf}"
-            earlier = [f"{prefix}.{part}.{leaf}" for part in parts[: parts.index(module)]]
-            before = sum(shapes[part][0] for part in earlier if part in shapes)
-    owner = parameters.get(owner_name)
-    if owner is None:
-        return None, None
-    view = owner.detach()[before : before + shapes[name][0]]
-    return owner, view if list(view.shape) == list(shapes[name]) else None
+    return [f"{prefix}.{part}.{leaf}" for part in packing[module]] if module in packing else [name]
