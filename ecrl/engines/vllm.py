@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import random
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from copy import copy
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ecrl.batch import Completion
-from ecrl.engines import vllm_plugin
 from ecrl.engines.base import Sampling
 from ecrl.engines.checksum import Manifest
 from ecrl.engines.deadline import deadline
 from ecrl.engines.probe import Probe
-from ecrl.engines.vllm_worker import EXTENSION, require_vllm
+from ecrl.engines.vllm_process import shutdown, start, trainer_state_kept
+from ecrl.engines.vllm_worker import require_vllm
 from ecrl.errors import EcrlError, UsageError
 from ecrl.model import PolicyModel
 from ecrl.world import World
@@ -81,48 +74,17 @@ class VLLMEngine:
         rounded = self.dtype != torch.float32 or getattr(model, "computes_in_bf16", False)
         self._probe = Probe(model, probe_tolerance or (0.2 if rounded else 1e-3))
         self._owns_group = not dist.is_initialized()
-        with (
-            deadline(timeout, "Starting vLLM"),
-            # What vLLM keeps must not be born under the trainer's inference mode: later loads write to it.
-            torch.inference_mode(False),
-            _trainer_state_kept(),
-            _launcher_variables(model),
-        ):
-            self._llm: Any = self._start(
+        with deadline(timeout, "Starting vLLM"), trainer_state_kept():
+            self._llm: Any = start(
+                model,
+                self.dtype,
                 gpu_memory_utilization=gpu_memory_utilization,
                 kv_cache_memory_bytes=None if kv_cache_gib is None else int(kv_cache_gib * _GIB),
                 max_model_len=max_model_len,
                 enforce_eager=enforce_eager,
             )
+        self._can_sleep: bool = self._llm.llm_engine.vllm_config.model_config.enable_sleep_mode
         self.max_model_len: int = self._llm.llm_engine.vllm_config.model_config.max_model_len
-
-    def _start(self, *, enforce_eager: bool, **knobs: Any) -> Any:
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-        from vllm import LLM
-        from vllm.platforms import current_platform
-
-        vllm_plugin.register()
-        if current_platform.is_cpu():
-            _check_head_size(self.model)
-        self._can_sleep = bool(current_platform.is_sleep_mode_available())
-        with TemporaryDirectory() as folder:
-            _save_config(self.model, Path(folder))
-            return LLM(
-                model=folder,
-                skip_tokenizer_init=True,
-                generation_config="vllm",
-                load_format="dummy",
-                dtype=str(self.dtype).removeprefix("torch."),
-                enforce_eager=enforce_eager or current_platform.is_cpu(),
-                enable_sleep_mode=self._can_sleep,
-                enable_prefix_caching=True,
-                logprobs_mode="processed_logprobs",
-                worker_extension_cls=EXTENSION,
-                # An initialised default group is the trainer's: vLLM then makes its own groups inside it.
-                distributed_executor_backend="uni" if self._owns_group else "external_launcher",
-                **knobs,
-            )
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
@@ -146,7 +108,10 @@ class VLLMEngine:
                 f"A prompt and its completion may take {longest} tokens, more than engine.max_model_len="
                 f"{self.max_model_len}; raise it, or lower rollout.max_new_tokens."
             )
-        with deadline(self.timeout, f"vLLM's generation of {len(prompts)} completions"):
+        with (
+            deadline(self.timeout, f"vLLM's generation of {len(prompts)} completions"),
+            trainer_state_kept(),
+        ):
             outputs = self._llm.generate(
                 [{"prompt_token_ids": list(p)} for p in prompts],
                 [self._sampling_params(sampling, key) for key in keys],
@@ -235,18 +200,7 @@ class VLLMEngine:
 
     def close(self) -> None:
         """Release vLLM's memory and process groups, and leave the trainer's."""
-        core = self._llm.llm_engine.engine_core
-        if self._owns_group:
-            core.shutdown()
-            return
-        # vLLM's own shutdown would destroy the default group too.
-        from vllm.distributed import parallel_state
-
-        core._finalizer.detach()
-        core.engine_core.model_executor.shutdown()
-        parallel_state.destroy_model_parallel()
-        parallel_state.get_world_group().destroy()
-        parallel_state._WORLD = None
+        shutdown(self._llm, self._owns_group)
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -254,55 +208,3 @@ def _dtype(name: str) -> torch.dtype:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise UsageError(f"engine.dtype must be a floating-point type such as bfloat16, got {name!r}.")
     return dtype
-
-
-def _check_head_size(model: PolicyModel) -> None:
-    """Refuse what vLLM's CPU attention would refuse at the first token only."""
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
-
-    config: Any = model.lm.config.get_text_config()
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    known = CPUAttentionBackend.get_supported_head_sizes()
-    if size not in known:
-        raise UsageError(
-            f"vLLM on CPU has no attention for heads of size {size} (it has {', '.join(map(str, known))}); "
-            "use engine=hf, or another number of heads."
-        )
-
-
-def _save_config(model: PolicyModel, folder: Path) -> None:
-    """Write the ``config.json`` that vLLM builds its model from: the policy's, wherever it came from."""
-    config: Any = copy(model.lm.config)
-    # A sharding plan renames the classes it wraps.
-    config.architectures = config.architectures or [type(model.lm).__name__.removeprefix("FSDP")]
-    config.save_pretrained(folder)
-
-
-@contextmanager
-def _trainer_state_kept() -> Iterator[None]:
-    """Undo what starting vLLM does to the process: it seeds every generator and fixes the threads."""
-    python, numpy, set_threads = random.getstate(), np.random.get_state(), torch.set_num_threads
-    with torch.random.fork_rng():
-        yield
-    random.setstate(python)
-    np.random.set_state(numpy)
-    torch.set_num_threads = set_threads
-
-
-@contextmanager
-def _launcher_variables(model: PolicyModel) -> Iterator[None]:
-    """Tell vLLM its place in the trainer's default group, by the environment variables it reads."""
-    if not dist.is_initialized():
-        yield
-        return
-    place = {"RANK": str(dist.get_rank()), "LOCAL_RANK": str(model.lm.device.index or 0)}
-    before = {name: os.environ.get(name) for name in place}
-    os.environ.update(place)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

@@ -28,6 +28,8 @@ from ecrl.run import train
 from ecrl.world import World
 from tests.conftest import TINY
 
+# Each first start on a machine compiles a little.
+pytestmark = pytest.mark.timeout(900)
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23], [30], [40, 41], [50, 51, 52]]
 KEYS = list(range(len(PROMPTS)))
 SAMPLING = Sampling(1.0, 1.0, 8)
