@@ -159,7 +159,8 @@ class VLLMEngine:
         self.manifest = Manifest()
         with deadline(self.timeout, f"vLLM's sync to weights version {version}"), torch.inference_mode(False):
             self._rpc("ecrl_load", self.manifest.note(weights, self.dtype), version)
-            self._llm.reset_prefix_cache()
+            if not self._llm.reset_prefix_cache():
+                raise EcrlError(f"vLLM kept its prefix cache of the weights before version {version}.")
             self.confirm(version)
         self.version = version
 

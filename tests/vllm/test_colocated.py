@@ -28,7 +28,7 @@ SIZES = {
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": 256,
 }
 
 
@@ -104,6 +104,19 @@ def test_greedy_equals_transformers_before_and_after_an_update(synced: VLLMEngin
         seen.append(tokens(got))
         load(synced, next(VERSIONS))
     assert seen[0] != seen[1]
+
+
+def test_the_prefix_cache_is_shared_by_copies_and_dropped_with_the_weights(synced: VLLMEngine) -> None:
+    # Longer than a block of the cache, which holds 128 tokens on CPU.
+    prompt = torch.randint(2, 97, (150,), generator=torch.Generator().manual_seed(0)).tolist()
+    for _ in range(2):
+        first, *copies = synced.generate([prompt] * 3, GREEDY, range(3))
+        (expected,) = HFEngine(synced.model, World()).generate([prompt], GREEDY, [0])
+        assert {tuple(c.token_ids) for c in [first, *copies]} == {tuple(expected.token_ids)}
+        assert first.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
+        (output,) = synced._llm.generate([{"prompt_token_ids": prompt}], use_tqdm=False)
+        assert output.num_cached_tokens == 128
+        load(synced, next(VERSIONS))
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
@@ -197,5 +210,5 @@ def test_a_weight_that_is_not_sent_is_named(synced: VLLMEngine, part: str) -> No
 def test_what_it_cannot_draw_is_refused(synced: VLLMEngine) -> None:
     with pytest.raises(UsageError, match=r"top_p=0\.9"):
         draw(synced, Sampling(1.0, 0.9, 12))
-    with pytest.raises(UsageError, match=r"130 tokens, more than engine\.max_model_len=128"):
-        synced.generate([[5] * 6], Sampling(1.0, 1.0, 124), [0])
+    with pytest.raises(UsageError, match=r"257 tokens, more than engine\.max_model_len=256"):
+        synced.generate([[5] * 6], Sampling(1.0, 1.0, 251), [0])
