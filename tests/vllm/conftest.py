@@ -1,0 +1,23 @@
+"""Tests with the real vLLM: `make test-vllm`. Without vLLM only those that do not need it are collected."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from ecrl.config import ModelConfig
+from ecrl.embedded import build_model, build_tokenizer
+
+collect_ignore_glob = [] if find_spec("vllm") else ["test_colocated*", "test_server*"]
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As in the other tests, but with heads of size 32, the least that vLLM's CPU attention has."""
+    path = tmp_path_factory.mktemp("model") / "tiny"
+    tokenizer = build_tokenizer()
+    build_model(ModelConfig(hidden_size=64, layers=2, heads=2), tokenizer, seed=0).save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
