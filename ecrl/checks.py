@@ -103,6 +103,8 @@ def _check_trainer(config: Config) -> None:
     for name, (value, known) in choices.items():
         if value not in known:
             raise UsageError(f"{name} takes one of {', '.join(known)}; got {value!r}.")
+    if config.model.attention == "flex_attention" and settings.accelerator == "cpu":
+        raise UsageError("model.attention=flex_attention trains on a GPU only; use sdpa on a CPU.")
     processes = settings.devices * settings.num_nodes
     if processes % settings.tensor_parallel_size:
         raise UsageError(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import (
     GenerationConfig,
     LlamaConfig,
@@ -19,6 +22,7 @@ from transformers import (
 )
 
 from ecrl.assemble import build_batch, split_minibatches
+from ecrl.attention import attention_mask
 from ecrl.batch import Trajectory
 from ecrl.collector import Collector
 from ecrl.config import Config
@@ -195,6 +199,40 @@ def test_layouts_respect_the_budget_and_cover_every_token(tiny: Callable[..., Co
         assert torch.equal(order.sort().values, torch.arange(batch.num_tokens))
         targets = torch.cat([layout.targets for layout in layouts])
         assert torch.equal(targets, batch.token_ids[order])
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_processes_share_tokens_and_make_equally_many_passes(size: int, tiny: Callable[..., Config]) -> None:
+    batch = make_batch(make_module(tiny(), []))
+    for max_tokens, row_tokens in [(10**6, 256), (40, 30), (25, 0)]:
+        shares = [make_layouts(batch, max_tokens, row_tokens, rank, size) for rank in range(size)]
+        assert len({len(share) for share in shares}) == 1
+        order = torch.cat([layout.order for share in shares for layout in share])
+        assert torch.equal(order.sort().values, torch.arange(batch.num_tokens))
+        loads = [sum(int((x.unit >= 0).sum()) for x in share if len(x.order)) for share in shares]
+        longest = max(len(s) for s in batch.sequences) if row_tokens < 100 else 60
+        assert max(loads) - min(loads) <= longest
+
+
+def test_both_masks_show_a_token_its_own_prompt_and_branch(tiny: Callable[..., Config]) -> None:
+    batch = make_batch(make_module(tiny(), []))
+    random = torch.Generator().manual_seed(0)
+    cpu = torch.device("cpu")
+    for row_tokens in (0, 64):
+        for layout in make_layouts(batch, 10**6, row_tokens):
+            rows, length = layout.input_ids.shape
+            rule = torch.zeros(rows, 1, length, length, dtype=torch.bool)
+            for r, q, k in product(range(rows), range(length), range(length)):
+                same_unit = layout.unit[r, q] == layout.unit[r, k]
+                seen = layout.branch[r, k] in (0, layout.branch[r, q])
+                rule[r, 0, q, k] = same_unit and seen and q >= k
+            dense = attention_mask(layout, "sdpa", cpu)
+            if dense.dim() == 4:
+                assert torch.equal(dense, rule)
+            q, k, v = torch.randn(3, rows, 2, length, 16, generator=random)
+            sparse = flex_attention(q, k, v, block_mask=attention_mask(layout, "flex_attention", cpu))
+            expected = scaled_dot_product_attention(q, k, v, attn_mask=rule)
+            assert torch.allclose(sparse, expected, atol=1e-5)
 
 
 def test_a_budget_below_one_sequence_is_refused(tiny: Callable[..., Config]) -> None:

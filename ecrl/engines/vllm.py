@@ -71,7 +71,7 @@ class VLLMEngine:
         self.version: int | None = None
         self.dtype = _dtype(dtype) if dtype else model.lm.dtype
         self.manifest = Manifest()
-        rounded = self.dtype != torch.float32 or getattr(model, "computes_in_bf16", False)
+        rounded = self.dtype != torch.float32 or model.computes_in_bf16
         self._probe = Probe(model, probe_tolerance or (0.2 if rounded else 1e-3))
         self._owns_group = not dist.is_initialized()
         with deadline(timeout, "Starting vLLM"), trainer_state_kept():

@@ -43,12 +43,12 @@ class _NamedStates:
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return this process's shards of what is trained."""
-        return get_model_state_dict(self._root, options=self._options)
+        return trained_state(self._root)
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """Return this process's shards of the optimizer's state."""
         plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        return get_optimizer_state_dict(self._root, plain, options=self._options)
+        return get_optimizer_state_dict(self._root, plain)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Write a checkpoint folder; every process writes its own shards.
@@ -77,17 +77,12 @@ class _NamedStates:
         """Restore weights and optimizers in place; return the rest."""
         folder = Path(checkpoint_path)
         alone = not dist.is_initialized()
-        state = {"model": get_model_state_dict(self._root, options=self._options)}
-        load_tensors(state, checkpoint_id=folder, no_dist=alone)
-        partial = StateDictOptions(strict=False) if self._options.ignore_frozen_params else None
-        set_model_state_dict(self._root, state["model"], options=partial)
+        load_trained(self._root, folder)
         for number, optimizer in enumerate(self.optimizers):  # type: ignore[attr-defined]
             key = f"optimizer_{number}"
-            moments: dict[str, Any] = {
-                key: get_optimizer_state_dict(self._root, optimizer, options=self._options)
-            }
+            moments: dict[str, Any] = {key: get_optimizer_state_dict(self._root, optimizer)}
             load_tensors(moments, checkpoint_id=folder, no_dist=alone)
-            set_optimizer_state_dict(self._root, optimizer, moments[key], options=self._options)
+            set_optimizer_state_dict(self._root, optimizer, moments[key])
         return load_progress(folder)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -100,12 +95,6 @@ class _NamedStates:
     def _root(self) -> torch.nn.Module:
         root: torch.nn.Module = self.lightning_module.model  # type: ignore[attr-defined]
         return root
-
-    @property
-    def _options(self) -> StateDictOptions:
-        """Under adapters the base does not change, so it is not saved."""
-        frozen = any(not p.requires_grad for p in self._root.parameters())
-        return StateDictOptions(ignore_frozen_params=frozen)
 
 
 class SingleStrategy(_NamedStates, SingleDeviceStrategy):
@@ -139,6 +128,20 @@ class ManyStrategy(_NamedStates, ModelParallelStrategy):
 
     def model_to_device(self) -> None:
         """Do nothing: the model is made where it belongs, which may be the host's memory."""
+
+
+def trained_state(root: torch.nn.Module) -> dict[str, Any]:
+    """This process's shards of what is trained: under adapters the base does not change."""
+    frozen = {n for n, p in root.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    state = get_model_state_dict(root)
+    return {name: tensor for name, tensor in state.items() if name not in frozen}
+
+
+def load_trained(root: torch.nn.Module, folder: Path) -> None:
+    """Fill what is trained from a checkpoint that any number of processes wrote."""
+    state: dict[str, Any] = {"model": trained_state(root)}
+    load_tensors(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    set_model_state_dict(root, state["model"], options=StateDictOptions(strict=False))
 
 
 def load_progress(folder: Path) -> dict[str, Any]:
