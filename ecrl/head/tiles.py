@@ -101,7 +101,7 @@ class Head:
         wanted = max(isqrt(elements), elements // max(len(hidden), 1))
         self.width = max(1, min(len(weight), wanted))
         self.height = max(1, min(len(hidden), elements // self.width))
-        self.backend = _backend(hidden.device, dtype, self.height * self.width)
+        self.backend = choose_backend(hidden.device, dtype, self.height * self.width)
 
     def columns(self) -> Iterator[tuple[slice, Tensor]]:
         """Ranges of the vocabulary, with their rows of the weight."""
@@ -186,7 +186,8 @@ def _accumulate(out: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
         out.add_(torch.mm(left, right, out_dtype=out.dtype), alpha=scale)
 
 
-def _backend(device: torch.device, dtype: torch.dtype, elements: int) -> Backend:
+def choose_backend(device: torch.device, dtype: torch.dtype, elements: int) -> Backend:
+    """Triton kernels for float32 logits on CUDA where Triton is installed, torch operations otherwise."""
     # Triton's own switch for running kernels without a GPU counts here too.
     fused = device.type == "cuda" or environ.get("TRITON_INTERPRET") == "1"
     if fused and dtype == torch.float32 and find_spec("triton"):

@@ -1,0 +1,269 @@
+"""What `gpu.py` measures: updates and generation of models with random weights on random tokens."""
+
+from __future__ import annotations
+
+import gc
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+import ecrl.head.tiles
+import ecrl.model
+from ecrl.batch import RolloutBatch, SequenceTokens
+from ecrl.engines.base import Sampling
+from ecrl.engines.hf import HFEngine
+from ecrl.head import token_stats
+from ecrl.layout import make_layouts
+from ecrl.model import PolicyModel
+from ecrl.world import World
+
+# Dense bfloat16 of tensor cores, in FLOP/s, from the makers' data sheets.
+PEAK = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A Qwen2 architecture and the most tokens that one forward pass of it takes here."""
+
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    max_tokens: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """The work: an update, a generation and an iteration."""
+
+    groups: int
+    copies: int
+    prompt: int
+    response: tuple[int, int]  # shortest and longest
+    row_tokens: int
+    repeats: int
+    new_tokens: int
+    iterations: int
+
+
+MODELS = {
+    "0.5B": Model(896, 4864, 24, 14, 2, 151_936, 16_384),
+    "1.5B": Model(1536, 8960, 28, 12, 2, 151_936, 8_192),
+}
+LOAD = Load(16, 8, 256, (128, 1024), 2048, 3, 128, 3)
+TINY_MODELS = {"tiny": Model(32, 64, 2, 2, 1, 512, 128)}
+TINY_LOAD = Load(2, 2, 5, (2, 9), 40, 2, 4, 2)
+
+
+# ------------------------------------------------------------------ pieces
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def synchronize() -> None:
+    if device().type == "cuda":
+        torch.cuda.synchronize()
+
+
+def mixed() -> Any:
+    """Lightning's bf16-mixed: float32 weights, bfloat16 products; float32 throughout on a CPU."""
+    return torch.autocast("cuda", torch.bfloat16) if device().type == "cuda" else nullcontext()
+
+
+def build_lm(model: Model) -> Qwen2ForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=model.vocabulary, hidden_size=model.hidden, intermediate_size=model.intermediate,
+        num_hidden_layers=model.layers, num_attention_heads=model.heads,
+        num_key_value_heads=model.kv_heads, max_position_embeddings=4096, tie_word_embeddings=True,
+        bos_token_id=None, eos_token_id=1, pad_token_id=0, dtype="float32",
+    )  # fmt: skip
+    with device():
+        return Qwen2ForCausalLM(config)
+
+
+def build_policy(model: Model, attention: str) -> PolicyModel:
+    options: Any = {} if attention == "sdpa" else {"attention": attention}
+    return PolicyModel(build_lm(model), eos_ids=[1], pad_id=0, **options)
+
+
+def make_batch(model: Model, load: Load, shared: bool) -> RolloutBatch:
+    """Random tokens; if prompts are not shared, each completion has its own of the same length."""
+    random = np.random.default_rng(0)
+    draw: Callable[[int], list[int]] = lambda n: random.integers(2, model.vocabulary, n).tolist()  # noqa: E731
+    count = load.groups * load.copies
+    prompts = [draw(load.prompt) for _ in range(load.groups if shared else count)]
+    tails = [draw(int(n)) for n in random.integers(*load.response, count)]
+    sequences = [
+        SequenceTokens(prompts[i // load.copies if shared else i], tail, [True] * len(tail))
+        for i, tail in enumerate(tails)
+    ]
+    lengths = torch.tensor([len(tail) for tail in tails])
+    total = int(lengths.sum())
+    return RolloutBatch(
+        sequences=sequences,
+        lengths=lengths,
+        group_ids=torch.arange(count) // load.copies,
+        uid=torch.arange(count),
+        rewards=torch.zeros(count),
+        old_logprobs=torch.full((total,), -float(np.log(model.vocabulary))),
+        engine_logprobs=torch.zeros(total),
+        old_entropy=torch.zeros(total),
+        advantages=torch.from_numpy(random.standard_normal(total)).float(),
+    )
+
+
+def plain_stats(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, temperature: float, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What the head replaces: all logits at once, the entropy without gradient."""
+    logp = torch.log_softmax(functional.linear(hidden, weight, bias).float() / temperature, -1)
+    with torch.no_grad():
+        entropy = -(logp.exp() * logp).sum(-1)
+    return logp.gather(1, targets[:, None]).squeeze(1), entropy
+
+
+@contextmanager
+def head(name: str) -> Iterator[None]:
+    """Let the policy use one version of the head."""
+    if name == "plain":
+        with mock.patch.object(ecrl.model, "token_stats", plain_stats):
+            yield
+    elif name == "tiles":
+        with mock.patch.object(ecrl.head.tiles, "find_spec", lambda _: None):
+            yield
+    else:
+        yield
+
+
+def clean() -> None:
+    gc.collect()
+    if device().type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_gib() -> str:
+    return f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if device().type == "cuda" else "–"
+
+
+def device_name() -> str:
+    return torch.cuda.get_device_name() if device().type == "cuda" else platform.processor() or "CPU"
+
+
+# ------------------------------------------------------------------ measurements
+
+
+def check_kernels() -> dict[str, str]:
+    """Triton head against tiles on this device: the largest difference of a result or gradient."""
+    backend = ecrl.head.tiles.choose_backend(device(), torch.float32, elements=1)
+    if type(backend).__name__ != "Fused":
+        raise RuntimeError("Triton is not used on this device")
+    random = torch.Generator().manual_seed(0)
+    made = [torch.randn(s, generator=random).to(device()) for s in ((300, 64), (5003, 64), (5003,))]
+    targets = torch.randint(5003, (300,), generator=random).to(device())
+
+    def outcome(name: str) -> list[Tensor]:
+        leaves = [t.clone().requires_grad_() for t in made]
+        with head(name), mixed():
+            results = token_stats(leaves[0], leaves[1], targets, bias=leaves[2], chunk_logits=200_000)
+        return [*results, *torch.autograd.grad((results[0] + 0.1 * results[1]).sum(), leaves)]
+
+    pairs = list(zip(outcome("triton"), outcome("tiles"), strict=True))
+    differences = [float((a - b).detach().norm() / b.detach().norm()) for a, b in pairs]
+    if not max(differences) < 1e-2:
+        raise RuntimeError(f"The Triton head differs from the tiles: {differences}")
+    return {"largest relative difference": f"{max(differences):.1e}"}
+
+
+def update(
+    policy: PolicyModel, model: Model, load: Load, batch: RolloutBatch, row_tokens: int
+) -> dict[str, str]:
+    """Forward, backward and AdamW step of one minibatch.
+
+    MFU counts the products with weights alone (6 × parameters × tokens that pass through them), padding not.
+    """
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-6)
+    layouts = make_layouts(batch, model.max_tokens, row_tokens)
+    old, advantages = batch.old_logprobs.to(device()), batch.advantages.to(device())
+
+    def step() -> None:
+        for layout in layouts:
+            order = layout.order.to(device())
+            with mixed():
+                logprobs, _ = policy(layout, 1.0)
+            ratio = (logprobs - old[order]).exp()
+            loss = -torch.minimum(ratio * advantages[order], ratio.clamp(0.8, 1.2) * advantages[order])
+            (loss.sum() / batch.num_tokens).backward()
+        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    clean()
+    seconds = timed(step, load.repeats)
+    top = policy.lm.get_output_embeddings().weight.numel()
+    body = sum(p.numel() for p in policy.parameters()) - top  # tied: the embedding is the head
+    prompts = {tuple(s.prompt_ids) for s in batch.sequences}
+    passing = sum(map(len, prompts)) + sum(len(s.tail_ids) for s in batch.sequences)
+    flops = 6 * (body * passing + top * batch.num_tokens)
+    peak = next((v for k, v in PEAK.items() if k in device_name()), None)
+    middle = statistics.median(seconds)
+    return {
+        "response tokens/s": f"{batch.num_tokens / middle:,.0f}",
+        "MFU": f"{flops / middle / peak:.1%}" if peak else "–",
+        "seconds": spread(seconds),
+        "passes": str(len(layouts)),
+        "peak GiB": peak_gib(),
+    }
+
+
+def generation(policy: PolicyModel, load: Load, batch: RolloutBatch) -> dict[str, str]:
+    engine = HFEngine(policy, World())
+    prompts = [s.prompt_ids for s in batch.sequences]
+    sampling = Sampling(max_new_tokens=load.new_tokens)
+    drawn: list[int] = []
+
+    def step() -> None:
+        with mixed():
+            completions = engine.generate(prompts, sampling, range(len(prompts)))
+        drawn.append(sum(len(c.token_ids) for c in completions))
+
+    clean()
+    seconds = timed(step, 1)
+    return {
+        "completions": str(len(prompts)),
+        "tokens/s": f"{drawn[-1] / seconds[0]:,.0f}",
+        "seconds": spread(seconds),
+        "peak GiB": peak_gib(),
+    }
+
+
+def timed(step: Callable[[], None], repeats: int) -> list[float]:
+    """Seconds of each repetition, after one that does not count."""
+    seconds = []
+    for _ in range(1 + repeats):
+        synchronize()
+        start = time.perf_counter()
+        step()
+        synchronize()
+        seconds.append(time.perf_counter() - start)
+    return seconds[1:]
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"
