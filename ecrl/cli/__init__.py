@@ -13,7 +13,7 @@ USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language
   ecrl train  [overrides…]   train a policy            (no model named: a small one is built)
   ecrl eval   [overrides…]   evaluate a policy         ecrl eval model.path=DIR output=FILE.json
   ecrl warmup [overrides…]   supervised warm start     ecrl warmup env=countdown output=DIR
-  ecrl plan   [overrides…]   memory, work and time    ecrl plan experiment=paper_7b_kl_cov gpus=8 gpu_memory=80
+  ecrl plan   [overrides…]   memory, work and time    ecrl plan experiment=paper_7b_kl_cov gpus=8
   ecrl envs                  list environments
   ecrl strategies            list entropy-control strategies
   ecrl doctor                say what is installed and what each missing extra would enable

@@ -9,8 +9,9 @@ from rich.console import Console
 from ecrl.cli.options import as_yaml, parse
 from ecrl.compose import build_config
 from ecrl.errors import UsageError
+from ecrl.plan.advice import check_fit
 from ecrl.plan.job import Assumptions, Job
-from ecrl.plan.report import check_fit, render
+from ecrl.plan.report import memory_table, notes, work_table
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -29,6 +30,9 @@ def main(arguments: Sequence[str]) -> int:
         print(as_yaml(config))
         return 0
     job = Job(config, given)
-    Console(highlight=False).print(render(job))
+    console = Console(highlight=False)
+    console.print(memory_table(job), work_table(job))
+    for line in notes(job):
+        console.print(line, soft_wrap=True)
     check_fit(job)
     return 0

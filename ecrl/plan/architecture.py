@@ -145,8 +145,8 @@ def _published() -> dict[str, dict[str, Any]]:
 
 
 def _decoder_layers(lm: nn.Module) -> list[nn.Module]:
-    lists = [m for m in lm.modules() if isinstance(m, nn.ModuleList)]
-    return list(max(lists, key=len))
+    lists = [list(m) for m in lm.modules() if isinstance(m, nn.ModuleList)]
+    return max(lists, key=len)
 
 
 def _count(module: nn.Module) -> int:

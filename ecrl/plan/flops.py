@@ -14,7 +14,7 @@ from ecrl.plan.architecture import Architecture
 from ecrl.plan.job import CARDS, Job
 from ecrl.plan.memory import concurrent, kv_bytes_per_token
 
-DECODE_BANDWIDTH = 0.6  # share of the card's memory bandwidth that decoding reaches
+DECODE_BANDWIDTH = 0.4  # share of the card's memory bandwidth that decoding reaches; see docs/scale.md
 
 
 @dataclass(frozen=True)

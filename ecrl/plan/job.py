@@ -82,7 +82,8 @@ class Assumptions:
             raise unknown_name("gpu", self.gpu, CARDS)
         if not (self.gpus >= 0 and self.gpu_memory > 0 and self.prompt > 0):
             raise UsageError(
-                f"gpus, gpu_memory and prompt must be positive, got {self.gpus}, {self.gpu_memory}, {self.prompt}."
+                "gpus, gpu_memory and prompt must be positive, got "
+                f"{self.gpus}, {self.gpu_memory}, {self.prompt}."
             )
         for name in ("utilisation", "length"):
             if not 0 < getattr(self, name) <= 1:
@@ -144,6 +145,11 @@ class Job:
     def shards(self) -> int:
         """Ranks among which FSDP divides what tensor parallelism left; 1 for copies."""
         return self.replicas if self.config.trainer.parallel != "ddp" else 1
+
+    @property
+    def offloads(self) -> bool:
+        """Whether the shards lie in host memory."""
+        return self.config.trainer.cpu_offload and self.shards > 1
 
     @property
     def compute_bytes(self) -> int:

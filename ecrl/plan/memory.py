@@ -86,8 +86,8 @@ def kv_bytes_per_token(model: Architecture, size: int = HALF) -> int:
 
 
 def resident(job: Job) -> Parts:
-    """What stays on a GPU from one iteration to the next; nothing with ``trainer.cpu_offload``."""
-    if job.config.trainer.cpu_offload:
+    """What stays on a GPU from one iteration to the next; nothing where FSDP keeps it in host memory."""
+    if job.offloads:
         return {}
     return host_or_gpu_state(job)
 
@@ -190,7 +190,7 @@ def _reduction_moment(job: Job) -> Parts:
 
 def _step_moment(job: Job) -> Parts:
     """AdamW's step makes a temporary copy of the second moments."""
-    if job.config.trainer.accelerator == "cpu" or job.config.trainer.cpu_offload:
+    if job.config.trainer.accelerator == "cpu" or job.offloads:
         return {}
     return {"step": FULL * job.trainable / job.tensor_parallel / job.shards}
 
