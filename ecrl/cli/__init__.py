@@ -14,6 +14,7 @@ USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language
   ecrl eval   [overrides…]   evaluate a policy         ecrl eval model.path=DIR output=FILE.json
   ecrl warmup [overrides…]   supervised warm start     ecrl warmup env=countdown output=DIR
   ecrl export RUN OUTPUT     the policy of a run's last checkpoint, in HF format
+  ecrl plan   [overrides…]   memory, work and time     ecrl plan experiment=paper_7b_kl_cov gpus=8
   ecrl envs                  list environments
   ecrl strategies            list entropy-control strategies
   ecrl doctor                say what is installed and what each missing extra would enable
@@ -31,6 +32,7 @@ COMMANDS = {
     "eval": "ecrl.cli.evaluate",
     "warmup": "ecrl.cli.warmup",
     "export": "ecrl.cli.export",
+    "plan": "ecrl.cli.plan",
     "envs": "ecrl.cli.envs",
     "strategies": "ecrl.cli.strategies",
     "doctor": "ecrl.cli.doctor",

@@ -1,0 +1,67 @@
+"""Prints by how many bytes two optimizer steps raise this process's peak memory; see test_plan.py.
+
+python -m tests.measure_memory MODEL_DIR MAX_TOKENS CHECKPOINTING
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from ecrl.assemble import build_batch
+from ecrl.batch import Completion, RolloutBatch, Trajectory, Turn
+from ecrl.layout import make_layouts
+from ecrl.model import PolicyModel
+from ecrl.objective import Objective
+
+LENGTH = 256
+
+
+def main(path: str, max_tokens: int, checkpointing: bool) -> None:
+    torch.set_num_threads(1)
+    _steps(path, 2 * LENGTH, checkpointing, hidden_size=64, intermediate_size=64)  # what a first step loads
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    _steps(path, max_tokens, checkpointing)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(peak - pages * resource.getpagesize())
+
+
+def _steps(path: str, max_tokens: int, checkpointing: bool, **smaller: int) -> None:
+    """Two optimizer steps of two micro-batches each."""
+    torch.manual_seed(0)
+    lm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path, **smaller), dtype=torch.float32)
+    model = PolicyModel(lm, [1], 0)
+    if checkpointing:
+        lm.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    layouts = make_layouts(_batch(2 * max_tokens // LENGTH), max_tokens, 0)
+    assert len(layouts) == 2
+    for _ in range(2):
+        optimizer.zero_grad()
+        for layout in layouts:
+            logprobs, entropy = model(layout, 1.0)
+            (logprobs.sum() + entropy.sum()).backward()
+        optimizer.step()
+
+
+def _batch(sequences: int) -> RolloutBatch:
+    """Sequences of 256 tokens, one of them prompt."""
+    own = [3 * t % 1000 for t in range(LENGTH - 1)]
+    completion = Completion(own, [0.0] * len(own), None, "stop", 0)
+    return build_batch(
+        [
+            Trajectory([i], [Turn([], completion)], i, 0, 0.0, True, False, {}, None, "", "")
+            for i in range(sequences)
+        ],
+        Objective(),
+        0,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "true")
