@@ -25,7 +25,7 @@ from ecrl.callbacks.monitors.progress import ProgressMonitor
 from ecrl.callbacks.monitors.samples import SampleMonitor
 from ecrl.callbacks.monitors.writer import MetricsWriter
 from ecrl.checkpoint import RunCheckpoint, StopRequest, find_checkpoint, iterations_behind
-from ecrl.compose import build
+from ecrl.compose import build, resolve
 from ecrl.config import Config
 from ecrl.datamodule import RolloutDataModule, make_env
 from ecrl.errors import EcrlError, UsageError
@@ -140,9 +140,15 @@ def check_parts(config: Config) -> tuple[Objective, list[Strategy], list[str]]:
             "rollout.group_size=1 makes every group one of zero variance, and all would be dropped; set "
             "objective.filters.drop_zero_variance=false."
         )
+    if config.run_dir and Path(config.run_dir).exists() and config.resume is None:
+        raise UsageError(
+            f"run_dir={config.run_dir!r} exists already and nothing is overwritten; choose another, or go on "
+            f"with resume={config.run_dir}."
+        )
     make_env(config.env.id, "train", dict(config.env.kwargs)).close()
     if config.model.path:
         check_model(config.model.path)
+    resolve(config.engine["_target_"], "engine").check(config)
     warnings = check_stack(config, strategies)
     corrected = any(isinstance(s, ImportanceCorrection) for s in strategies)
     if config.rollout.staleness and not corrected:
@@ -262,12 +268,8 @@ def _create(config: Config) -> Path:
     default = Path("runs") / "-".join([stamp, *config.strategy, f"seed{config.seed}"])
     run_dir = Path(config.run_dir) if config.run_dir else default
     try:
-        (run_dir / "checkpoints").mkdir(parents=True)
-    except FileExistsError:
-        raise UsageError(
-            f"run_dir={str(run_dir)!r} exists already and nothing is overwritten; choose another, or go on "
-            f"with resume={run_dir}."
-        ) from None
+        run_dir.mkdir(parents=True)
+        (run_dir / "checkpoints").mkdir()
     except OSError as error:
         raise UsageError(f"run_dir={str(run_dir)!r} cannot be created: {error}.") from None
     OmegaConf.save(OmegaConf.structured(config), run_dir / "config.yaml")

@@ -24,8 +24,9 @@ ROOT = Path(__file__).parent.parent
 PAPER = [f"paper_{size}_{name}" for size in ("7b", "32b") for name in ("grpo", "clip_cov", "kl_cov")]
 
 
-def job(*overrides: str, **given: Any) -> Job:
-    return Job(build_config(list(overrides)), Assumptions(**given))
+def job(*words: str, **arguments: Any) -> Job:
+    given, overrides = Assumptions.take([*words, *(f"{k}={v}" for k, v in arguments.items())])
+    return Job(build_config(overrides), given)
 
 
 # ---------------------------------------------------------------- experiments
@@ -106,7 +107,7 @@ def test_work_of_a_small_model_by_hand() -> None:
     model = job().model  # 3 layers, 4 heads × 32
     assert body_flops(model, count=10, pairs=55) == 2 * 3 * model.layer_parameters * 10 + 4 * 3 * 128 * 55
     # 64 × 8 completions of 16 × 0.5 = 8 tokens, prompts of 20: rows of 256 hold a whole group.
-    plan = job("strategy=[]", "update.epochs=2", length=0.5, prompt=20)
+    plan = job("strategy=[]", "update.epochs=2", "update.row_tokens=256", length=0.5, prompt=20)
     forward = body_flops(model, 512 * 8 + 64 * 20, 512 * (8 * 20 + 32) + 64 * 200)
     forward += 2 * model.vocabulary * 128 * 512 * 8
     phases = iteration(plan)
@@ -257,8 +258,7 @@ def test_a_plan_that_does_not_fit(words: list[str], largest: str, capsys: pytest
     assert main(["plan", *words]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "does not fit" in error and f"largest part is {largest}" in error
-    given, overrides = Assumptions.take(words)
-    ways = list(ways_out(Job(build_config(overrides), given)))
+    ways = list(ways_out(job(*words)))
     assert len(ways) >= 2 and ways[0] in error
     for way in ways:
         capsys.readouterr()
@@ -268,13 +268,14 @@ def test_a_plan_that_does_not_fit(words: list[str], largest: str, capsys: pytest
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["gpus=6", "trainer.tensor_parallel_size=4"], "does not divide gpus=6"),
+        (["gpus=6", "trainer.tensor_parallel_size=4"], "does not divide the 6 processes"),
         (["experiment=paper_7b_grpo", "gpus=8", "trainer.tensor_parallel_size=8"], "28 query heads"),
         (["model.path=no/such-model"], "plan downloads nothing"),
         (["gpu=h1000"], "Did you mean 'h100'?"),
-        (["gpus=many"], "gpus takes a number"),
+        (["gpus=many"], "many"),
         (["utilisation=0"], "in (0, 1]"),
         (["gpu_memory=-1"], "must be positive"),
+        (["gpu_memory=much"], "gpu_memory takes a number"),
         (["-m", "seed=0,1"], "one run at a time"),
         (["gpu_memry=80"], "gpu_memry"),
     ],

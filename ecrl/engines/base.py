@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from torch import Tensor
 
 from ecrl.batch import Completion
+
+if TYPE_CHECKING:
+    from ecrl.config import Config
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,15 @@ class Engine(Protocol):
     exact: bool
     apart: bool
     lockstep: bool
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Refuse what cannot work, before anything is started.
+
+        Raises:
+            UsageError: something is not installed, not reachable, or not possible with this engine.
+        """
+        ...
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]

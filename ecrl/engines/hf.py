@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from ecrl.batch import Completion
+from ecrl.config import Config
 from ecrl.engines.base import Sampling
 from ecrl.errors import UsageError
 from ecrl.hashing import uniform
@@ -35,6 +36,10 @@ class HFEngine:
         self.world = world
         self.batch_size = batch_size
         self.version = 0
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """Nothing to refuse: all it needs is here."""
 
     @property
     def exact(self) -> bool:

@@ -10,12 +10,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ecrl.batch import Completion
+from ecrl.config import Config
 from ecrl.engines.base import Sampling
 from ecrl.engines.checksum import Manifest
 from ecrl.engines.deadline import deadline
 from ecrl.engines.probe import Probe
 from ecrl.engines.vllm_process import shutdown, start, trainer_state_kept
-from ecrl.engines.vllm_worker import require_vllm
+from ecrl.engines.vllm_worker import check_top_p, require_vllm
 from ecrl.errors import EcrlError, UsageError
 from ecrl.model import PolicyModel
 from ecrl.world import World
@@ -60,7 +61,6 @@ class VLLMEngine:
         probe_tolerance: float | None = None,
         timeout: float = 1800.0,
     ) -> None:
-        require_vllm()
         if not 0 < gpu_memory_utilization <= 1:
             raise UsageError(
                 f"engine.gpu_memory_utilization must be in (0, 1], got {gpu_memory_utilization}."
@@ -86,6 +86,12 @@ class VLLMEngine:
         self._can_sleep: bool = self._llm.llm_engine.vllm_config.model_config.enable_sleep_mode
         self.max_model_len: int = self._llm.llm_engine.vllm_config.model_config.max_model_len
 
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """See ``Engine.check``."""
+        require_vllm()
+        check_top_p("vllm", config.rollout.top_p)
+
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
@@ -97,11 +103,7 @@ class VLLMEngine:
         """
         if self.version is None:
             raise EcrlError("The vLLM engine holds no weights: call sync_weights before generate.")
-        if sampling.top_p < 1:
-            raise UsageError(
-                f"engine=vllm cannot draw with top_p={sampling.top_p}: vLLM's log-probabilities at a "
-                "temperature are those after top-p, not of the whole vocabulary; set top_p=1 or engine=hf."
-            )
+        check_top_p("vllm", sampling.top_p)
         longest = max((len(p) for p in prompts), default=0) + sampling.max_new_tokens
         if longest > self.max_model_len:
             raise UsageError(

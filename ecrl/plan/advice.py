@@ -84,8 +84,9 @@ def _changes(job: Job) -> Iterator[tuple[str, dict[str, Any], int]]:
 
 
 def _changed(job: Job, keys: dict[str, Any], times: int) -> Job:
-    config: Any = OmegaConf.merge(OmegaConf.structured(job.config), keys)
-    return Job(as_object(config), replace(job.given, gpus=times * job.gpus))
+    more = {"trainer": {"devices": times * job.config.trainer.devices}}
+    config: Any = OmegaConf.merge(OmegaConf.structured(job.config), more, keys)
+    return replace(job, config=as_object(config))
 
 
 def _fullest(job: Job) -> Parts:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ecrl.attention import row_limit
 from ecrl.plan.architecture import Architecture
 from ecrl.plan.job import CARDS, Job
 from ecrl.plan.memory import concurrent, kv_bytes_per_token
@@ -48,7 +49,11 @@ class Tokens:
 def tokens(job: Job) -> Tokens:
     """Expected tokens, every completion taken at its mean length (longer ones attend to more pairs)."""
     prompt, tail = job.given.prompt, job.completion
-    together = (job.config.update.row_tokens - prompt) // tail
+    attention = job.config.model.attention
+    if attention == "auto":
+        attention = "sdpa" if job.config.trainer.accelerator == "cpu" else "flex_attention"
+    update = job.config.update
+    together = (row_limit(attention, update.max_tokens, update.row_tokens) - prompt) // tail
     members = min(max(together, 1), job.config.rollout.group_size)
     units = job.completions / members
     return Tokens(

@@ -41,7 +41,6 @@ class Assumptions:
     """What the configuration does not say.
 
     Attributes:
-        gpus: in all; 0 takes the configured devices × nodes.
         gpu: kind of card.
         gpu_memory: of each, GiB.
         utilisation: share of the card's FLOP/s that training reaches, recomputation counted as work.
@@ -49,7 +48,6 @@ class Assumptions:
         prompt: expected length of a prompt, tokens.
     """
 
-    gpus: int = 0
     gpu: str = "h100"
     gpu_memory: float = 80.0
     utilisation: float = 0.35
@@ -58,7 +56,9 @@ class Assumptions:
 
     @classmethod
     def take(cls, words: Sequence[str]) -> tuple[Assumptions, list[str]]:
-        """Separate ``gpus=8`` and the like from a command's overrides.
+        """Separate ``gpu_memory=80`` and the like from a command's overrides.
+
+        ``gpus=8`` stays an override: so many devices, on one node.
 
         Raises:
             UsageError: a value of the wrong kind.
@@ -68,6 +68,9 @@ class Assumptions:
         rest = []
         for word in words:
             key, _, value = word.partition("=")
+            if key == "gpus":
+                rest += [f"trainer.devices={value}", "trainer.num_nodes=1"]
+                continue
             if key not in kinds:
                 rest.append(word)
                 continue
@@ -80,10 +83,9 @@ class Assumptions:
     def __post_init__(self) -> None:
         if self.gpu not in CARDS:
             raise unknown_name("gpu", self.gpu, CARDS)
-        if not (self.gpus >= 0 and self.gpu_memory > 0 and self.prompt > 0):
+        if not (self.gpu_memory > 0 and self.prompt > 0):
             raise UsageError(
-                "gpus, gpu_memory and prompt must be positive, got "
-                f"{self.gpus}, {self.gpu_memory}, {self.prompt}."
+                f"gpu_memory and prompt must be positive, got {self.gpu_memory:g} and {self.prompt}."
             )
         for name in ("utilisation", "length"):
             if not 0 < getattr(self, name) <= 1:
@@ -108,7 +110,7 @@ class Job:
             "engine.tensor_parallel_size": self.engine_tensor_parallel,
         }.items():
             if self.gpus % size:
-                raise UsageError(f"{name}={size} does not divide gpus={self.gpus}; choose a divisor.")
+                raise UsageError(f"{name}={size} does not divide {self.gpus} GPUs; choose a divisor.")
             for what, count in (("query", self.model.heads), ("key-value", self.model.kv_heads)):
                 if count % size:
                     raise UsageError(
@@ -129,7 +131,7 @@ class Job:
     @property
     def gpus(self) -> int:
         """GPUs in all."""
-        return self.given.gpus or self.config.trainer.devices * self.config.trainer.num_nodes
+        return self.config.trainer.devices * self.config.trainer.num_nodes
 
     @property
     def tensor_parallel(self) -> int:

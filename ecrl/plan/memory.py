@@ -6,7 +6,7 @@ under autograd, FSDP2 with float32 shards and reductions, torch's AdamW, and the
 
 from __future__ import annotations
 
-from ecrl.head import CPU_TILE, GPU_TILE
+from ecrl.head.tiles import CPU_TILE, GPU_TILE
 from ecrl.plan.architecture import Architecture
 from ecrl.plan.job import Job
 
