@@ -21,7 +21,7 @@ from ecrl.evaluation import summarise
 from ecrl.metrics import MetricsRecorder
 from ecrl.objective import Objective
 from ecrl.rollouts import Rollout, RolloutQueue
-from ecrl.weights import hf_weights
+from ecrl.weights import HFWeights
 
 if TYPE_CHECKING:
     from ecrl.module import PolicyModule
@@ -202,7 +202,7 @@ class RolloutDataModule(L.LightningDataModule):
     def _sync(self) -> None:
         engine = self.collector.engine
         engine.wake()
-        engine.sync_weights(hf_weights(self.module.model.lm), self.module.version)
+        engine.sync_weights(HFWeights(self.module.model.lm), self.module.version)
 
 
 def _check_versions(trajectories: Iterable[Trajectory], version: int) -> None:

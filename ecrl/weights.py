@@ -21,13 +21,25 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-@torch.no_grad()
-def hf_weights(lm: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield every weight under its HF name, adapters merged into it.
+class HFWeights:
+    """Every weight under its HF name, adapters merged into it; can be iterated over again.
 
     Tied weights come once. Each tensor is whole and made only when it is asked for; every process of a
     sharded run must iterate to the end.
+
+    Args:
+        lm: the policy's transformers model.
     """
+
+    def __init__(self, lm: nn.Module) -> None:
+        self._lm = lm
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        return _hf_weights(self._lm)
+
+
+@torch.no_grad()
+def _hf_weights(lm: nn.Module) -> Iterator[tuple[str, Tensor]]:
     adapted = {f"{n}.base_layer.weight": m for n, m in lm.named_modules() if isinstance(m, LoraLayer)}
     for name, parameter in lm.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
@@ -85,4 +97,4 @@ def _weight_files(path: str) -> list[Path]:
 
 def state_of(lm: nn.Module, keep: bool = True) -> dict[str, Tensor]:
     """All weights on the CPU under their HF names, what ``save_pretrained`` writes; empty unless ``keep``."""
-    return {name: tensor.cpu().clone() for name, tensor in hf_weights(lm) if keep}
+    return {name: tensor.cpu().clone() for name, tensor in HFWeights(lm) if keep}

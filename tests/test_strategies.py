@@ -35,8 +35,8 @@ from ecrl.objective import Objective
 from ecrl.planning import make_plan, planned_loss
 
 FOLDER = Path(__file__).parents[1] / "configs" / "strategy"
-# `…_small` are presets of the same strategies with other shares.
-YAMLS = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.endswith("_small"))
+# `…_small` and `…_32b` are presets of the same strategies with other shares.
+YAMLS = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.endswith(("_small", "_32b")))
 
 
 def batch(

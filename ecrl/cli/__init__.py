@@ -15,6 +15,7 @@ USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language
   ecrl warmup [overrides…]   supervised warm start     ecrl warmup env=countdown output=DIR
   ecrl export RUN OUTPUT     the policy of a run's last checkpoint, in HF format
   ecrl plan   [overrides…]   memory, work and time     ecrl plan experiment=paper_7b_kl_cov gpus=8
+  ecrl serve  model.path=DIR port=8000   a vLLM server for engine=vllm_server
   ecrl envs                  list environments
   ecrl strategies            list entropy-control strategies
   ecrl doctor                say what is installed and what each missing extra would enable
@@ -33,6 +34,7 @@ COMMANDS = {
     "warmup": "ecrl.cli.warmup",
     "export": "ecrl.cli.export",
     "plan": "ecrl.cli.plan",
+    "serve": "ecrl.cli.serve",
     "envs": "ecrl.cli.envs",
     "strategies": "ecrl.cli.strategies",
     "doctor": "ecrl.cli.doctor",

@@ -73,7 +73,8 @@ class Engine(Protocol):
 
         Args:
             weights: names as in the model's HF checkpoint, and whole tensors, made one at a time as it
-                is iterated over. Every process of the run must iterate to the end, or none.
+                is iterated over, again if need be. Every process of the run must iterate to the end
+                equally often.
             version: of these weights; completions carry it.
 
         Raises:

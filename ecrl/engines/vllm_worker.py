@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ecrl.engines.channel import Channel
 from ecrl.engines.checksum import Receipt, checksum
 from ecrl.errors import UsageError
 
@@ -70,13 +72,29 @@ class WeightsExtension:
     """
 
     ecrl_version: int = -1
+    ecrl_channel: Channel
     model_runner: Any
+    device: torch.device
 
     def ecrl_load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Load weights, one tensor at a time, under the names of the HF checkpoint."""
         self.ecrl_stamp(-1)
         self.model_runner.reload_weights(weights_iterator=weights)
         self.ecrl_stamp(version)
+
+    def ecrl_join(self, address: str, port: int, rank: int, size: int, timeout: float) -> None:
+        """Open this end of the trainer's channel; see ``Channel``."""
+        self.ecrl_channel = Channel(address, port, rank, size, self.device, timeout)
+        self.ecrl_channel.open()
+
+    def ecrl_receive(self, version: int) -> None:
+        """Load what the channel brings."""
+        self.ecrl_load(self.ecrl_channel.receive(), version)
+
+    def ecrl_model(self) -> dict[str, int]:
+        """Numbers by which to tell another model, by their names in its configuration."""
+        config = self.model_runner.model_config.hf_text_config
+        return {name: getattr(config, name) for name in ("vocab_size", "hidden_size", "num_hidden_layers")}
 
     def ecrl_stamp(self, version: int) -> None:
         """Remember the version of the weights; −1 before they change by another way than ``ecrl_load``."""

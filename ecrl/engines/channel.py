@@ -1,0 +1,113 @@
+"""One sender, several receivers of weights: tensors by broadcast, their names and shapes by a store.
+
+The processes need not share a default process group. NCCL carries the tensors between GPUs, gloo
+between CPUs.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+_END = b"end"
+
+
+class Channel:
+    """A process's end of the channel; all ends are opened at the same time.
+
+    Args:
+        address: host name or address of the sender.
+        port: the sender's; 0 lets the sender take a free one.
+        rank: 0 for the sender, from 1 for receivers.
+        size: number of processes.
+        device: where the tensors lie.
+        timeout: seconds after which a silent peer is an error.
+    """
+
+    def __init__(
+        self, address: str, port: int, rank: int, size: int, device: torch.device, timeout: float
+    ) -> None:
+        self.device = device
+        self._limit = timedelta(seconds=timeout)
+        self._store = dist.TCPStore(
+            address, port, is_master=rank == 0, wait_for_workers=False, timeout=self._limit
+        )
+        self.port: int = self._store.port
+        self._rank, self._size = rank, size
+        self._group: Any = None
+        self._round = 0
+
+    def open(self) -> None:
+        """Meet the other ends.
+
+        Raises:
+            RuntimeError: one did not come in time.
+        """
+        make: Any = dist.ProcessGroupGloo
+        limit: Any = self._limit
+        if self.device.type == "cuda":
+            make, limit = dist.ProcessGroupNCCL, dist.ProcessGroupNCCL.Options()
+            limit._timeout = self._limit
+        self._group = make(dist.PrefixStore("group", self._store), self._rank, self._size, limit)
+
+    def send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Send weights, one at a time; iterates to the end even where it fails.
+
+        Raises:
+            RuntimeError: a receiver is gone.
+        """
+        failure: RuntimeError | None = None
+        number = 0
+        for name, tensor in weights:
+            if failure is None:
+                try:
+                    self._announce(number, name, tensor)
+                    self._broadcast(tensor.to(self.device).contiguous())
+                except RuntimeError as error:
+                    failure = error
+                number += 1
+        if failure is not None:
+            raise failure
+        self._store.set(self._key(number), _END)
+        self._round += 1
+
+    def receive(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the weights that are sent.
+
+        Raises:
+            RuntimeError: the sender is gone.
+        """
+        number = 0
+        while (told := bytes(self._store.get(self._key(number)))) != _END:
+            name, shape, dtype = json.loads(told)
+            tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)
+            self._broadcast(tensor)
+            yield name, tensor
+            number += 1
+        self._round += 1
+
+    def _announce(self, number: int, name: str, tensor: Tensor) -> None:
+        told = [name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+        self._store.set(self._key(number), json.dumps(told))
+
+    def _broadcast(self, tensor: Tensor) -> None:
+        # As bytes: gloo does not know every type.
+        self._group.broadcast(tensor.view(-1).view(torch.uint8), 0).wait(self._limit)
+
+    def _key(self, number: int) -> str:
+        return f"{self._round}/{number}"
+
+
+def own_address(hosts: Iterable[str]) -> str:
+    """The address under which these hosts reach this machine."""
+    host = next(iter(hosts))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, 9))  # sends nothing: it only chooses the way
+        return str(probe.getsockname()[0])

@@ -1,0 +1,153 @@
+"""The client of one vLLM server that ``ecrl serve`` started."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from ecrl.batch import Completion
+from ecrl.engines.base import Sampling
+from ecrl.engines.vllm_worker import OLDEST
+from ecrl.errors import EcrlError, UsageError
+
+QUICK = 10.0  # seconds for calls that do no work
+
+
+class StaleReplica(Exception):
+    """It answered with other weights than it was given, e.g. because it was restarted."""
+
+
+class Replica:
+    """One server.
+
+    Args:
+        url: e.g. ``http://10.0.0.7:8000``.
+        timeout: seconds for a call that does work.
+    """
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self.url = url.rstrip("/")
+        self.host = urlsplit(url).hostname or ""
+        self.timeout = timeout
+
+    def check(self) -> None:
+        """Look whether it is there, and what it is.
+
+        Raises:
+            UsageError: it cannot be reached, is too old, or was not started by ``ecrl serve``.
+        """
+        try:
+            found = str(self._get("/version").json()["version"])
+            versioned = self._get("/weight_info", expect=False).status_code == 200
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
+            raise UsageError(
+                f"No vLLM server answers at {self.url} ({type(error).__name__}); start one there with "
+                "`ecrl serve model.path=… port=…`, or correct engine.urls."
+            ) from None
+        if tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) < OLDEST:
+            wanted = ".".join(map(str, OLDEST))
+            raise UsageError(f"The server at {self.url} runs vLLM {found}; {wanted} or later is needed.")
+        if not versioned:
+            raise UsageError(
+                f"The vLLM server at {self.url} cannot take weights; start it with `ecrl serve`, which "
+                "switches that on."
+            )
+
+    def check_model(self, config: Any) -> None:
+        """Compare its model with the policy's.
+
+        Raises:
+            UsageError: it serves a model of another size or vocabulary.
+        """
+        served = self.rpc("ecrl_model")
+        for name, value in served.items():
+            if getattr(config, name, value) != value:
+                raise UsageError(
+                    f"The server at {self.url} serves a model with {name}={value}, but the policy has "
+                    f"{getattr(config, name)}; start it with the policy's model.path."
+                )
+
+    def healthy(self) -> bool:
+        """Whether it answers, and its engine lives."""
+        try:
+            return bool(self._get("/health", expect=False).status_code == 200)
+        except httpx.HTTPError:
+            return False
+
+    def rpc(self, method: str, *args: Any) -> Any:
+        """Call a method of the server's worker; see ``WeightsExtension``.
+
+        Raises:
+            httpx.HTTPError: it failed, or did not answer in time.
+        """
+        body = {"method": method, "args": list(args)}
+        return self._post("/collective_rpc", body).json()["results"][0]
+
+    def accept(self, version: int) -> None:
+        """Forget what it computed with older weights, and stamp completions from now on.
+
+        Raises:
+            EcrlError: it holds on to its prefix cache.
+            httpx.HTTPError: it failed.
+        """
+        if not self._post("/reset_prefix_cache", {}).json()["success"]:
+            raise EcrlError(f"The server at {self.url} kept its prefix cache of older weights.")
+        self._post("/update_weight_version", {"new_version": str(version)})
+
+    def probe(self, token_ids: list[int]) -> list[float]:
+        """Log-probabilities, nats, of a prompt's tokens after the first."""
+        params = {"max_tokens": 1, "temperature": 0, "prompt_logprobs": 0, "detokenize": False}
+        body = {"token_ids": token_ids, "sampling_params": params}
+        told = self._post("/inference/v1/generate", body).json()["prompt_logprobs"]
+        return [step[str(t)]["logprob"] for t, step in zip(token_ids[1:], told[1:], strict=True)]
+
+    async def complete(
+        self,
+        client: httpx.AsyncClient,
+        prompt: list[int],
+        sampling: Sampling,
+        key: int,
+        eos_ids: list[int],
+        version: int,
+    ) -> Completion:
+        """Draw one completion.
+
+        Raises:
+            httpx.HTTPError: it failed, or did not answer in time.
+            StaleReplica: it drew with other weights.
+            EcrlError: it refuses the request.
+        """
+        params = {
+            "temperature": sampling.temperature,
+            "max_tokens": sampling.max_new_tokens,
+            "seed": key & (2**63 - 1),
+            "stop_token_ids": eos_ids,
+            "ignore_eos": True,  # the policy's own stop tokens, and no others
+            "logprobs": 0,  # of the drawn token alone
+            "detokenize": False,
+        }
+        body = {"token_ids": prompt, "sampling_params": params}
+        answer = await client.post(f"{self.url}/inference/v1/generate", json=body)
+        if 400 <= answer.status_code < 500:
+            raise EcrlError(f"The server at {self.url} refuses a request: {answer.text[:300]}")
+        answer.raise_for_status()
+        (choice,) = answer.json()["choices"]
+        versions = {span["version"] for span in choice["weight_versions"]}
+        if versions != {str(version)}:
+            raise StaleReplica(f"{self.url} answered with weights {sorted(versions)}, not {version}")
+        return Completion(
+            token_ids=choice["token_ids"],
+            logprobs=[step["logprob"] for step in choice["logprobs"]["content"]],
+            entropy=None,
+            finish_reason="stop" if choice["finish_reason"] == "stop" else "length",
+            weights_version=version,
+        )
+
+    def _get(self, path: str, expect: bool = True) -> httpx.Response:
+        answer = httpx.get(self.url + path, timeout=QUICK)
+        return answer.raise_for_status() if expect else answer
+
+    def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, timeout=self.timeout).raise_for_status()
