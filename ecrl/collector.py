@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +15,7 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from ecrl.batch import Trajectory, Turn
+from ecrl.deadline import deadline
 from ecrl.engines.base import Engine, Sampling
 from ecrl.envs.base import item_seed
 from ecrl.errors import EcrlError, UsageError
@@ -57,6 +61,34 @@ class _Episode:
         return ids + self.context_ids
 
 
+@contextmanager
+def _border(env: gym.Env[str, str], method: str, problem_id: int) -> Iterator[None]:
+    """Name the environment, the method and the place where someone else's code fails.
+
+    Raises:
+        EcrlError: it raised anything.
+    """
+    try:
+        yield
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        raise EcrlError(
+            f"{env}.{method} failed on problem {problem_id}: {type(error).__name__}: {error} "
+            f"({frame.filename}:{frame.lineno})."
+        ) from error
+
+
+def _finite(value: Any, what: str = "reward") -> float:
+    """Take a number that an environment reports.
+
+    Raises:
+        ValueError: it is none, or not finite.
+    """
+    if not isinstance(value, (int, float, np.number, np.bool_)) or not math.isfinite(value):
+        raise ValueError(f"the {what} is {value!r}, not a finite number")
+    return float(value)
+
+
 class Collector:
     """Draws groups of trajectories.
 
@@ -66,6 +98,7 @@ class Collector:
         tokenizer: the policy's.
         seed: of problems and of completions.
         world: the processes that share the problems.
+        timeout: seconds after which an engine's or an environment's call ends the process.
     """
 
     def __init__(
@@ -75,6 +108,7 @@ class Collector:
         tokenizer: PreTrainedTokenizerBase,
         seed: int,
         world: World | None = None,
+        timeout: float = 1800.0,
     ) -> None:
         self._make_env = make_env
         self._envs: dict[Split, list[gym.Env[str, str]]] = {"train": [], "val": []}
@@ -82,6 +116,7 @@ class Collector:
         self._tokenizer = tokenizer
         self._seed = seed
         self._world = world or World()
+        self._timeout = timeout
 
     def collect(
         self,
@@ -125,11 +160,13 @@ class Collector:
         while self._world.any(bool(active)) if self.engine.lockstep else active:
             with recorder.timer("generate"):
                 keys = hash_u64(np.array([e.key for e in active], np.uint64), [len(e.turns) for e in active])
-                completions = self.engine.generate([e.read for e in active], sampling, keys.tolist())
+                with deadline(self._timeout, f"The engine's drawing of {len(active)} completions"):
+                    completions = self.engine.generate([e.read for e in active], sampling, keys.tolist())
                 texts = self._tokenizer.batch_decode(
                     [c.token_ids for c in completions], skip_special_tokens=True
                 )
-            with recorder.timer("verify"):
+            scoring = deadline(self._timeout, f"The environment's scoring of {len(active)} completions")
+            with recorder.timer("verify"), scoring:
                 for episode, completion, text in zip(active, completions, texts, strict=True):
                     episode.turns.append(Turn(episode.context_ids, completion))
                     episode.texts.append(text)
@@ -150,7 +187,10 @@ class Collector:
         episodes: list[_Episode] = []
         for slot, key in enumerate(keys.tolist()):
             problem_id, copy = problems[slot // copies], slot % copies
-            prompt, _ = envs[slot].reset(seed=seeds[slot // copies])
+            with _border(envs[slot], "reset", problem_id):
+                prompt, _ = envs[slot].reset(seed=seeds[slot // copies])
+            if not isinstance(prompt, str):
+                raise EcrlError(f"{envs[slot]}.reset gave a {type(prompt).__name__}; a prompt is a str.")
             # The copies of a problem share its prompt; tokenise it once.
             ids = episodes[-1].prompt_ids if copy else self._encode_prompt(prompt)
             if copy and prompt != episodes[-1].prompt:
@@ -162,8 +202,11 @@ class Collector:
         return episodes
 
     def _step(self, episode: _Episode, text: str) -> None:
-        observation, reward, episode.terminated, episode.truncated, episode.info = episode.env.step(text)
-        episode.reward += float(reward)
+        with _border(episode.env, "step", episode.problem_id):
+            observation, reward, episode.terminated, episode.truncated, episode.info = episode.env.step(text)
+            episode.reward += _finite(reward)
+            for name, value in episode.info.get("metrics", {}).items():
+                _finite(value, f"metric {name!r}")
         if len(episode.turns) == MAX_TURNS and not episode.terminated:
             episode.truncated = True
         if not (episode.terminated or episode.truncated):

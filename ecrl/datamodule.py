@@ -101,6 +101,7 @@ class RolloutDataModule(L.LightningDataModule):
                 self.config.seed,
                 # Its own channel: it may speak from a thread while the trainer does.
                 self.module.world.another(),
+                self.config.trainer.timeout,
             )
         return self._collector
 

@@ -18,6 +18,12 @@ class UsageError(EcrlError):
     exit_code = 2
 
 
+class LostPeer(EcrlError):
+    """Another process of the run is gone; why is for that one to say."""
+
+    exit_code = 3
+
+
 class NonFiniteError(EcrlError):
     """A loss or gradient became NaN or infinite. The run stopped before the optimizer used it."""
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from accelerate import init_empty_weights
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from ecrl.attention import attention_mask
-from ecrl.errors import UsageError
+from ecrl.errors import EcrlError, UsageError
 from ecrl.head import token_stats
 from ecrl.layout import Layout
 from ecrl.weights import state_of
@@ -204,9 +205,13 @@ def save_policy(
         return
     training_config = model.lm.generation_config
     model.lm.generation_config = model.shipped_generation_config
-    model.lm.save_pretrained(path, state_dict=state)
-    model.lm.generation_config = training_config
-    tokenizer.save_pretrained(path)
+    try:
+        model.lm.save_pretrained(path, state_dict=state)
+        tokenizer.save_pretrained(path)
+    except (OSError, SafetensorError) as error:
+        raise EcrlError(f"The policy could not be written to {path}: {_first_line(error)}.") from None
+    finally:
+        model.lm.generation_config = training_config
 
 
 def check_model(path: str) -> None:

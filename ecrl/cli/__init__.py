@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -59,6 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EcrlError as error:
         print(f"ecrl: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        place = f" ({error.filename})" if error.filename else ""
+        print(
+            f"ecrl: The disk is full{place}: {error.strerror}. Make room; a run goes on from its last "
+            "checkpoint with resume=RUN_DIR.",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         print("ecrl: interrupted.", file=sys.stderr)
         return 130

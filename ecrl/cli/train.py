@@ -19,6 +19,7 @@ from ecrl.parallel.launch import (
     is_first_process,
     launch,
     launched,
+    peers_named,
     processes,
 )
 from ecrl.resume import resumed_config
@@ -56,7 +57,8 @@ def _one(options: Options, overrides: Sequence[str]) -> int:
         folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
         return launch(config, ["train", *overrides, *folder])
     end_with_launcher()
-    outcome = train(config, lambda line: print(line, flush=True))
+    with peers_named():
+        outcome = train(config, lambda line: print(line, flush=True))
     if is_first_process():
         _show(config, outcome)
     return 128 + signal.Signals[outcome.stopped_by] if outcome.stopped_by else 0

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 _END = b"end"
 
@@ -36,7 +37,7 @@ class Channel:
     ) -> None:
         self.device = device
         self._limit = timedelta(seconds=timeout)
-        self._store = dist.TCPStore(
+        self._store: Any = TCPStore(
             address, port, is_master=rank == 0, wait_for_workers=False, timeout=self._limit
         )
         self.port: int = self._store.port
@@ -55,7 +56,7 @@ class Channel:
         if self.device.type == "cuda":
             make, limit = dist.ProcessGroupNCCL, dist.ProcessGroupNCCL.Options()
             limit._timeout = self._limit
-        self._group = make(dist.PrefixStore("group", self._store), self._rank, self._size, limit)
+        self._group = make(PrefixStore("group", self._store), self._rank, self._size, limit)
 
     def send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Send weights, one at a time; iterates to the end even where it fails.

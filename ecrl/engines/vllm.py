@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ecrl.batch import Completion
 from ecrl.config import Config
+from ecrl.deadline import deadline
 from ecrl.engines.base import Sampling
 from ecrl.engines.checksum import Manifest
-from ecrl.engines.deadline import deadline
 from ecrl.engines.probe import Probe
 from ecrl.engines.vllm_process import shutdown, start, trainer_state_kept
 from ecrl.engines.vllm_worker import check_top_p, require_vllm

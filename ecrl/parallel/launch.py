@@ -7,7 +7,8 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -17,10 +18,12 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ecrl.config import Config
-from ecrl.errors import EcrlError, UsageError
+from ecrl.errors import EcrlError, LostPeer, UsageError
 
 SHUTDOWN = 300  # seconds that processes get to finish their iteration after a signal, or after a failure
 _PR_SET_PDEATHSIG = 1
+#: How gloo and NCCL say that another process is gone or hangs.
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "timed out", "NCCL")
 
 
 def processes(config: Config) -> int:
@@ -112,16 +115,37 @@ def end_with_launcher() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+@contextmanager
+def peers_named() -> Iterator[None]:
+    """Say in a line what a broken or silent connection between processes means.
+
+    Raises:
+        LostPeer: a collective failed within the block because another process is gone or hangs.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _LOST):
+            raise
+        what = str(error).splitlines()[0].split("] ")[-1]
+        raise LostPeer(f"Process {os.environ.get('RANK', '0')} lost another one ({what}).") from None
+
+
 def _first_failure(error: ChildFailedError) -> int:
-    rank, failure = error.get_first_failure()
-    # Processes that failed by themselves have said why; the others only noticed that a peer was gone.
-    spoken = [f for f in error.failures.values() if f.exitcode in (1, 2)]
+    # Those that only noticed that a peer was gone are not the cause.
+    causes = {r: f for r, f in error.failures.items() if f.exitcode != LostPeer.exit_code}
+    if not causes:
+        raise EcrlError(
+            "A process of the run stopped answering within trainer.timeout. Go on from the last checkpoint "
+            "with resume=RUN_DIR."
+        )
+    rank, failure = min(causes.items(), key=lambda item: item[1].timestamp)
     if failure.exitcode < 0:
         raise EcrlError(
             f"Process {rank} (pid {failure.pid}) was killed by {_signal_name(failure)}; the others were "
             "stopped. Go on from the last checkpoint with resume=RUN_DIR."
         )
-    return spoken[0].exitcode if spoken else failure.exitcode
+    return failure.exitcode
 
 
 def _signal_name(failure: ProcessFailure) -> str:

@@ -89,7 +89,7 @@ def test_a_missing_vllm_is_one_line() -> None:
 def test_a_call_that_hangs_ends_the_process_and_says_why() -> None:
     script = """
 import time
-from ecrl.engines.deadline import deadline
+from ecrl.deadline import deadline
 with deadline(60, "A quick call"):
     pass
 with deadline(0.2, "A slow call"):

@@ -32,8 +32,7 @@ def deadline(seconds: float, what: str) -> Iterator[None]:
 
 def _end(seconds: float, what: str) -> None:
     print(
-        f"Error: {what} did not return within {seconds:g} s (engine.timeout), so this process ends here. "
-        "Where it hung:",
+        f"ecrl: {what} did not return within {seconds:g} s, so this process ends here. Where it hung:",
         file=sys.stderr,
         flush=True,
     )
