@@ -10,6 +10,8 @@ class EcrlError(Exception):
     """Base class: the message says what was got, what was wanted and what to do."""
 
     exit_code = 1
+    #: Whether the first process of the run raises it too, so that it need not be said again.
+    said_by_first = False
 
 
 class UsageError(EcrlError):
@@ -22,6 +24,12 @@ class LostPeer(EcrlError):
     """Another process of the run is gone; why is for that one to say."""
 
     exit_code = 3
+
+
+class SilentPeer(LostPeer):
+    """Another process of the run did not answer in time."""
+
+    exit_code = 4
 
 
 class NonFiniteError(EcrlError):

@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = import_module(COMMANDS[words[0]]).main(words[1:])
         return code
     except EcrlError as error:
-        print(f"ecrl: {error}", file=sys.stderr)
+        if not error.said_by_first:
+            print(f"ecrl: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,12 +19,15 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, P
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ecrl.config import Config
-from ecrl.errors import EcrlError, LostPeer, UsageError
+from ecrl.errors import EcrlError, LostPeer, SilentPeer, UsageError
 
 SHUTDOWN = 300  # seconds that processes get to finish their iteration after a signal, or after a failure
 _PR_SET_PDEATHSIG = 1
 #: How gloo and NCCL say that another process is gone or hangs.
-_LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out waiting", "timed out", "NCCL")
+_SIGNS = (
+    (re.compile(r"time(d |)out", re.IGNORECASE), SilentPeer),
+    (re.compile(r"connection (closed|reset) by peer|NCCL", re.IGNORECASE), LostPeer),
+)
 
 
 def processes(config: Config) -> int:
@@ -120,20 +124,27 @@ def peers_named() -> Iterator[None]:
     """Say in a line what a broken or silent connection between processes means.
 
     Raises:
-        LostPeer: a collective failed within the block because another process is gone or hangs.
+        LostPeer: a collective failed within the block because another process is gone,
+            or (``SilentPeer``) hangs.
     """
     try:
         yield
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in _LOST):
+        kind = next((k for sign, k in _SIGNS if sign.search(str(error))), None)
+        if kind is None:
             raise
         what = str(error).splitlines()[0].split("] ")[-1]
-        raise LostPeer(f"Process {os.environ.get('RANK', '0')} lost another one ({what}).") from None
+        raise kind(f"Process {os.environ.get('RANK', '0')} lost another one ({what}).") from None
 
 
 def _first_failure(error: ChildFailedError) -> int:
-    # Those that only noticed that a peer was gone are not the cause.
-    causes = {r: f for r, f in error.failures.items() if f.exitcode != LostPeer.exit_code}
+    # Those that only noticed that a peer was gone are not the cause, nor is one that had to be killed
+    # because it did not answer.
+    codes = {f.exitcode for f in error.failures.values()}
+    results = {LostPeer.exit_code, SilentPeer.exit_code}
+    if SilentPeer.exit_code in codes:
+        results |= {code for code in codes if code < 0}
+    causes = {r: f for r, f in error.failures.items() if f.exitcode not in results}
     if not causes:
         raise EcrlError(
             "A process of the run stopped answering within trainer.timeout. Go on from the last checkpoint "

@@ -65,13 +65,15 @@ class _NamedStates:
             save_tensors(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
             if self.is_global_zero:  # type: ignore[attr-defined]
                 torch.save(checkpoint, folder / PROGRESS_FILE)
-        except (OSError, RuntimeError, CheckpointException, pickle.PicklingError) as error:
-            failure = _cause(error)
+        except (OSError, RuntimeError, CheckpointException, pickle.PicklingError) as raised:
+            failure = _cause(raised)
         failures = [f for f in _everyone(failure) if f]
         if failures:
-            raise EcrlError(
+            error = EcrlError(
                 f"The checkpoint {folder} could not be written: {failures[0]}. The last whole one stays."
             )
+            error.said_by_first = not self.is_global_zero  # type: ignore[attr-defined]
+            raise error
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Restore weights and optimizers in place; return the rest."""
