@@ -11,7 +11,7 @@ from ecrl.config import Config
 from ecrl.errors import UsageError
 
 PRECISIONS = ("32-true", "bf16-mixed")
-PARALLEL = ("auto", "fsdp", "ddp")
+PARALLEL = ("fsdp", "ddp")
 ACCELERATORS = ("auto", "cpu", "gpu")
 ATTENTION = ("auto", "sdpa", "flex_attention")
 

@@ -51,7 +51,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["train", "trainer.devices=0"], "at least 1"),
         (["train", "trainer.devices=3", "trainer.tensor_parallel_size=2"], "does not divide the 3 processes"),
         (["train", "trainer.num_nodes=2"], "needs a launcher on every node"),
-        (["train", "trainer.parallel=zero3"], "auto, fsdp, ddp"),
+        (["train", "trainer.parallel=zero3"], "fsdp, ddp"),
         (["train", "trainer.cpu_offload=true"], "more than one process"),
         (["train", "trainer.accelerator=gpu", "trainer.devices=64"], "this machine has"),
         (["train", "trainer.precision=bf16-true"], "32-true, bf16-mixed"),
