@@ -165,9 +165,7 @@ class Collector:
                 keys = hash_u64(np.array([e.key for e in active], np.uint64), [len(e.turns) for e in active])
                 with deadline(self._timeout, f"The engine's drawing of {len(active)} completions"):
                     completions = self.engine.generate([e.read for e in active], sampling, keys.tolist())
-                texts = self._tokenizer.batch_decode(
-                    [c.token_ids for c in completions], skip_special_tokens=True
-                )
+                texts = [self._tokenizer.decode(c.token_ids, skip_special_tokens=True) for c in completions]
             for episode, completion, text in zip(active, completions, texts, strict=True):
                 episode.turns.append(Turn(episode.context_ids, completion))
                 episode.texts.append(text)

@@ -53,6 +53,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["train", "trainer.num_nodes=2"], "needs a launcher on every node"),
         (["train", "trainer.parallel=zero3"], "fsdp, ddp"),
         (["train", "trainer.cpu_offload=true"], "more than one process"),
+        (
+            ["train", *"trainer.devices=2 trainer.tensor_parallel_size=2 model.lora.r=4".split()],
+            "lora.r with",
+        ),
         (["train", "trainer.accelerator=gpu", "trainer.devices=64"], "this machine has"),
         (["train", "trainer.precision=bf16-true"], "32-true, bf16-mixed"),
         (["train", "engine=vllm"], "vLLM"),

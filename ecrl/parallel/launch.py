@@ -128,7 +128,7 @@ def peers_named() -> Iterator[None]:
         kind = next((k for sign, k in _SIGNS if sign.search(str(error))), None)
         if kind is None:
             raise
-        what = str(error).splitlines()[0].split("] ")[-1]
+        what = str(error).splitlines()[0].split("] ")[-1].split(". ")[0]
         raise kind(f"Process {os.environ.get('RANK', '0')} lost another one ({what}).") from None
 
 
