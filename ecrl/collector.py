@@ -165,7 +165,7 @@ class Collector:
                 keys = hash_u64(np.array([e.key for e in active], np.uint64), [len(e.turns) for e in active])
                 with deadline(self._timeout, f"The engine's drawing of {len(active)} completions"):
                     completions = self.engine.generate([e.read for e in active], sampling, keys.tolist())
-                texts = [self._tokenizer.decode(c.token_ids, skip_special_tokens=True) for c in completions]
+                texts = [self._decode(c.token_ids) for c in completions]
             for episode, completion, text in zip(active, completions, texts, strict=True):
                 episode.turns.append(Turn(episode.context_ids, completion))
                 episode.texts.append(text)
@@ -247,6 +247,9 @@ class Collector:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     @staticmethod
     def _trajectory(episode: _Episode) -> Trajectory:

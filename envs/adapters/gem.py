@@ -74,9 +74,9 @@ def as_gem(env_id: str, **kwargs: Any) -> Any:
     Raises:
         UsageError: GEM is not installed.
     """
-    core = load_target("gem.core:Env")
+    core: Any = load_target("gem.core:Env")
 
-    class EcrlEnv(core):  # type: ignore[misc]
+    class EcrlEnv(core):  # type: ignore[misc, valid-type]
         """``reset`` and ``step`` are Gymnasium's."""
 
         def __init__(self) -> None:
