@@ -76,7 +76,7 @@ def as_gem(env_id: str, **kwargs: Any) -> Any:
     """
     core: Any = load_target("gem.core:Env")
 
-    class EcrlEnv(core):  # type: ignore[misc, valid-type]
+    class EcrlEnv(core):  # type: ignore[misc]
         """``reset`` and ``step`` are Gymnasium's."""
 
         def __init__(self) -> None:
