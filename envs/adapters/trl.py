@@ -1,0 +1,120 @@
+"""TRL's convention: a data set with a ``prompt`` column, and reward functions over its other columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import gymnasium as gym
+
+from ecrl.envs.adapters.foreign import load_target, text_of
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, item_seed
+from ecrl.envs.pool import VerifierCrash, VerifierTimeout, shared_pool
+from ecrl.envs.rows import Row, RowsEnv, value_at
+from ecrl.errors import UsageError
+
+
+class RewardFunctionEnv(RowsEnv):
+    """Rows scored by functions ``f(prompts, completions, **columns) -> list of rewards``, summed by weight.
+
+    They run in the verifier pool: one that hangs or dies scores 0 and is counted.
+
+    Args:
+        functions: ``package.module:function``, one or several.
+        path: rows; see `load_rows`.
+        weights: of the functions; None weighs each 1.
+        prompt_column: text, or chat messages; completions are then chat messages too, as in TRL.
+        time_limit: seconds for all functions together.
+        val_path: rows of the validation split; see `RowsEnv`.
+        split: ``train`` or ``val``.
+    """
+
+    concurrent: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        functions: str | Sequence[str],
+        path: str | None = None,
+        weights: Sequence[float] | None = None,
+        prompt_column: str = "prompt",
+        time_limit: float = 10.0,
+        val_path: str | None = None,
+        split: Split = "train",
+    ) -> None:
+        super().__init__(path, [prompt_column], val_path=val_path, split=split)
+        self._functions = (functions,) if isinstance(functions, str) else tuple(functions)
+        self._weights = tuple(weights or [1.0] * len(self._functions))
+        if len(self._weights) != len(self._functions):
+            raise UsageError(
+                f"{len(self._functions)} functions need as many weights; got {len(self._weights)}."
+            )
+        for target in self._functions:
+            load_target(target)
+        self._prompt_column = prompt_column
+        self._time_limit = time_limit
+
+    def problem_of(self, row: Row) -> Problem:
+        """The row's prompt."""
+        return Problem(text_of(value_at(row, self._prompt_column)), row)
+
+    def score(self, problem: Problem, response: str) -> Score:
+        """Sum what the functions give; a None of one counts as nothing, as in TRL."""
+        arguments = self._functions, dict(problem.answer), self._prompt_column, response
+        lost = {"timeout": 0.0, "crash": 0.0}
+        names = [target.rpartition(":")[2] for target in self._functions]
+        try:
+            rewards = shared_pool().run(_rewards, *arguments, timeout=self._time_limit)
+        except VerifierTimeout:
+            rewards, lost["timeout"] = [0.0] * len(names), 1.0
+        except VerifierCrash:
+            rewards, lost["crash"] = [0.0] * len(names), 1.0
+        total = sum(w * r for w, r in zip(self._weights, rewards, strict=True))
+        return Score(total, dict(zip(names, rewards, strict=True)) | lost)
+
+
+def _rewards(functions: Sequence[str], row: dict[str, Any], prompt_column: str, response: str) -> list[float]:
+    prompt = value_at(row, prompt_column)
+    completion: Any = response if isinstance(prompt, str) else [{"role": "assistant", "content": response}]
+    columns = {name: [value] for name, value in row.items() if name not in ("prompt", "completion")}
+    answers = [load_target(f)(prompts=[prompt], completions=[completion], **columns) for f in functions]
+    return [float(answer[0] or 0.0) for answer in answers]
+
+
+def as_trl(
+    env_id: str, count: int, seed: int = 0, **kwargs: Any
+) -> tuple[list[dict[str, Any]], Callable[..., list[float]]]:
+    """Return an environment's problems as rows for a data set, and the reward function that scores them.
+
+    One turn only. ``datasets.Dataset.from_list(rows)`` and ``reward_funcs=[function]`` hand them to TRL.
+
+    Args:
+        env_id: Gymnasium id of a `ReasoningEnv`.
+        count: of problems.
+        seed: of their series.
+        **kwargs: of the environment.
+
+    Returns:
+        Rows with ``prompt`` and ``seed``, and the function.
+
+    Raises:
+        UsageError: it is no `ReasoningEnv`.
+    """
+    env = gym.make(env_id, disable_env_checker=True, **kwargs).unwrapped
+    if not isinstance(env, ReasoningEnv):
+        raise UsageError(f"{env_id} is no ReasoningEnv, so its problems cannot be scored apart.")
+    # A signed 63-bit column holds any seed.
+    seeds = [item_seed(seed, i) >> 1 for i in range(count)]
+    rows = [{"prompt": env.reset(seed=s)[0], "seed": s} for s in seeds]
+
+    def reward(*, completions: Sequence[Any], seed: Sequence[int], **columns: Any) -> list[float]:
+        """Score each completion, a text or chat messages, by the problem of its seed."""
+        return [_score(env, s, text_of(c)) for s, c in zip(seed, completions, strict=True)]
+
+    reward.__name__ = env_id.rpartition("/")[2].partition("-")[0].lower()
+    return rows, reward
+
+
+def _score(env: ReasoningEnv, seed: int, response: str) -> float:
+    info: Mapping[str, Any] = env.reset(seed=seed)[1]
+    return env.score(info["problem"], response).reward
