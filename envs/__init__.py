@@ -12,6 +12,7 @@ __all__ = ["Problem", "ReasoningEnv", "Score", "Text", "item_seed"]
 _ENTRY_POINTS = {
     "ecrl/Arithmetic-v0": "ecrl.envs.arithmetic:ArithmeticEnv",
     "ecrl/Countdown-v0": "ecrl.envs.countdown:CountdownEnv",
+    "ecrl/Math-v0": "ecrl.envs.math:MathEnv",
 }
 
 

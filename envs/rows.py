@@ -22,7 +22,12 @@ Rows = Sequence[Row]
 
 
 def load_rows(
-    path: str, columns: Sequence[str], *, subset: str | None = None, part: str | None = None
+    path: str,
+    columns: Sequence[str],
+    *,
+    where: Mapping[str, Any] | None = None,
+    subset: str | None = None,
+    part: str | None = None,
 ) -> Rows:
     """Load problems, once in a process however many environments use them. Do not change them.
 
@@ -30,6 +35,7 @@ def load_rows(
         path: a ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file, a folder with a local copy of
             a data set, or a name on the Hugging Face hub.
         columns: that every row must have, and not empty; ``prompt.0.content`` reaches into nested values.
+        where: rows to take, by the values of columns; None takes all.
         subset: configuration of a data set.
         part: split of a data set, e.g. ``train``; None takes the only one, or ``train``.
 
@@ -39,14 +45,24 @@ def load_rows(
     """
     file = Path(path).expanduser()
     stamp = file.stat().st_mtime_ns if file.is_file() else 0
-    return _load(str(file) if file.exists() else path, tuple(columns), subset, part, stamp)
+    wanted = tuple(sorted((where or {}).items()))
+    return _load(str(file) if file.exists() else path, tuple(columns), wanted, subset, part, stamp)
 
 
 @lru_cache(maxsize=8)
-def _load(path: str, columns: tuple[str, ...], subset: str | None, part: str | None, stamp: int) -> Rows:
+def _load(
+    path: str,
+    columns: tuple[str, ...],
+    where: tuple[tuple[str, Any], ...],
+    subset: str | None,
+    part: str | None,
+    stamp: int,
+) -> Rows:
     rows = _read(path, subset, part)
+    if where:
+        rows = [row for row in rows if all(row.get(name) == value for name, value in where)]
     if not rows:
-        raise UsageError(f"{path} holds no rows.")
+        raise UsageError(f"{path} holds no rows{f' where {dict(where)}' if where else ''}.")
     for number, row in enumerate(rows):
         for column in columns:
             try:
@@ -186,6 +202,7 @@ class RowsEnv(ReasoningEnv):
         path: see `load_rows`.
         columns: see `load_rows`.
         val_path: rows of the validation split.
+        where: see `load_rows`.
         subset: see `load_rows`.
         part: see `load_rows`.
         val_part: part of a data set that is the validation split; ``val_path`` may then be left out.
@@ -201,6 +218,7 @@ class RowsEnv(ReasoningEnv):
         columns: Sequence[str],
         *,
         val_path: str | None = None,
+        where: Mapping[str, Any] | None = None,
         subset: str | None = None,
         part: str | None = None,
         val_part: str | None = None,
@@ -214,6 +232,7 @@ class RowsEnv(ReasoningEnv):
         self.path = (val_path or path) if validates else path
         self.subset, self.part = subset, (val_part or part) if validates else part
         self._columns = tuple(columns)
+        self._where = dict(where or {})
         self.rows = self._load()
 
     @abstractmethod
@@ -260,7 +279,7 @@ class RowsEnv(ReasoningEnv):
         return self.sample_problem(self.np_random) if self._apart else super()._draw()
 
     def _load(self) -> Rows:
-        return load_rows(self.path, self._columns, subset=self.subset, part=self.part)
+        return load_rows(self.path, self._columns, where=self._where, subset=self.subset, part=self.part)
 
     def __getstate__(self) -> dict[str, Any]:
         # Rows are loaded again rather than copied.

@@ -1,0 +1,77 @@
+"""Finds the final answer in a response, by rules in a fixed order."""
+
+from __future__ import annotations
+
+import re
+
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
+_BETWEEN_BOXES = re.compile(r"(?:[\s,;.$]|and|or|\\(?:text|quad|qquad|,|;|!| )|[{}])*", re.IGNORECASE)
+_HASHES = re.compile(r"####[ \t]*(.+)")
+_PHRASE = re.compile(
+    r"(?:final\s+answer|answer)\s*(?:is|:|=)\s*:?\s*(.+)",
+    re.IGNORECASE,
+)
+_SENTENCE_END = re.compile(r"\.(?=\s|$)")
+
+
+def extract(response: str) -> str | None:
+    """Return the final answer of a response, or None if it gives none.
+
+    Only what follows the last ``</think>`` counts, and nothing within a ``<think>`` that was cut off. The
+    rules, of which the first that applies wins:
+
+    1. the last ``\\boxed{…}``; boxes that stand side by side at the end (``\\boxed{1}, \\boxed{2}``)
+       are one answer of several parts. A box that is not closed was cut off and is no answer.
+    2. the rest of the line after the last ``####``
+    3. what follows the last "answer is" or "answer:", up to the end of the sentence
+    """
+    text = response.rpartition("</think>")[2].partition("<think>")[0]
+    boxes = list(_BOX.finditer(text))
+    if boxes:
+        return _boxed(text, [match.end() for match in boxes])
+    if found := _HASHES.findall(text):
+        return str(found[-1]).strip() or None
+    if found := _PHRASE.findall(text):
+        return _clean_phrase(str(found[-1])) or None
+    return None
+
+
+def _boxed(text: str, starts: list[int]) -> str | None:
+    """The content of the last box, and of those right before it."""
+    parts: list[str] = []
+    begin = -1  # where the box that was read last begins
+    for start in reversed(starts):
+        end = closing_brace(text, start)
+        if end is None:
+            return None if not parts else ", ".join(parts)
+        if parts and not _BETWEEN_BOXES.fullmatch(text, end + 1, begin):
+            break
+        parts.insert(0, text[start + 1 : end].strip())
+        begin = text.rfind("\\", 0, start)
+    answer = ", ".join(part for part in parts if part)
+    return answer or None
+
+
+def closing_brace(text: str, start: int) -> int | None:
+    """Return where the brace that opens at ``start`` is closed, or None."""
+    depth = 0
+    position = start
+    while position < len(text):
+        character = text[position]
+        if character == "\\":
+            position += 1  # an escaped brace is text
+        elif character == "{":
+            depth += 1
+        elif character == "}":
+            depth -= 1
+            if depth == 0:
+                return position
+        position += 1
+    return None
+
+
+def _clean_phrase(text: str) -> str:
+    line = text.splitlines()[0]
+    end = _SENTENCE_END.search(line)
+    line = line[: end.start()] if end else line
+    return line.strip().strip("*").strip()

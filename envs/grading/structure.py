@@ -1,0 +1,95 @@
+"""Takes an answer apart: sets, tuples, intervals, unions, matrices, lists."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_OPEN, _CLOSE = "([{", ")]}"
+_MATRIX = re.compile(
+    r"[(\[]?\s*\\begin\s*\{([pbvBV]?matrix|array)\}(?:\s*\{[lcr|\s]*\})?(.*?)\\end\s*\{\1\}\s*[)\]]?",
+    re.DOTALL,
+)
+_WORDS = re.compile(r"\s(?:and|or)\s|\\(?:quad|qquad)|;")
+
+
+@dataclass(frozen=True)
+class Node:
+    """A structure of parts.
+
+    Attributes:
+        kind: ``tuple`` (ordered), ``set`` and ``list`` (any order), ``interval``, ``union`` or ``matrix``.
+        parts: texts of the parts; of a matrix row by row.
+        border: brackets of an interval, shape of a matrix.
+    """
+
+    kind: str
+    parts: tuple[str, ...]
+    border: str = ""
+
+
+def structure(text: str) -> Node | None:
+    """Return how an answer is built, or None for a single expression."""
+    text = text.strip()
+    if match := _MATRIX.fullmatch(text):
+        return _matrix(match.group(2))
+    union = split(text, ("\\cup",))
+    if len(union) > 1:
+        return Node("union", tuple(union))
+    if text.startswith("\\{") and text.endswith("\\}") and _closes_at_end(text[1:-2] + "}"):
+        return Node("set", tuple(split(text[2:-2], (",", ";"))) if text[2:-2].strip() else ())
+    if text == "\\emptyset":
+        return Node("set", ())
+    if text[:1] in "([" and text[-1:] in ")]" and _closes_at_end(text):
+        return _bracketed(text)
+    parts = split(_WORDS.sub(" , ", text), (",",))
+    if len(parts) > 1:
+        return Node("list", tuple(parts))
+    return None
+
+
+def _bracketed(text: str) -> Node | None:
+    parts = split(text[1:-1], (",", ";"))
+    if len(parts) < 2:
+        return None
+    half_open = text[0] + text[-1] in ("(]", "[)")
+    endless = len(parts) == 2 and any("infty" in part for part in parts)
+    if half_open or endless:
+        return Node("interval", tuple(parts), text[0] + text[-1]) if len(parts) == 2 else None
+    # A pair in round brackets may be a point or an open interval: the parts decide either way.
+    return Node("tuple", tuple(parts), text[0] + text[-1])
+
+
+def _matrix(body: str) -> Node:
+    rows = [row for row in body.split("\\cr") if row.strip()]
+    cells = [[cell.strip() for cell in row.split("&")] for row in rows]
+    shape = ",".join(str(len(row)) for row in cells)
+    return Node("matrix", tuple(cell for row in cells for cell in row), shape)
+
+
+def split(text: str, separators: tuple[str, ...]) -> list[str]:
+    """Split at separators outside all brackets; empty parts are left out."""
+    parts, depth, begin, position = [], 0, 0, 0
+    while position < len(text):
+        here = next((s for s in separators if depth == 0 and text.startswith(s, position)), None)
+        if here:
+            parts.append(text[begin:position])
+            position += len(here)
+            begin = position
+            continue
+        depth += text[position] in _OPEN
+        depth -= text[position] in _CLOSE
+        position += 1
+    parts.append(text[begin:])
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _closes_at_end(text: str) -> bool:
+    """Whether the bracket that opens first is closed last."""
+    depth = 0
+    for position, character in enumerate(text):
+        depth += character in _OPEN
+        depth -= character in _CLOSE
+        if depth == 0:
+            return position == len(text) - 1
+    return False

@@ -1,0 +1,134 @@
+"""Mathematical problems from a file or a data set, graded by the value of the final answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ecrl.envs.base import Problem, Score, Split
+from ecrl.envs.grading import Verdict, extract, grade
+from ecrl.envs.pool import VerifierCrash, VerifierTimeout, shared_pool
+from ecrl.envs.rows import Row, RowsEnv, value_at
+from ecrl.errors import UsageError
+
+BOXED = "{problem}\n\nPut your final answer within \\boxed{{}}."
+
+
+class MathEnv(RowsEnv):
+    """Answer a problem of a data set; the final answer counts, however it is written.
+
+    The reward is 1 if the answer equals the gold one, 0 otherwise; see `ecrl.envs.grading`. Grading runs in
+    the verifier pool: one that takes too long or too much memory scores 0 and is counted.
+
+    Args:
+        path: a file, a local copy of a data set or a name on the hub; see `load_rows`.
+        problem_column: text or chat messages; ``prompt.0.content`` reaches into nested values.
+        answer_column: the gold answer; of a worked solution, what `extract` finds in it.
+        template: the prompt, with ``{problem}`` in it.
+        tolerance: relative, where the gold answer is a decimal number.
+        time_limit: seconds to grade one response.
+        val_path: rows of the validation split; see `RowsEnv`.
+        where: rows to take, by the values of columns, e.g. ``{ability: math}``.
+        subset: configuration of a data set.
+        part: part of a data set that is the training split.
+        val_part: part of a data set that is the validation split.
+        split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: rows that cannot be read, a template without ``{problem}``.
+    """
+
+    concurrent: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        problem_column: str = "problem",
+        answer_column: str = "answer",
+        template: str = BOXED,
+        tolerance: float = 1e-6,
+        time_limit: float = 5.0,
+        val_path: str | None = None,
+        where: Mapping[str, Any] | None = None,
+        subset: str | None = None,
+        part: str | None = None,
+        val_part: str | None = None,
+        split: Split = "train",
+    ) -> None:
+        super().__init__(
+            path,
+            [problem_column, answer_column],
+            val_path=val_path,
+            where=where,
+            subset=subset,
+            part=part,
+            val_part=val_part,
+            split=split,
+        )
+        try:
+            filled = template.format(problem="\0")
+        except (LookupError, ValueError):
+            filled = ""
+        if "\0" not in filled:
+            raise UsageError(f"template needs {{problem}}, and {{{{ for a brace; got {template!r}.")
+        self._problem_column = problem_column
+        self._answer_column = answer_column
+        self._template = template
+        self._tolerance = tolerance
+        self._time_limit = time_limit
+
+    def problem_of(self, row: Row) -> Problem:
+        """The row's problem in the template, and its gold answer."""
+        text = _text(value_at(row, self._problem_column))
+        return Problem(self._template.format(problem=text), gold(value_at(row, self._answer_column)), text)
+
+    def score(self, problem: Problem, response: str) -> Score:
+        """Grade the final answer."""
+        metrics = {"answered": 0.0, "timeout": 0.0, "crash": 0.0}
+        verdict = Verdict(False, None)
+        try:
+            verdict = self._judge(problem.answer, response)
+        except VerifierTimeout:
+            metrics["timeout"] = 1.0
+        except (VerifierCrash, MemoryError, RecursionError):
+            metrics["crash"] = 1.0
+        metrics["answered"] = float(verdict.answer is not None)
+        return Score(float(verdict.correct), metrics, verdict.answer)
+
+    def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
+        """Box the gold answer, or that of another row."""
+        if correct:
+            return f"The answer is \\boxed{{{problem.answer}}}."
+        return f"The answer is \\boxed{{{self.problem_at(int(rng.integers(len(self.rows)))).answer}}}."
+
+    def _judge(self, answer: str, response: str) -> Verdict:
+        verdict: Verdict = shared_pool().run(
+            grade, answer, response, self._tolerance, timeout=self._time_limit
+        )
+        return verdict
+
+
+def gold(value: Any) -> str:
+    """Return a gold answer as text: of a number, a text, a worked solution, or the first of a list.
+
+    Raises:
+        ValueError: there is none in it.
+    """
+    if isinstance(value, (list, tuple)):
+        value = value[0]
+    text = str(value).strip()
+    found = extract(text) if "\\boxed" in text or "####" in text else text
+    if not found:
+        raise ValueError(f"no answer can be found in {text[-80:]!r}")
+    return found.strip().strip("$")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)) and all(isinstance(m, dict) and "content" in m for m in value):
+        return "\n\n".join(str(message["content"]) for message in value)
+    raise ValueError(f"the problem is a {type(value).__name__}, not a text")
