@@ -47,7 +47,7 @@ class HttpSandbox:
             UsageError: always.
         """
         raise UsageError(
-            "sandbox=http runs stdin tests, call tests and plain `assert f(x) == y` only; test code that does "
+            "sandbox=http runs stdin tests, call tests and plain `assert f(x) == y`; test code that does "
             "more must talk to the program, which SandboxFusion's protocol cannot. Use sandbox=bubblewrap."
         )
 
