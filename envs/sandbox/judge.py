@@ -7,6 +7,7 @@ crosses, so no program can read the expected values, and none can touch what com
 
 # Types stay out: this text is compiled anew in every sandbox.
 # mypy: ignore-errors
+# ruff: noqa: D102
 
 import builtins
 import itertools
@@ -49,7 +50,7 @@ class _Channel:
         encoded = encode(list(args), _refer), encode(kwargs, _refer)
         answer = self.ask({"args": encoded[0], "kwargs": encoded[1], "mutable": mutable, **where})
         if mutable:
-            for mine, theirs in zip(args, decode(answer["args"], Thing)):
+            for mine, theirs in zip(args, decode(answer["args"], Thing), strict=False):
                 _become(mine, theirs)
         return decode(answer["value"], Thing)
 
@@ -203,7 +204,7 @@ def _parametrize(names, values, **_):
     names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
 
     def mark(test):
-        rows = [dict(zip(names, row if len(names) > 1 else [row])) for row in values]
+        rows = [dict(zip(names, row if len(names) > 1 else [row], strict=False)) for row in values]
         test.rows = [{**a, **b} for a, b in itertools.product(getattr(test, "rows", [{}]), rows)]
         return test
 
@@ -221,7 +222,9 @@ def _pytest():
 def _allclose(got, want, rtol=1e-5, atol=1e-8):
     """`numpy.allclose` for numbers and nested sequences of one length."""
     if hasattr(want, "__len__") or hasattr(got, "__len__"):
-        return len(got) == len(want) and all(_allclose(a, b, rtol, atol) for a, b in zip(got, want))
+        return len(got) == len(want) and all(
+            _allclose(a, b, rtol, atol) for a, b in zip(got, want, strict=True)
+        )
     return got == want or abs(got - want) <= atol + rtol * abs(want)
 
 

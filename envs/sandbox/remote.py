@@ -111,7 +111,7 @@ class _Program:
     def _finite(value):
         """Read what can be iterated only once, and views, into a list."""
         if type(value).__name__ in _LAZY:
-            return [item for _, item in zip(range(_MAX_ITEMS), value)]
+            return [item for _, item in zip(range(_MAX_ITEMS), value, strict=False)]
         return value
 
 
