@@ -47,10 +47,10 @@ def read_tests(cell: Any, entry: str | None) -> Tests:
 
 
 def read_entry(cell: Any) -> str | None:
-    """Read a function's name: as it is, or as ``func_name`` or ``function_name`` in (JSON of) a mapping."""
+    """Read a function's name: as it is, or as LiveCodeBench's ``func_name`` in (JSON of) a mapping."""
     value = _unpack(cell)
     if isinstance(value, Mapping):
-        value = value.get("func_name") or value.get("function_name")
+        value = value.get("func_name")
     return value if isinstance(value, str) and value.isidentifier() else None
 
 

@@ -55,7 +55,8 @@ class StdinTests:
 
     def judge(self, sandbox: Sandbox, sources: Sequence[str], limits: Limits, stop: bool) -> Verdict:
         """Run the program on each input; ``stop`` at the first that fails."""
-        program, passed, status = "\n\n".join(sources), 0, "ok"
+        program, passed = "\n\n".join(sources), 0
+        status: Status = "ok"
         for stdin, wanted in zip(self.inputs, self.outputs, strict=True):
             outcome = sandbox.run(program, stdin, time_limit=limits.seconds, memory_limit=limits.memory)
             held = outcome.status == "ok" and same_text(outcome.stdout, wanted)

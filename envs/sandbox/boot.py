@@ -29,10 +29,10 @@ def _start() -> None:
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (value, value))
     # `-S` leaves these two out, and programs call them.
-    builtins.exit = builtins.quit = sys.exit
+    vars(builtins).update(exit=sys.exit, quit=sys.exit)
     sys.argv[:] = ["program.py"]
     main = type(sys)("__main__")
-    main.__builtins__ = builtins
+    vars(main)["__builtins__"] = builtins
     sys.modules["__main__"] = main
     os.write(started, b"+")
     os.close(started)

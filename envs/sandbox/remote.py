@@ -16,7 +16,7 @@ _MAX_ITEMS = 10_000
 _TAGS = {list: "list", tuple: "tuple", set: "set", frozenset: "set"}
 
 
-def encode(value, other=repr):
+def encode(value: object, other: object = repr) -> object:
     """Turn a value into what JSON can carry.
 
     None, booleans, floats and texts stay; an integer is ``["int", hex]``, for JSON's readers differ on long

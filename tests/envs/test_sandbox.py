@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def test_nothing_stays_open(local: Sandbox) -> None:
     [(0, 128), (-1, 128), ("1", 128), (float("nan"), 128), (True, 128), (1, 8), (1, 0.5)],
 )
 def test_limits_that_are_none(local: Sandbox, seconds: Any, memory: Any) -> None:
-    with pytest.raises(UsageError, match="limit must be .*got"):
+    with pytest.raises(UsageError, match=r"limit must be .*got"):
         run(local, "", seconds=seconds, memory=memory)
 
 
@@ -342,7 +343,7 @@ def test_without_bubblewrap_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
 
     bubblewrap._command.cache_clear()
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(UsageError, match="apt-get install bubblewrap.*sandbox=rlimit"):
+    with pytest.raises(UsageError, match=r"apt-get install bubblewrap.*sandbox=rlimit"):
         make_sandbox()
     monkeypatch.undo()
     bubblewrap._command.cache_clear()
@@ -359,7 +360,7 @@ def test_a_bubblewrap_that_cannot_isolate_is_found_at_once(
     fake.chmod(0o755)
     bubblewrap._command.cache_clear()
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    with pytest.raises(UsageError, match="No permissions to create new namespace.*user namespaces"):
+    with pytest.raises(UsageError, match=r"No permissions to create new namespace.*user namespaces"):
         make_sandbox()
     monkeypatch.undo()
     bubblewrap._command.cache_clear()
@@ -409,10 +410,8 @@ class _Fusion(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        try:
+        with suppress(OSError):
             self.wfile.write(body)
-        except OSError:
-            pass
 
     def _run(self, request: dict[str, Any]) -> dict[str, Any]:
         done = self.sandbox.run(
@@ -469,7 +468,7 @@ def test_http_that_fails_is_no_verdict(fusion: tuple[Sandbox, list[int]]) -> Non
 
     remote, fail = fusion
     fail += [500, 500, 500]
-    with pytest.raises(SandboxError, match="failed 3 times.*500"):
+    with pytest.raises(SandboxError, match=r"failed 3 times.*500"):
         run(remote, "print(1)")
     with pytest.raises(SandboxError, match="failed 3 times"):
         run(remote, "nonsense")
