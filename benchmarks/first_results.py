@@ -43,7 +43,7 @@ def run_cell(runs: Path, name: str, seed: int, iterations: int) -> Path:
     summary = run_dir / "summary.json"
     if summary.exists() and json.loads(summary.read_text())["iterations"] >= iterations:
         return run_dir
-    if (run_dir / "checkpoints" / "last.ckpt").exists():
+    if (run_dir / "checkpoints" / "last").exists():
         words = [f"resume={run_dir}", f"iterations={iterations}"]
     else:
         words = [f"run_dir={run_dir}", f"seed={seed}", f"strategy={CELLS[name]}", f"iterations={iterations}"]

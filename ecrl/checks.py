@@ -11,7 +11,7 @@ from ecrl.config import Config
 from ecrl.errors import UsageError
 
 PRECISIONS = ("32-true", "bf16-mixed")
-PARALLEL = ("auto", "fsdp", "ddp")
+PARALLEL = ("fsdp", "ddp")
 ACCELERATORS = ("auto", "cpu", "gpu")
 ATTENTION = ("auto", "sdpa", "flex_attention")
 
@@ -110,6 +110,11 @@ def _check_trainer(config: Config) -> None:
         raise UsageError(
             f"trainer.tensor_parallel_size={settings.tensor_parallel_size} does not divide the {processes} "
             "processes (trainer.devices × trainer.num_nodes)."
+        )
+    if settings.tensor_parallel_size > 1 and config.model.lora.r:
+        raise UsageError(
+            "model.lora.r with trainer.tensor_parallel_size above 1 is not supported; trainer=fsdp alone "
+            "shards adapters and base as well."
         )
     if settings.cpu_offload and (processes == 1 or settings.parallel == "ddp"):
         raise UsageError("trainer.cpu_offload=true needs trainer.parallel=fsdp and more than one process.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from ecrl.batch import Trajectory, Turn
 from ecrl.deadline import deadline
 from ecrl.engines.base import Engine, Sampling
 from ecrl.envs.base import item_seed
+from ecrl.envs.pool import shared_stats
 from ecrl.errors import EcrlError, UsageError
 from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder
@@ -26,6 +28,7 @@ from ecrl.world import World
 Split = Literal["train", "val"]
 #: An environment that never ends its episode must not hang the run: it is truncated here.
 MAX_TURNS = 64
+_THREADS = 64  # that wait for verifiers; they compute nothing themselves
 _STREAMS = {"train": 0, "val": 1, "greedy": 2}
 
 
@@ -162,15 +165,11 @@ class Collector:
                 keys = hash_u64(np.array([e.key for e in active], np.uint64), [len(e.turns) for e in active])
                 with deadline(self._timeout, f"The engine's drawing of {len(active)} completions"):
                     completions = self.engine.generate([e.read for e in active], sampling, keys.tolist())
-                texts = self._tokenizer.batch_decode(
-                    [c.token_ids for c in completions], skip_special_tokens=True
-                )
-            scoring = deadline(self._timeout, f"The environment's scoring of {len(active)} completions")
-            with recorder.timer("verify"), scoring:
-                for episode, completion, text in zip(active, completions, texts, strict=True):
-                    episode.turns.append(Turn(episode.context_ids, completion))
-                    episode.texts.append(text)
-                    self._step(episode, text)
+                texts = [self._decode(c.token_ids) for c in completions]
+            for episode, completion, text in zip(active, completions, texts, strict=True):
+                episode.turns.append(Turn(episode.context_ids, completion))
+                episode.texts.append(text)
+            self._step_all(active, recorder)
             active = [e for e in active if not (e.terminated or e.truncated)]
         return [self._trajectory(e) for e in episodes]
 
@@ -201,9 +200,27 @@ class Collector:
             episodes.append(_Episode(envs[slot], problem_id, copy, key, prompt, ids))
         return episodes
 
-    def _step(self, episode: _Episode, text: str) -> None:
+    def _step_all(self, episodes: Sequence[_Episode], recorder: MetricsRecorder) -> None:
+        """Give every environment its response; those that wait for other processes wait together."""
+        waited = shared_stats()
+        scoring = deadline(self._timeout, f"The environment's scoring of {len(episodes)} completions")
+        with recorder.timer("verify"), scoring:
+            if episodes and getattr(episodes[0].env.unwrapped, "concurrent", False):
+                with ThreadPoolExecutor(min(len(episodes), _THREADS)) as threads:
+                    list(threads.map(self._step, episodes))
+            else:
+                for episode in episodes:
+                    self._step(episode)
+        stats = shared_stats()
+        if calls := stats.calls - waited.calls:
+            recorder.add_seconds("verifier_queue", (stats.queue_seconds - waited.queue_seconds) / calls)
+
+    def _step(self, episode: _Episode) -> None:
         with _border(episode.env, "step", episode.problem_id):
-            observation, reward, episode.terminated, episode.truncated, episode.info = episode.env.step(text)
+            action = episode.texts[-1]
+            observation, reward, episode.terminated, episode.truncated, episode.info = episode.env.step(
+                action
+            )
             episode.reward += _finite(reward)
             for name, value in episode.info.get("metrics", {}).items():
                 _finite(value, f"metric {name!r}")
@@ -230,6 +247,9 @@ class Collector:
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+    def _decode(self, ids: list[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
 
     @staticmethod
     def _trajectory(episode: _Episode) -> Trajectory:

@@ -146,8 +146,8 @@ class TrainerConfig:
         devices: processes on each node.
         num_nodes: nodes.
         precision: ``32-true``; ``bf16-mixed`` computes in bfloat16 and keeps float32 weights.
-        parallel: ``fsdp`` shards weights, gradients and optimizer; ``ddp`` copies them; ``auto`` is
-            ``fsdp`` where there is more than one process.
+        parallel: what several processes do with weights, gradients and optimizer: ``fsdp`` shards
+            them, ``ddp`` copies them.
         tensor_parallel_size: processes that split every layer among them.
         cpu_offload: keep the shards in host memory between uses (``fsdp`` only).
         timeout: seconds after which a silent process or engine is an error.
@@ -157,7 +157,7 @@ class TrainerConfig:
     devices: int = 1
     num_nodes: int = 1
     precision: str = "32-true"
-    parallel: str = "auto"
+    parallel: str = "fsdp"
     tensor_parallel_size: int = 1
     cpu_offload: bool = False
     timeout: float = 1800.0

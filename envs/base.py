@@ -69,6 +69,8 @@ class ReasoningEnv(gym.Env[str, str], ABC):
     #: Longest observation and longest response, in characters.
     max_prompt: ClassVar[int] = 1 << 16
     max_response: ClassVar[int] = 1 << 20
+    #: Whether `step` waits for another process, so that many environments are stepped at once, from threads.
+    concurrent: ClassVar[bool] = False
 
     def __init__(self, *, split: Split = "train") -> None:
         if split not in get_args(Split):

@@ -18,7 +18,7 @@ from ecrl.versions import version_of
 
 REQUIRED = ("ecrl", "torch", "lightning", "transformers", "gymnasium", "hydra-core", "sympy", "tensorboard")
 OPTIONAL = {
-    "vllm": ("rollouts by vLLM, once its engine is built; today there is `hf`", "pip install ecrl[vllm]"),
+    "vllm": ("rollouts by vLLM: `engine=vllm`, `engine=vllm_server`, `ecrl serve`", "pip install ecrl[vllm]"),
     "trl": ("the benchmark beside TRL (`benchmarks/vs_trl.py`)", "pip install ecrl[bench]"),
     "matplotlib": ("figures (`benchmarks/`, `docs/`)", "pip install matplotlib"),
 }

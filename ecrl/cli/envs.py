@@ -1,31 +1,109 @@
-"""``ecrl envs``: what can be trained on."""
+"""``ecrl envs``: what can be trained on; ``show`` and ``check`` look at one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import gymnasium as gym
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from ecrl.cli.options import parse
+from ecrl.cli.options import Options, parse
+from ecrl.compose import build_config
 from ecrl.compose import options as group_options
+from ecrl.config import EnvConfig
+from ecrl.datamodule import make_env
+from ecrl.envs.conformance import NOISE, Skipped, check, play, reference
 from ecrl.errors import UsageError
+
+USAGE = "`ecrl envs`, `ecrl envs show ID [key=value…]` or `ecrl envs check ID [key=value…]`"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """List the registered environments, with a line each."""
+    """List the registered environments, or look at one; 1 if a check fails."""
+    commands: dict[str, Callable[[EnvConfig], int]] = {"show": _show, "check": _check}
+    words = list(arguments)
+    command = words.pop(0) if words and words[0] in commands else None
+    options = parse(words)
+    if command is None:
+        if options.overrides:
+            raise UsageError(f"Write {USAGE}; got {' '.join(arguments)}.")
+        return _list(options)
+    if not options.overrides or "=" in options.overrides[0]:
+        raise UsageError(f"`ecrl envs {command}` needs an environment's id or short name first.")
+    return commands[command](_named(options))
+
+
+def _named(options: Options) -> EnvConfig:
+    """The environment of ``ID key=value…``, keyword arguments with or without ``env.kwargs.``."""
+    name, *values = options.overrides
+    settings = [v if v.startswith("env.kwargs.") else f"env.kwargs.{v}" for v in values]
+    return build_config([f"env={name}", *settings], options.config_dir).env
+
+
+def _list(options: Options) -> int:
     import ecrl.envs  # noqa: F401  (registers them)
 
-    options = parse(arguments)
-    if options.overrides:
-        raise UsageError(f"`ecrl envs` takes no arguments, got {' '.join(options.overrides)}.")
     table = Table("id", "what")
-    for env_id in sorted(i for i in gym.registry if i.startswith("ecrl/")):
-        doc = gym.spec(env_id).entry_point
-        cls = gym.envs.registration.load_env_creator(doc) if isinstance(doc, str) else doc
-        table.add_row(env_id, (cls.__doc__ or "").strip().splitlines()[0])
+    for env_id in sorted(i for i in gym.registry if "/" in i and i.split("/")[0] == "ecrl"):
+        table.add_row(env_id, _class_of(env_id).__doc__.strip().splitlines()[0])
     Console(highlight=False).print(table)
     print(f"Short names for env=…: {', '.join(group_options('env', options.config_dir))}")
-    print("Your own: env=mypkg.mod:me/MyTask-v0")
+    print("Your own: env=mypkg.mod:me/MyTask-v0    More of one: ecrl envs show ID, ecrl envs check ID")
     return 0
+
+
+def _class_of(env_id: str) -> Any:
+    entry = gym.spec(env_id).entry_point
+    return gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
+
+
+def _show(config: EnvConfig) -> int:
+    """Print spaces, arguments, a problem, and what a right and a wrong answer earn."""
+    env = make_env(config.id, "train", dict(config.kwargs))
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"[bold]{escape(config.id)}[/bold]  {escape(_first_line(env.unwrapped))}")
+    console.print(f"observation {env.observation_space}   action {env.action_space}")
+    table = Table("argument", "default", "now")
+    for parameter in inspect.signature(type(env.unwrapped).__init__).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY or parameter.name in config.kwargs:
+            default = "required" if parameter.default is parameter.empty else repr(parameter.default)
+            now = repr(config.kwargs[parameter.name]) if parameter.name in config.kwargs else ""
+            table.add_row(parameter.name, escape(default), escape(now))
+    console.print(table)
+    prompt, _ = env.reset(seed=0)
+    console.print("[bold]a problem[/bold]")
+    console.print(escape(prompt))
+    for what, correct in (("right", True), ("wrong", False)):
+        env.reset(seed=0)
+        try:
+            answer = reference(env, 0, correct)
+        except Skipped as why:
+            answer = NOISE[2]
+            if correct:
+                console.print(f"[bold]a right answer[/bold]: {escape(str(why))}")
+                continue
+        reward, info = play(env, answer)
+        console.print(f"[bold]a {what} answer[/bold] earns {reward:g} {info.get('metrics', {})}")
+        console.print(escape(answer))
+    env.close()
+    return 0
+
+
+def _first_line(env: Any) -> str:
+    return (type(env).__doc__ or "").strip().split("\n")[0]
+
+
+def _check(config: EnvConfig) -> int:
+    """Run the conformance suite."""
+    findings = check(lambda split: make_env(config.id, split, dict(config.kwargs)))
+    table = Table("check", "verdict", "detail", title=config.id)
+    colours = {"pass": "green", "fail": "red", "skip": "yellow"}
+    for finding in findings:
+        verdict = f"[{colours[finding.verdict]}]{finding.verdict}[/]"
+        table.add_row(finding.name, verdict, escape(finding.detail))
+    Console(highlight=False).print(table)
+    return int(any(f.verdict == "fail" for f in findings))

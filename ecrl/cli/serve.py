@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 
 import torch
+from transformers import AutoConfig
 
 from ecrl.cli.options import parse
-from ecrl.engines.vllm_worker import EXTENSION, require_vllm
+from ecrl.engines.vllm_worker import EXTENSION, check_head_size, require_vllm
 from ecrl.errors import UsageError, unknown_name
 from ecrl.model import check_model
 
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"port must be a number, got {settings['port']!r}.")
     require_vllm()
     check_model(settings["model.path"])
+    check_head_size(AutoConfig.from_pretrained(settings["model.path"]))
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # opens the calls by which weights arrive
     print(f"Serving {settings['model.path']} on http://{settings['host']}:{settings['port']}", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", _module(), *_flags(settings)])

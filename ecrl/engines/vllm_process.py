@@ -16,8 +16,7 @@ import torch
 import torch.distributed as dist
 
 from ecrl.engines import vllm_plugin
-from ecrl.engines.vllm_worker import EXTENSION
-from ecrl.errors import UsageError
+from ecrl.engines.vllm_worker import EXTENSION, check_head_size
 from ecrl.model import PolicyModel
 
 
@@ -42,8 +41,7 @@ def start(model: PolicyModel, dtype: torch.dtype, *, enforce_eager: bool, **knob
     from vllm.platforms import current_platform
 
     vllm_plugin.register()
-    if current_platform.is_cpu():
-        _check_head_size(model)
+    check_head_size(model.lm.config)
     # What vLLM keeps must not be born under the trainer's inference mode: later loads write to it.
     with TemporaryDirectory() as folder, _launcher_variables(), torch.inference_mode(False):
         _save_config(model, Path(folder))
@@ -94,20 +92,6 @@ def trainer_state_kept() -> Iterator[None]:
     random.setstate(python)
     np.random.set_state(numpy)
     torch.set_num_threads = set_threads
-
-
-def _check_head_size(model: PolicyModel) -> None:
-    """Refuse what vLLM's CPU attention would refuse at the first token only."""
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
-
-    config: Any = model.lm.config.get_text_config()
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    known = CPUAttentionBackend.get_supported_head_sizes()
-    if size not in known:
-        raise UsageError(
-            f"vLLM on CPU has no attention for heads of size {size} (it has {', '.join(map(str, known))}); "
-            "use engine=hf, or another number of heads."
-        )
 
 
 def _save_config(model: PolicyModel, folder: Path) -> None:

@@ -205,11 +205,14 @@ class VLLMServerEngine:
     def _receipts(self, version: int) -> dict[str, list[float]]:
         """Have every member prove what it holds; return its log-probs of the probe, by URL."""
         told: dict[str, list[float]] = {}
+        causes = []
         for replica in self._members:
             try:
                 self.manifest.check(replica.rpc("ecrl_receipt", self.manifest.shapes), version)
                 replica.accept(version)
                 told[replica.url] = replica.probe(self._probe.token_ids)
-            except httpx.HTTPError:
-                continue  # it died since; the next sync may find it again
+            except httpx.HTTPError as error:  # it died since; the next sync may find it again
+                causes.append(f"{replica.url}: {str(error).splitlines()[0]}")
+        if not told:
+            raise EcrlError(f"No vLLM server could draw with the weights it was sent ({'; '.join(causes)}).")
         return told

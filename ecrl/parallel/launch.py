@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import re
@@ -20,9 +19,9 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ecrl.config import Config
 from ecrl.errors import EcrlError, LostPeer, SilentPeer, UsageError
+from ecrl.orphans import end_with_parent
 
 SHUTDOWN = 300  # seconds that processes get to finish their iteration after a signal, or after a failure
-_PR_SET_PDEATHSIG = 1
 #: How gloo and NCCL say that another process is gone or hangs.
 _SIGNS = (
     (re.compile(r"time(d |)out", re.IGNORECASE), SilentPeer),
@@ -111,12 +110,8 @@ def launch(config: Config, arguments: Sequence[str]) -> int:
 
 def end_with_launcher() -> None:
     """Let the kernel kill this process when its launcher dies, even by ``kill -9``."""
-    launcher = os.environ.get("ECRL_LAUNCHER")
-    if launcher is None or sys.platform != "linux":
-        return
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(launcher):  # it died before the line above
-        os.kill(os.getpid(), signal.SIGKILL)
+    if launcher := os.environ.get("ECRL_LAUNCHER"):
+        end_with_parent(int(launcher))
 
 
 @contextmanager
@@ -133,7 +128,7 @@ def peers_named() -> Iterator[None]:
         kind = next((k for sign, k in _SIGNS if sign.search(str(error))), None)
         if kind is None:
             raise
-        what = str(error).splitlines()[0].split("] ")[-1]
+        what = str(error).splitlines()[0].split("] ")[-1].split(". ")[0]
         raise kind(f"Process {os.environ.get('RANK', '0')} lost another one ({what}).") from None
 
 

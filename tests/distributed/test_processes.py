@@ -25,6 +25,7 @@ TP = [*FSDP, "trainer.tensor_parallel_size=2"]
 MODES = {"fsdp": FSDP, "ddp": DDP, "tp": TP}
 EVAL = ["iterations=2", "eval.every=2", "eval.problems=3", "eval.k=2", "checkpoint.every=1"]
 UNEVEN = ["rollout.prompts=5", "update.minibatches=2", "update.max_tokens=40", "update.row_tokens=30"]
+FEW = ["rollout.prompts=1", "update.minibatches=1", "eval.problems=1"]  # fewer than processes
 MANY_TURNS = ["env=tests.tasks:test/Echo-v0", "engine.batch_size=3"]
 KEEP = "update.lr=1e-4"  # AdamW turns rounding of vanishing gradients into steps of this size
 
@@ -55,6 +56,7 @@ def jobs_for(model: Path, families: dict[str, Path], out: Path) -> dict[str, dic
             }
     runs = {
         "uneven": [*FSDP, *EVAL, *UNEVEN, *MANY_TURNS, KEEP],
+        "few": [*FSDP, *EVAL, *FEW, KEEP],
         "uneven-ddp": [*DDP, *EVAL, *UNEVEN, *MANY_TURNS, KEEP],
         "tensor-parallel": [*TP, *EVAL, KEEP],
         "checkpointed": [*FSDP, *EVAL, KEEP, "model.activation_checkpointing=true"],
@@ -195,6 +197,7 @@ def test_uneven_shares_and_several_turns(name: str, many: Path, alone: Callable[
         ("checkpointed", []),
         ("adapters", ["model.lora.r=4", "strategy=[reference_kl]"]),
         ("ahead", ["rollout.staleness=1", "strategy=[importance_correction]"]),
+        ("few", FEW),
     ],
 )
 def test_settings(name: str, overrides: list[str], many: Path, alone: Callable[..., Path]) -> None:

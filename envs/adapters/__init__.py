@@ -1,0 +1,1 @@
+"""Environments of other frameworks here, and ours there: one framework a file."""

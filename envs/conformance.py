@@ -1,0 +1,211 @@
+"""What every environment has to hold, the user's own as well: ``ecrl envs check ID``."""
+
+from __future__ import annotations
+
+import pickle
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils.env_checker import check_env
+
+from ecrl.envs.base import ReasoningEnv, Split, item_seed
+from ecrl.errors import EcrlError
+
+Env = gym.Env[str, str]
+Make = Callable[[Split], Env]
+
+PROBLEMS = 20
+_MAX_TURNS = 64
+_HOSTILE_SECONDS = 5.0
+NOISE = ("", "?", "I do not know.", "~" * 50, "The answer is out of reach.")
+#: Nothing that a policy writes may raise, hang or earn.
+HOSTILE = (
+    "\x00" * 1000,
+    "(" * 100_000,
+    "{" * 100_000 + "}" * 100_000,
+    "\\boxed{" * 50_000,
+    "\\boxed{" + "9" * 1_000_000 + "}",
+    "\\boxed{9^{9^{9^{9^{9}}}}}",
+    "9**9**9**9**9",
+    "\\boxed{" + "1000000000!" + "}",
+    "\\boxed{__import__('os').system('false')}",
+    "```python\nimport os\nos._exit(0)\n```",
+    "```python\nwhile True: pass\n```",
+    "=" * 200_000,
+    " " * 1_000_000 + "x",
+    "-" * 200_000 + "x",
+    "٣+٥*٧",
+    "\ud800\U0001f600",
+    "nan",
+    "inf",
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check.
+
+    Attributes:
+        name: what was looked at.
+        verdict: ``pass``, ``fail``, or ``skip`` where the environment has nothing to check.
+        detail: what was found, in a line.
+    """
+
+    name: str
+    verdict: Literal["pass", "fail", "skip"]
+    detail: str = ""
+
+
+class Skipped(Exception):
+    """The environment has nothing to check; the message says why."""
+
+
+def check(make: Make) -> list[Finding]:
+    """Run all checks, each on fresh environments.
+
+    Args:
+        make: makes an environment for ``"train"`` or ``"val"``.
+    """
+    return [_run(name, one, make) for name, one in CHECKS.items()]
+
+
+def _run(name: str, one: Callable[[Make], str], make: Make) -> Finding:
+    try:
+        return Finding(name, "pass", one(make))
+    except Skipped as why:
+        return Finding(name, "skip", str(why))
+    except Exception as error:  # whatever someone else's environment raises is a finding
+        text = " ".join(str(error).split()) or "no message"
+        kind = "" if isinstance(error, EcrlError) else f"{type(error).__name__}: "
+        return Finding(name, "fail", kind + text)
+
+
+def play(env: Env, response: str) -> tuple[float, dict[str, Any]]:
+    """Give the same response every turn until the episode ends; return the reward and the last info."""
+    total = 0.0
+    for _ in range(_MAX_TURNS):
+        _, reward, terminated, truncated, info = env.step(response)
+        total += float(reward)
+        if terminated or truncated:
+            return total, info
+    raise AssertionError(f"the episode did not end in {_MAX_TURNS} turns")
+
+
+def reference(env: Env, number: int, correct: bool = True) -> str:
+    """A worked solution of the problem in play.
+
+    Raises:
+        Skipped: the environment writes none.
+    """
+    base = env.unwrapped
+    if not isinstance(base, ReasoningEnv):
+        raise Skipped("no ReasoningEnv, so no worked solutions")
+    try:
+        return base.solution(base.problem, np.random.default_rng(number), correct)
+    except NotImplementedError as error:
+        raise Skipped(str(error)) from None
+
+
+def _gymnasium(make: Make) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for split in get_args(Split):
+            check_env(make(split).unwrapped)
+    return "check_env without a warning"
+
+
+def _determinism(make: Make) -> str:
+    one, other = make("train"), make("train")
+    other.reset(seed=12345)
+    seeds = [item_seed(0, i) for i in range(PROBLEMS)]
+    prompts = [one.reset(seed=s)[0] for s in seeds]
+    assert prompts == [other.reset(seed=s)[0] for s in seeds], "one seed gave two different problems"
+    assert len(set(prompts)) > 1, f"{PROBLEMS} seeds gave one and the same problem"
+    return f"{len(set(prompts))} different problems from {PROBLEMS} seeds, the same in two instances"
+
+
+def _splits(make: Make) -> str:
+    keys = {}
+    for split in get_args(Split):
+        env = make(split)
+        keys[split] = {_identity(env, env.reset(seed=item_seed(1, i))) for i in range(10 * PROBLEMS)}
+    both = keys["train"] & keys["val"]
+    assert not both, f"{len(both)} problems are in train and in val, e.g. {sorted(both)[0]!r:.80}"
+    return f"{len(keys['train'])} train and {len(keys['val'])} val problems, none in both"
+
+
+def _identity(env: Env, answer: tuple[str, dict[str, Any]]) -> str:
+    base = env.unwrapped
+    return base.problem.key if isinstance(base, ReasoningEnv) else answer[0]
+
+
+def _pickling(make: Make) -> str:
+    env = make("train")
+    env.reset(seed=5)
+    twin = pickle.loads(pickle.dumps(env))
+    assert twin.step("?")[:4] == env.step("?")[:4], "a pickled copy scores differently"
+    assert twin.reset()[0] == env.reset()[0], "a pickled copy draws another problem"
+    return "a copy goes on where the environment was"
+
+
+def _right(make: Make) -> str:
+    env = make("train")
+    for number in range(PROBLEMS):
+        prompt, _ = env.reset(seed=item_seed(2, number))
+        answer = reference(env, number)
+        reward, _ = play(env, answer)
+        assert reward == 1, f"{answer!r:.80} earns {reward:g} instead of 1 for {prompt!r:.80}"
+    return f"{PROBLEMS} worked solutions earn 1"
+
+
+def _noise(make: Make) -> str:
+    env = make("train")
+    for number, text in enumerate(NOISE * 4):
+        prompt, _ = env.reset(seed=item_seed(3, number))
+        reward, _ = play(env, text)
+        assert reward <= 0, f"{text!r:.80} earns {reward:g} for {prompt!r:.80}"
+    return f"{len(NOISE) * 4} texts without an answer earn nothing"
+
+
+def _hostile(make: Make) -> str:
+    env, slowest = make("train"), 0.0
+    for text in HOSTILE:
+        env.reset(seed=4)
+        begin = time.perf_counter()
+        reward, _ = play(env, text)
+        slowest = max(slowest, time.perf_counter() - begin)
+        assert reward <= 0, f"{text!r:.60} earns {reward:g}"
+        assert slowest < _HOSTILE_SECONDS, f"{text!r:.60} took {slowest:.1f} s"
+    return f"{len(HOSTILE)} texts, the slowest took {slowest:.2g} s"
+
+
+def _speed(make: Make) -> str:
+    env, seconds = make("train"), []
+    for number in range(PROBLEMS):
+        env.reset(seed=item_seed(5, number))
+        try:
+            text = reference(env, number)
+        except Skipped:
+            text = NOISE[2]
+        begin = time.perf_counter()
+        env.step(text)
+        seconds.append(time.perf_counter() - begin)
+    return f"a step takes {statistics.median(seconds) * 1e3:.3g} ms in the median of {PROBLEMS}"
+
+
+CHECKS: dict[str, Callable[[Make], str]] = {
+    "gymnasium": _gymnasium,
+    "determinism": _determinism,
+    "splits": _splits,
+    "pickling": _pickling,
+    "right answers": _right,
+    "noise": _noise,
+    "hostile text": _hostile,
+    "speed": _speed,
+}

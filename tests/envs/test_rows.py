@@ -1,0 +1,154 @@
+"""Problems from files: every kind of file, and every way in which one can be wrong."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ecrl.envs.base import Problem, Score, Split
+from ecrl.envs.rows import Row, RowsEnv, load_rows, value_at
+from ecrl.errors import UsageError
+
+ROWS = [{"q": f"what is {i}?", "a": str(i), "meta": {"source": [{"name": "x"}]}} for i in range(200)]
+
+
+class Quiz(RowsEnv):
+    def __init__(self, path: str | None = None, *, split: Split = "train", **kwargs: Any) -> None:
+        super().__init__(path, ["q", "a"], split=split, **kwargs)
+
+    def problem_of(self, row: Row) -> Problem:
+        if row["a"] == "bad":
+            raise ValueError("the answer is bad")
+        return Problem(row["q"], row["a"])
+
+    def score(self, problem: Problem, response: str) -> Score:
+        return Score(float(response == problem.answer))
+
+
+def jsonl(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return jsonl(tmp_path / "rows.jsonl", ROWS)
+
+
+def write_json(path: Path) -> None:
+    path.write_text(json.dumps(ROWS))
+
+
+def write_csv(path: Path) -> None:
+    path.write_text("q,a\n" + "".join(f'"{r["q"]}",{r["a"]}\n' for r in ROWS))
+
+
+def write_parquet(path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(pytest.importorskip("pyarrow").Table.from_pylist(ROWS), path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "write"), [("json", write_json), ("csv", write_csv), ("parquet", write_parquet)]
+)
+def test_every_kind_of_file_reads_the_same(kind: str, write: Callable[[Path], None], tmp_path: Path) -> None:
+    path = tmp_path / f"rows.{kind}"
+    write(path)
+    assert [(r["q"], r["a"]) for r in load_rows(str(path), ["q", "a"])] == [(r["q"], r["a"]) for r in ROWS]
+
+
+def test_a_local_copy_of_a_data_set(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    jsonl(tmp_path / "train.jsonl", ROWS)
+    jsonl(tmp_path / "test.jsonl", ROWS[:5])
+    assert len(load_rows(str(tmp_path), ["q"])) == 200
+    assert len(load_rows(str(tmp_path), ["q"], part="test")) == 5
+    with pytest.raises(UsageError, match=r"no part 'dev'; found train, test"):
+        load_rows(str(tmp_path), ["q"], part="dev")
+
+
+def test_nested_columns() -> None:
+    assert value_at(ROWS[0], "meta.source.0.name") == "x"
+    assert value_at({"a.b": 1}, "a.b") == 1
+    for column in ("meta.source.1.name", "meta.nothing", "q.0.1"):
+        with pytest.raises(KeyError):
+            value_at(ROWS[0], column)
+
+
+def test_rows_are_loaded_once_and_again_when_the_file_changes(file: Path) -> None:
+    one, other = Quiz(str(file)), Quiz(str(file))
+    assert one.rows is other.rows
+    jsonl(file, ROWS[:100])
+    assert len(Quiz(str(file)).rows) == 100
+
+
+def test_splits_of_one_file_are_disjoint_and_index_picks_any_row(file: Path) -> None:
+    keys = {}
+    for split in ("train", "val"):
+        env = Quiz(str(file), split=split)
+        keys[split] = {env.reset(seed=i)[0] for i in range(300)}
+        assert env.reset(options={"index": 7})[0] == "what is 7?"
+        assert env.step("7")[1] == 1
+    assert keys["train"] and keys["val"] and not keys["train"] & keys["val"]
+
+
+def test_a_validation_file_is_taken_whole(file: Path, tmp_path: Path) -> None:
+    other = jsonl(tmp_path / "val.jsonl", [{"q": f"val {i}", "a": "1"} for i in range(5)])
+    train, val = (Quiz(str(file), split=s, val_path=str(other)) for s in ("train", "val"))
+    assert {val.reset(seed=i)[0] for i in range(60)} == {f"val {i}" for i in range(5)}
+    assert len({train.reset(seed=i)[0] for i in range(3000)}) == 200
+
+
+def test_pickle_leaves_the_rows_behind(file: Path) -> None:
+    env = Quiz(str(file))
+    env.reset(seed=1)
+    data = pickle.dumps(env)
+    assert len(data) < 5000
+    assert pickle.loads(data).reset()[0] == env.reset()[0]
+
+
+WRONG = {
+    "malformed": ("a.jsonl", '{"q": "x", "a": "1"}\n{"q": "x", "a" 1}\n', [":2:16", "no JSON"]),
+    "no object": ("a.jsonl", "[1]\n", [":1", "an object was wanted", "list"]),
+    "no column": ("a.jsonl", '{"q": "x", "b": "1"}\n', ["row 0", "no column 'a'", "found q, b"]),
+    "no answer": (
+        "a.jsonl",
+        '{"q": "x", "a": "1"}\n{"q": "x", "a": null}\n',
+        ["row 1", "nothing in column 'a'"],
+    ),
+    "bad row": ("a.jsonl", '{"q": "x", "a": "bad"}\n', ["row 0", "the answer is bad"]),
+    "empty": ("a.jsonl", "\n", ["holds no rows"]),
+    "ragged": ("a.csv", "q,a\nx,1\ny\n", [":3", "1 columns instead of 2"]),
+    "wide": ("a.csv", "q,a\nx,1,2\n", [":2", "3 columns instead of 2"]),
+    "json": ("a.json", '{"q": 1}', ["a list of objects was wanted"]),
+    "kind": ("a.xlsx", "x", ["unknown kind of file '.xlsx'"]),
+    "bytes": ("a.parquet", "x", ["no Parquet"]),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_bad_files_are_one_line(name: str, tmp_path: Path) -> None:
+    file, text, parts = WRONG[name]
+    (tmp_path / file).write_text(text)
+    with pytest.raises(UsageError) as caught:
+        Quiz(str(tmp_path / file)).reset(seed=0, options={"index": 0})
+    message = str(caught.value)
+    assert str(tmp_path / file) in message and "\n" not in message
+    assert all(part in message for part in parts), message
+
+
+@pytest.mark.parametrize(("path", "part"), [(None, "path=FILE"), ("/no/where.jsonl", "does not exist")])
+def test_no_file_is_one_line(path: str | None, part: str) -> None:
+    with pytest.raises(UsageError, match=part):
+        Quiz(path)
+
+
+@pytest.mark.parametrize("index", [-1, 200, "x", 1.5])
+def test_no_such_row_is_one_line(index: Any, file: Path) -> None:
+    with pytest.raises(UsageError, match="rows 0 to 199"):
+        Quiz(str(file)).reset(options={"index": index})
