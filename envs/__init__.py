@@ -10,11 +10,11 @@ from ecrl.envs.text import Text
 __all__ = ["Problem", "ReasoningEnv", "Score", "Text", "item_seed"]
 
 _ENTRY_POINTS = {
-    "ecrl/PythonTool-v0": "ecrl.envs.python_tool:PythonToolEnv",
-    "ecrl/Code-v0": "ecrl.envs.code:CodeEnv",
     "ecrl/Arithmetic-v0": "ecrl.envs.arithmetic:ArithmeticEnv",
+    "ecrl/Code-v0": "ecrl.envs.code:CodeEnv",
     "ecrl/Countdown-v0": "ecrl.envs.countdown:CountdownEnv",
     "ecrl/Math-v0": "ecrl.envs.math:MathEnv",
+    "ecrl/PythonTool-v0": "ecrl.envs.python_tool:PythonToolEnv",
 }
 
 

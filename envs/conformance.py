@@ -22,7 +22,7 @@ Make = Callable[[Split], Env]
 
 PROBLEMS = 20
 _MAX_TURNS = 64
-_HOSTILE_SECONDS = 5.0
+_HOSTILE_SECONDS = 10.0
 NOISE = ("", "?", "I do not know.", "~" * 50, "The answer is out of reach.")
 #: Nothing that a policy writes may raise, hang or earn.
 HOSTILE = (

@@ -91,7 +91,17 @@ for each in (Sound, *BROKEN):
 
 #: Presets of published data sets are tested by their schemas, on rows of our own.
 SHIPPED = [name for name in group_options("env") if "path" not in build_config([f"env={name}"]).env.kwargs]
-ROWS = {"ecrl/Math-v0": [{"problem": f"What is ${i}+1$?", "answer": str(i + 1)} for i in range(300)]}
+ROWS = {
+    "ecrl/Math-v0": [{"problem": f"What is ${i}+1$?", "answer": str(i + 1)} for i in range(300)],
+    "ecrl/Code-v0": [
+        {
+            "problem": f"Print the input plus {i}.",
+            "tests": {"inputs": ["1\n", "20\n"], "outputs": [f"{1 + i}\n", f"{20 + i}\n"]},
+            "solution": f"print(int(input()) + {i})",
+        }
+        for i in range(300)
+    ],
+}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -100,6 +110,7 @@ def test_all_that_ships_passes(name: str, tmp_path: Path) -> None:
     kwargs = dict(config.kwargs)
     if rows := ROWS.get(config.id):
         kwargs["path"] = str(tmp_path / "rows.jsonl")
+        kwargs |= {"solution_column": "solution"} if "solution" in rows[0] else {}
         Path(kwargs["path"]).write_text("".join(json.dumps(row) + "\n" for row in rows))
     findings = check(lambda split: make_env(config.id, split, kwargs))
     assert [f for f in findings if f.verdict == "fail"] == []
