@@ -11,10 +11,16 @@ __all__ = ["Problem", "ReasoningEnv", "Score", "Text", "item_seed"]
 
 _ENTRY_POINTS = {
     "ecrl/Arithmetic-v0": "ecrl.envs.arithmetic:ArithmeticEnv",
+    "ecrl/Bases-v0": "ecrl.envs.bases:BasesEnv",
     "ecrl/Code-v0": "ecrl.envs.code:CodeEnv",
     "ecrl/Countdown-v0": "ecrl.envs.countdown:CountdownEnv",
+    "ecrl/GraphPath-v0": "ecrl.envs.graph_path:GraphPathEnv",
+    "ecrl/GuessNumber-v0": "ecrl.envs.guess_number:GuessNumberEnv",
+    "ecrl/Knights-v0": "ecrl.envs.knights:KnightsEnv",
     "ecrl/Math-v0": "ecrl.envs.math:MathEnv",
     "ecrl/PythonTool-v0": "ecrl.envs.python_tool:PythonToolEnv",
+    "ecrl/Strings-v0": "ecrl.envs.strings:StringsEnv",
+    "ecrl/Sudoku-v0": "ecrl.envs.sudoku:SudokuEnv",
 }
 
 

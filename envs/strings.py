@@ -1,0 +1,127 @@
+"""Strings: apply named transformations to a text, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from string import ascii_lowercase, whitespace
+
+import numpy as np
+
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer
+from ecrl.errors import UsageError
+
+_MAX_RESPONSE = 1 << 16
+
+#: What each operation does to a text; `drop` also has a letter.
+OPERATIONS: dict[str, Callable[[str, str], str]] = {
+    "reverse": lambda text, _: text[::-1],
+    "sort": lambda text, _: "".join(sorted(text)),
+    "rotate": lambda text, _: text[1:] + text[:1],
+    "double": lambda text, _: "".join(c + c for c in text),
+    "halve": lambda text, _: text[::2],
+    "drop": lambda text, letter: text.replace(letter, ""),
+    "next": lambda text, _: "".join(_other(c, 1) for c in text),
+}
+_MAX_TEXT = 256
+
+
+class StringsEnv(ReasoningEnv):
+    """Apply transformations to a text, one after the other.
+
+    Prompt ``abca: reverse, drop b``, a right response ``reverse=acba drop b=aca``: only what follows the
+    last ``=`` counts, or the whole response where there is none, without the white space around it. The
+    operations: ``reverse``, ``sort`` (alphabetically), ``rotate`` (the first letter goes to the end),
+    ``double`` (every letter twice), ``halve`` (the 1st, 3rd, 5th … letter stay), ``drop x`` (every ``x``
+    goes), ``next`` (every letter becomes the one after it, z becomes a).
+
+    Args:
+        length: letters of the text, 2 to 32.
+        steps: operations, 1 to 8.
+        letters: size of the alphabet, from ``a`` on, 2 to 26.
+        operations: names of those to draw from, each once.
+        split: ``train`` or ``val``.
+    """
+
+    def __init__(
+        self,
+        *,
+        length: int = 5,
+        steps: int = 2,
+        letters: int = 26,
+        operations: Sequence[str] = tuple(OPERATIONS),
+        split: Split = "train",
+    ) -> None:
+        super().__init__(split=split)
+        check_integer("length", length, 2, 32)
+        check_integer("steps", steps, 1, 8)
+        check_integer("letters", letters, 2, 26)
+        known = isinstance(operations, list | tuple) and all(o in OPERATIONS for o in operations)
+        if not known or not operations or len(set(operations)) < len(operations):
+            raise UsageError(
+                f"operations must be some of {', '.join(OPERATIONS)}, each once; got {operations!r}."
+            )
+        self.length = length
+        self.steps = steps
+        self.letters = letters
+        self.operations = tuple(operations)
+
+    def sample_problem(self, rng: np.random.Generator) -> Problem:
+        """Draw a text, then operations that leave something of it and do not let it grow without bound."""
+        start = "".join(ascii_lowercase[i] for i in rng.integers(self.letters, size=self.length).tolist())
+        text, names = start, []
+        for _ in range(self.steps):
+            name, text = self._operation(text, rng)
+            names.append(name)
+        return Problem(f"{start}: {', '.join(names)}\n", text)
+
+    def score(self, problem: Problem, response: str) -> Score:
+        """Give 1 if the final text is the right one, exactly."""
+        if len(response) > _MAX_RESPONSE:
+            return Score(0.0, {"valid": 0.0})
+        final = response.rpartition("=")[2].strip(whitespace)
+        if not final or set(final) - set(ascii_lowercase):
+            return Score(0.0, {"valid": 0.0})
+        return Score(float(final == problem.answer), {"valid": 1.0}, final)
+
+    def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
+        """Write each step as ``operation=text``; the wrong one slips in one letter, and goes on."""
+        text, _, names = problem.prompt.strip().partition(": ")
+        steps = names.split(", ")
+        slip_at = -1 if correct else int(rng.integers(len(steps)))
+        lines = []
+        for number, name in enumerate(steps):
+            text = apply(name, text)
+            if number == slip_at and text:
+                text = _slip(text, rng)
+            lines.append(f"{name}={text}")
+        return " ".join(lines)
+
+    def _operation(self, text: str, rng: np.random.Generator) -> tuple[str, str]:
+        """Draw an operation; the result is neither empty nor too long, if any of them allows that."""
+        results = {}
+        for operation in self.operations:
+            name = f"drop {text[int(rng.integers(len(text)))]}" if operation == "drop" else operation
+            if result := apply(name, text):
+                results[name] = result
+        short = [name for name in results if len(results[name]) <= _MAX_TEXT] or list(results)
+        if not short:  # only `drop` is allowed, and one letter is left: drop another one
+            return f"drop {_other(text[0], 1)}", text
+        name = short[int(rng.integers(len(short)))]
+        return name, results[name]
+
+
+def apply(operation: str, text: str) -> str:
+    """Return ``text`` after an operation as the prompt names it, e.g. ``drop b``."""
+    name, _, letter = operation.partition(" ")
+    return OPERATIONS[name](text, letter)
+
+
+def _slip(text: str, rng: np.random.Generator) -> str:
+    """Replace one letter by another."""
+    place = int(rng.integers(len(text)))
+    return text[:place] + _other(text[place], int(rng.integers(1, 26))) + text[place + 1 :]
+
+
+def _other(letter: str, steps: int) -> str:
+    """Return the letter so many places further, round the alphabet."""
+    return ascii_lowercase[(ord(letter) - ord("a") + steps) % 26]
