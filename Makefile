@@ -43,10 +43,10 @@ test: export HF_HUB_OFFLINE = 1
 test: install
 	$(BIN)/python -m pytest
 
-# The vLLM engines, with the real vLLM on CPU.
+# The vLLM engines, with the real vLLM on CPU; and what needs Triton, which came with it.
 test-vllm: export HF_HUB_OFFLINE = 1
 test-vllm: install-vllm
-	$(VLLM_BIN)/python -m pytest tests/vllm
+	$(VLLM_BIN)/python -m pytest tests/vllm tests/test_head_kernels.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +20,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ecrl.cli import main as ecrl
 from ecrl.history import read_metrics
+from ecrl.report.data import trailing
 from ecrl.versions import versions
 
 CELLS = {"GRPO": "[]", "Clip-Cov": "[clip_cov_small]", "KL-Cov": "[kl_cov_small]"}
@@ -37,32 +36,10 @@ PANELS = {
 }
 
 
-def run_cell(runs: Path, name: str, seed: int, iterations: int) -> Path:
-    """Run one strategy with one seed, unless it is finished."""
-    run_dir = runs / f"{name}-{seed}"
-    summary = run_dir / "summary.json"
-    if summary.exists() and json.loads(summary.read_text())["iterations"] >= iterations:
-        return run_dir
-    if (run_dir / "checkpoints" / "last").exists():
-        words = [f"resume={run_dir}", f"iterations={iterations}"]
-    else:
-        words = [f"run_dir={run_dir}", f"seed={seed}", f"strategy={CELLS[name]}", f"iterations={iterations}"]
-    command = [sys.executable, "-m", "ecrl", "train", *words]
-    # One thread each: two cells side by side are faster than one on two threads.
-    subprocess.run(command, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
-    print(f"finished {run_dir}", flush=True)
-    return run_dir
-
-
 def curve(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """Iterations and values of a metric, where it was measured."""
     points = [(row["iteration"], row[name]) for row in rows if row.get(name) is not None]
     return [x for x, _ in points], [y for _, y in points]
-
-
-def smooth(values: list[float], width: int) -> np.ndarray:
-    """Running mean over the last ``width`` values."""
-    return np.asarray([np.mean(values[max(i - width + 1, 0) : i + 1]) for i in range(len(values))])
 
 
 def draw(histories: dict[str, list[list[dict[str, Any]]]], path: Path) -> None:
@@ -72,7 +49,7 @@ def draw(histories: dict[str, list[list[dict[str, Any]]]], path: Path) -> None:
         width = 1 if metric.startswith("val") else 10
         for name, seeds in histories.items():
             iterations = curve(seeds[0], metric)[0]
-            values = np.stack([smooth(curve(rows, metric)[1], width) for rows in seeds])
+            values = np.stack([trailing(np.asarray(curve(rows, metric)[1]), width) for rows in seeds])
             axis.plot(iterations, values.mean(0), label=name, color=COLOURS[name])
             axis.fill_between(iterations, values.min(0), values.max(0), color=COLOURS[name], alpha=0.15)
         axis.set(xlabel="iteration", title=label)
@@ -115,11 +92,14 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=150)
     parser.add_argument("--jobs", type=int, default=2)
     arguments = parser.parse_args()
-    cells = [(name, seed) for seed in SEEDS for name in CELLS]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        dirs = list(pool.map(lambda cell: run_cell(arguments.runs, *cell, arguments.iterations), cells))
-    found = dict(zip(cells, dirs, strict=True))
-    histories = {n: [read_metrics(found[n, s] / "metrics.jsonl") for s in SEEDS] for n in CELLS}
+    arms = {name: f"strategy={strategy}" for name, strategy in CELLS.items()}
+    words = [f"output={arguments.runs}", f"arms={json.dumps(arms)}", f"seeds={list(SEEDS)}"]
+    code = ecrl(["sweep", *words, f"jobs={arguments.jobs}", f"iterations={arguments.iterations}"])
+    if code:
+        sys.exit(code)
+    histories = {
+        n: [read_metrics(arguments.runs / f"{n}-{s}" / "metrics.jsonl") for s in SEEDS] for n in CELLS
+    }
     arguments.output.mkdir(parents=True, exist_ok=True)
     draw(histories, arguments.output / "first.png")
     text = f"{table(histories)}\n\nSeeds {SEEDS}, {arguments.iterations} iterations. Versions: {versions()}\n"

@@ -2,7 +2,7 @@
 
     python benchmarks/grading.py
 
-One third of the table (every third pair) was not looked at while ours was made to fit the rest.
+Ours was made to fit all of the table; how each batch did when it was new stands in docs/environments/math.md.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
     """Print the table."""
     parts = {
         "all": PAIRS,
-        "held out": PAIRS[2::3],
+        **{batch: [p for p in PAIRS if p[0] == batch] for batch in ("first", "second", "third")},
     }
     print("| pairs | grader | accuracy | false accepts | false rejects |\n|---|---|---|---|---|")
     for part, pairs in parts.items():

@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import gymnasium as gym
@@ -52,15 +53,46 @@ def math_verify_loop() -> float:
     return rate(len(ANSWERS), run)
 
 
-def plain_loop() -> float:
+def grade_all() -> int:
     """Our grader in a plain loop."""
-    return rate(len(ANSWERS), lambda: [grade(*answer) for answer in ANSWERS])
+    return sum(grade(*answer).correct for answer in ANSWERS)
 
 
-def pooled(pool: VerifierPool) -> float:
-    """Our grader through the pool, from several threads."""
-    with ThreadPoolExecutor(THREADS) as threads:
+def plain_loop() -> float:
+    """The loop as one call in a process as new as those of `pooled`; caches would decide otherwise."""
+    from benchmarks.verify import grade_all as importable
+
+    with warm_pool(1) as (pool, _):
+        return rate(len(ANSWERS), lambda: pool.run(importable, timeout=600))
+
+
+def pooled(workers: int) -> float:
+    """A call for each answer, from several threads."""
+    with warm_pool(workers) as (pool, threads):
         return rate(len(ANSWERS), lambda: list(threads.map(lambda a: pool.run(grade, *a), ANSWERS)))
+
+
+@contextmanager
+def warm_pool(workers: int) -> Iterator[tuple[VerifierPool, ThreadPoolExecutor]]:
+    """A new pool whose workers are there, with all modules loaded."""
+    from benchmarks.verify import grade_all as importable
+
+    pool = VerifierPool(workers)
+    pool.run(getattr, importable, "__name__")
+    pool.run(grade, "1", "1")
+    with ThreadPoolExecutor(THREADS) as threads:
+        list(threads.map(lambda _: pool.run(time.sleep, 0.5), range(workers)))
+        yield pool, threads
+    pool.close()
+
+
+def call_seconds() -> float:
+    """A call through the pool that does nothing, one at a time."""
+    pool = VerifierPool(1)
+    pool.run(abs, 1)
+    found = rate(2000, lambda: [pool.run(abs, 1) for _ in range(2000)])
+    pool.close()
+    return 1 / found
 
 
 def bare_programs() -> float:
@@ -109,32 +141,31 @@ def main() -> None:
         file = Path(folder, "rows.jsonl")
         file.write_text(json.dumps(row))
         env = CodeEnv(path=str(file))
-        pools = {workers: VerifierPool(workers) for workers in (1, 2)}
         variants: dict[str, Callable[[], float]] = {
             "maths: math-verify, plain loop": math_verify_loop,
             "maths: ours, plain loop": plain_loop,
-            "maths: ours, pool of 1": lambda: pooled(pools[1]),
-            "maths: ours, pool of 2": lambda: pooled(pools[2]),
+            "maths: ours, pool of 1": lambda: pooled(1),
+            "maths: ours, pool of 2": lambda: pooled(2),
             "code: bare subprocesses, 1": bare_programs,
             "code: full isolation, 1": lambda: sandboxed(env, 1),
             "code: full isolation, 2": lambda: sandboxed(env, 2),
         }
         for measure in variants.values():
             measure()  # warm
-        found = {name: [] for name in variants} | {"episodes": []}
+        found = {name: [] for name in variants} | {"episodes": [], "calls": []}
         for _ in range(rounds):
             for name, measure in variants.items():
                 found[name].append(measure())
             found["episodes"].append(episode_seconds())
-        for pool in pools.values():
-            pool.close()
+            found["calls"].append(call_seconds())
     print("| what | a second | lowest – highest |\n|---|---|---|")
     for name in variants:
         values = found[name]
         print(f"| {name} | {statistics.median(values):.0f} | {min(values):.0f} – {max(values):.0f} |")
-    episodes = [1e6 * s for s in found["episodes"]]
-    low, high = min(episodes), max(episodes)
-    print(f"\nReset and step of arithmetic: {statistics.median(episodes):.0f} µs ({low:.0f} – {high:.0f})")
+    print()
+    for name, what in (("episodes", "Reset and step of arithmetic"), ("calls", "A call through the pool")):
+        values = [1e6 * seconds for seconds in found[name]]
+        print(f"{what}: {statistics.median(values):.0f} µs ({min(values):.0f} – {max(values):.0f})")
 
 
 if __name__ == "__main__":

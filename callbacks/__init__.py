@@ -9,6 +9,8 @@ from ecrl.callbacks.clip_cov import ClipCov
 from ecrl.callbacks.clip_higher import ClipHigher
 from ecrl.callbacks.entropy_advantage import EntropyAdvantage
 from ecrl.callbacks.entropy_bonus import EntropyBonus
+from ecrl.callbacks.entropy_budget import EntropyBudget
+from ecrl.callbacks.entropy_dynamics import EntropyDynamics
 from ecrl.callbacks.high_entropy_tokens import HighEntropyTokens
 from ecrl.callbacks.importance_correction import ImportanceCorrection
 from ecrl.callbacks.kl_cov import KLCov
@@ -20,6 +22,8 @@ __all__ = [
     "ClipHigher",
     "EntropyAdvantage",
     "EntropyBonus",
+    "EntropyBudget",
+    "EntropyDynamics",
     "HighEntropyTokens",
     "ImportanceCorrection",
     "KLCov",

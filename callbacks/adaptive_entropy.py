@@ -71,7 +71,7 @@ class AdaptiveEntropy(Strategy, PenaltyMixin, RolloutObserver):
         self._level = min(max(self._level + step, 0.0), self.maximum)
         self._applied = self._level if entropy <= self.target else 0.0
 
-    def coefficient(self) -> float:
+    def logged_coefficient(self) -> float:
         """Return the α that this iteration applies."""
         return self._applied
 

@@ -45,7 +45,7 @@ class EntropyAdvantage(Strategy, AdvantageMixin):
         """Warn where nothing is added."""
         return ["alpha=0, so it does nothing."] if self.alpha == 0 else []
 
-    def coefficient(self) -> float:
+    def logged_coefficient(self) -> float:
         """Return α."""
         return self.alpha
 

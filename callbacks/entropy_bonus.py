@@ -36,19 +36,19 @@ class EntropyBonus(Strategy, PenaltyMixin):
         super().__init__()
         if not 0 <= coefficient < math.inf:
             raise UsageError(f"EntropyBonus: coefficient must be finite and not negative; got {coefficient}.")
-        self.alpha = coefficient
+        self.coefficient = coefficient
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
         """Warn where there is no bonus."""
-        return ["coefficient=0, so it does nothing."] if self.alpha == 0 else []
+        return ["coefficient=0, so it does nothing."] if self.coefficient == 0 else []
 
-    def coefficient(self) -> float:
+    def logged_coefficient(self) -> float:
         """Return α."""
-        return self.alpha
+        return self.coefficient
 
     def penalty_coefficients(self, tokens: TokenBatch) -> Tensor:
         """Return ``−α`` for every token, ``[N]``: the loss is minimised, the entropy is not."""
-        return torch.full_like(tokens.old_logprobs, -self.alpha)
+        return torch.full_like(tokens.old_logprobs, -self.coefficient)
 
     def penalty(self, tokens: TokenBatch) -> Tensor:
         """Return the full-vocabulary entropy ``[N]``, nats."""

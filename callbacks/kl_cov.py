@@ -65,7 +65,7 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
         if estimator not in KL_ESTIMATORS:
             raise unknown_name("KL estimator", estimator, KL_ESTIMATORS)
         self.fraction = fraction
-        self.beta = coefficient
+        self.coefficient = coefficient
         self.estimator = estimator
         self.keep_clip = keep_clip
 
@@ -78,7 +78,7 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
                 f"do nothing. Drop one, or keep the bounds with strategy.{self.name}.keep_clip=true."
             )
         warnings = []
-        if self.fraction == 0 or self.beta == 0:
+        if self.fraction == 0 or self.coefficient == 0:
             warnings.append("fraction or coefficient is 0, so no token is penalised.")
         if config.update.minibatches * config.update.epochs == 1:
             warnings.append(
@@ -87,9 +87,9 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
             )
         return warnings
 
-    def coefficient(self) -> float:
+    def logged_coefficient(self) -> float:
         """Return β."""
-        return self.beta
+        return self.coefficient
 
     def ratio_bounds(self, tokens: TokenBatch, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Remove the bounds: ``[N]`` of 0 and of infinity."""
@@ -101,7 +101,7 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
         """Give β to the top tokens by covariance, 0 to the others: ``[N]``."""
         top = tokens.top_fraction(token_covariance(tokens.logprobs, tokens.advantages), self.fraction)
         # Where π is still π_old the gradient is 0, but rounding would give |x| a sign, hence a gradient.
-        return self.beta * (top & (tokens.log_ratio != 0)).to(tokens.old_logprobs.dtype)
+        return self.coefficient * (top & (tokens.log_ratio != 0)).to(tokens.old_logprobs.dtype)
 
     def penalty(self, tokens: TokenBatch) -> Tensor:
         """Estimate the divergence from π_old, ``[N]``, nats."""

@@ -50,12 +50,12 @@ class ReferenceKL(Strategy, PenaltyMixin):
             raise UsageError(f"ReferenceKL: coefficient must be finite and not negative; got {coefficient}.")
         if estimator not in KL_ESTIMATORS:
             raise unknown_name("KL estimator", estimator, KL_ESTIMATORS)
-        self.beta = coefficient
+        self.coefficient = coefficient
         self.estimator = estimator
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
         """Warn where there is no penalty."""
-        return ["coefficient=0, so it does nothing."] if self.beta == 0 else []
+        return ["coefficient=0, so it does nothing."] if self.coefficient == 0 else []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Keep the module, which scores with a frozen copy of the initial policy."""
@@ -63,15 +63,15 @@ class ReferenceKL(Strategy, PenaltyMixin):
 
     def columns(self, batch: RolloutBatch) -> Mapping[str, Tensor]:
         """Score the rollout with the reference policy, once: ``[N]``, nats."""
-        return {COLUMN: self._module.reference_logprobs(batch)} if self.beta > 0 else {}
+        return {COLUMN: self._module.reference_logprobs(batch)} if self.coefficient > 0 else {}
 
-    def coefficient(self) -> float:
+    def logged_coefficient(self) -> float:
         """Return β."""
-        return self.beta
+        return self.coefficient
 
     def penalty_coefficients(self, tokens: TokenBatch) -> Tensor:
         """Return β for every token, ``[N]``."""
-        return torch.full_like(tokens.old_logprobs, self.beta)
+        return torch.full_like(tokens.old_logprobs, self.coefficient)
 
     def penalty(self, tokens: TokenBatch) -> Tensor:
         """Estimate the divergence from the reference policy, ``[N]``, nats."""

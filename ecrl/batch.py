@@ -116,6 +116,7 @@ class RolloutBatch:
         old_entropy: ``[N]`` full-vocabulary entropy at rollout time, nats.
         advantages: ``[N]``.
         columns: further named ``[N]`` tensors.
+        temperature: of the softmax that it was drawn with, and is scored with.
         fresh: the stored log-probs are those of the current weights (no update since the rollout).
     """
 
@@ -129,6 +130,7 @@ class RolloutBatch:
     old_entropy: Tensor
     advantages: Tensor
     columns: Mapping[str, Tensor] = field(default_factory=dict)
+    temperature: float = 1.0
     fresh: bool = False
 
     def __len__(self) -> int:

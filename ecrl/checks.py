@@ -12,6 +12,7 @@ from ecrl.errors import UsageError
 
 PRECISIONS = ("32-true", "bf16-mixed")
 PARALLEL = ("fsdp", "ddp")
+LONGEST_TIMEOUT = 1e6  # seconds; the clocks behind it cannot count much further
 ACCELERATORS = ("auto", "cpu", "gpu")
 ATTENTION = ("auto", "sdpa", "flex_attention")
 
@@ -116,10 +117,18 @@ def _check_trainer(config: Config) -> None:
             "model.lora.r with trainer.tensor_parallel_size above 1 is not supported; trainer=fsdp alone "
             "shards adapters and base as well."
         )
+    if config.model.lora.alpha <= 0:
+        raise UsageError(f"model.lora.alpha must be positive, got {config.model.lora.alpha}.")
+    if config.model.lora.target_modules == []:
+        raise UsageError(
+            "model.lora.target_modules=[] adapts nothing; leave it out to adapt all linear layers."
+        )
     if settings.cpu_offload and (processes == 1 or settings.parallel == "ddp"):
         raise UsageError("trainer.cpu_offload=true needs trainer.parallel=fsdp and more than one process.")
-    if settings.timeout <= 0:
-        raise UsageError(f"trainer.timeout is in seconds and must be positive, got {settings.timeout}.")
+    if not 0 < settings.timeout <= LONGEST_TIMEOUT:
+        raise UsageError(
+            f"trainer.timeout is in seconds, above 0 and at most {LONGEST_TIMEOUT:g}; got {settings.timeout}."
+        )
 
 
 def _floats(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

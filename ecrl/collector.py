@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -17,10 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ecrl.batch import Trajectory, Turn
 from ecrl.deadline import deadline
+from ecrl.dialogue import Dialogue
 from ecrl.engines.base import Engine, Sampling
 from ecrl.envs.base import item_seed
+from ecrl.envs.border import as_text, border, env_id, reset
 from ecrl.envs.pool import shared_stats
-from ecrl.errors import EcrlError, UsageError
+from ecrl.errors import EcrlError
 from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder
 from ecrl.world import World
@@ -64,23 +64,6 @@ class _Episode:
         return ids + self.context_ids
 
 
-@contextmanager
-def _border(env: gym.Env[str, str], method: str, problem_id: int) -> Iterator[None]:
-    """Name the environment, the method and the place where someone else's code fails.
-
-    Raises:
-        EcrlError: it raised anything.
-    """
-    try:
-        yield
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        raise EcrlError(
-            f"{env}.{method} failed on problem {problem_id}: {type(error).__name__}: {error} "
-            f"({frame.filename}:{frame.lineno})."
-        ) from error
-
-
 def _finite(value: Any, what: str = "reward") -> float:
     """Take a number that an environment reports.
 
@@ -116,10 +99,12 @@ class Collector:
         self._make_env = make_env
         self._envs: dict[Split, list[gym.Env[str, str]]] = {"train": [], "val": []}
         self.engine = engine
-        self._tokenizer = tokenizer
+        self._dialogue = Dialogue(tokenizer)
         self._seed = seed
         self._world = world or World()
         self._timeout = timeout
+        #: What every `reset` of a split is told; it may change between iterations only.
+        self.options: dict[Split, dict[str, Any]] = {"train": {}, "val": {}}
 
     def collect(
         self,
@@ -165,7 +150,7 @@ class Collector:
                 keys = hash_u64(np.array([e.key for e in active], np.uint64), [len(e.turns) for e in active])
                 with deadline(self._timeout, f"The engine's drawing of {len(active)} completions"):
                     completions = self.engine.generate([e.read for e in active], sampling, keys.tolist())
-                texts = [self._decode(c.token_ids) for c in completions]
+                texts = [self._dialogue.text(c.token_ids) for c in completions]
             for episode, completion, text in zip(active, completions, texts, strict=True):
                 episode.turns.append(Turn(episode.context_ids, completion))
                 episode.texts.append(text)
@@ -186,16 +171,13 @@ class Collector:
         episodes: list[_Episode] = []
         for slot, key in enumerate(keys.tolist()):
             problem_id, copy = problems[slot // copies], slot % copies
-            with _border(envs[slot], "reset", problem_id):
-                prompt, _ = envs[slot].reset(seed=seeds[slot // copies])
-            if not isinstance(prompt, str):
-                raise EcrlError(f"{envs[slot]}.reset gave a {type(prompt).__name__}; a prompt is a str.")
+            prompt, _ = reset(envs[slot], seed=seeds[slot // copies], options=self.options[split] or None)
             # The copies of a problem share its prompt; tokenise it once.
-            ids = episodes[-1].prompt_ids if copy else self._encode_prompt(prompt)
+            ids = episodes[-1].prompt_ids if copy else self._dialogue.opening(prompt)
             if copy and prompt != episodes[-1].prompt:
                 raise EcrlError(
-                    f"{envs[slot]} gave two different problems for one seed: {episodes[-1].prompt!r} and "
-                    f"{prompt!r}. A group needs a deterministic `reset(seed=…)`."
+                    f"{env_id(envs[slot])} gave two different problems for one seed: "
+                    f"{episodes[-1].prompt!r} and {prompt!r}. A group needs a deterministic `reset(seed=…)`."
                 )
             episodes.append(_Episode(envs[slot], problem_id, copy, key, prompt, ids))
         return episodes
@@ -216,40 +198,21 @@ class Collector:
             recorder.add_seconds("verifier_queue", (stats.queue_seconds - waited.queue_seconds) / calls)
 
     def _step(self, episode: _Episode) -> None:
-        with _border(episode.env, "step", episode.problem_id):
+        with border(f"{env_id(episode.env)}.step"):
             action = episode.texts[-1]
             observation, reward, episode.terminated, episode.truncated, episode.info = episode.env.step(
                 action
             )
             episode.reward += _finite(reward)
+            as_text(observation, "observation")
             for name, value in episode.info.get("metrics", {}).items():
                 _finite(value, f"metric {name!r}")
         if len(episode.turns) == MAX_TURNS and not episode.terminated:
             episode.truncated = True
         if not (episode.terminated or episode.truncated):
-            episode.context_ids = self._encode(observation)
-
-    def _encode_prompt(self, prompt: str) -> list[int]:
-        if self._tokenizer.chat_template:
-            message = [{"role": "user", "content": prompt}]
-            text = self._tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
-            return self._encode(str(text))
-        ids: list[int] = self._tokenizer(prompt)["input_ids"]
-        # Some tokenizers close every text with EOS; a prompt must stay open.
-        if ids and ids[-1] == self._tokenizer.eos_token_id:
-            ids = ids[:-1]
-        if not ids:
-            raise UsageError(
-                f"The environment's prompt {prompt!r} has no tokens; a prompt needs at least one character."
-            )
-        return ids
-
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    def _decode(self, ids: list[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+            said = episode.turns[-1].completion
+            ended_by = said.token_ids[-1] if said.finish_reason == "stop" else None
+            episode.context_ids = self._dialogue.reply(ended_by, observation)
 
     @staticmethod
     def _trajectory(episode: _Episode) -> Trajectory:

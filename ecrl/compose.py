@@ -131,7 +131,9 @@ def _prepare(override: str, config_dir: Path | None) -> str:
     if not sep:
         raise UsageError(f"{override!r} is not an override; write key=value, e.g. seed=1.")
     if key == "env" and value not in options("env", config_dir) and re.search(r"[:/]", value):
-        return f"env.id='{value}'"
+        # The tasks of reasoning-gym have one version, which need not be written.
+        task = value.startswith("reasoning_gym/") and not re.search(r"-v\d+$", value)
+        return f"env.id='{value}-v0'" if task else f"env.id='{value}'"
     if key in GROUPS:
         _check_choice(override, config_dir)
     return f"++{override}" if is_open(key) else override

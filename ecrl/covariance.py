@@ -1,8 +1,11 @@
-"""The token covariance that drives policy entropy. https://arxiv.org/abs/2505.22617."""
+"""The covariances that drive policy entropy. https://arxiv.org/abs/2505.22617."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+
+from ecrl.batch import TokenBatch
 
 
 def token_covariance(logprobs: Tensor, advantages: Tensor) -> Tensor:
@@ -19,3 +22,27 @@ def token_covariance(logprobs: Tensor, advantages: Tensor) -> Tensor:
         ``[N]``, nats × the advantage's unit.
     """
     return (logprobs - logprobs.mean()) * (advantages - advantages.mean())
+
+
+def response_covariance(tokens: TokenBatch, logprobs: Tensor) -> tuple[Tensor, Tensor]:
+    """Cov over the responses y of each prompt x of ``logπ(y|x)/|y|`` and ``A(y)``: state x, action y.
+
+    Args:
+        tokens: ``N`` tokens of whole responses; a response's advantage is the mean of its tokens'.
+        logprobs: ``[N]`` of the policy that drew them, nats.
+
+    Returns:
+        Group ids ``[P]``, ascending, of the prompts with two responses or more; covariances ``[P]``, nats ×
+        the advantage's unit.
+    """
+    group = tokens.group_ids.new_empty(tokens.num_sequences)
+    group = group.scatter(0, tokens.sequence_ids, tokens.group_ids)
+    ids, member = torch.unique(group, return_inverse=True)
+    sizes = torch.bincount(member, minlength=len(ids))
+
+    def group_mean(x: Tensor) -> Tensor:
+        return x.new_zeros(len(ids)).index_add(0, member, x) / sizes
+
+    x, y = tokens.per_sequence_mean(logprobs), tokens.per_sequence_mean(tokens.advantages)
+    covariance = group_mean((x - group_mean(x)[member]) * (y - group_mean(y)[member]))
+    return ids[sizes > 1], covariance[sizes > 1]

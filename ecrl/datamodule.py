@@ -16,6 +16,7 @@ from ecrl.collector import Collector, Split
 from ecrl.compose import build
 from ecrl.config import Config
 from ecrl.engines.base import Engine, Sampling
+from ecrl.envs.border import border
 from ecrl.errors import EcrlError, UsageError
 from ecrl.evaluation import summarise
 from ecrl.metrics import MetricsRecorder
@@ -39,7 +40,8 @@ def make_env(env_id: str, split: Split, kwargs: dict[str, Any]) -> gym.Env[str, 
     import ecrl.envs  # noqa: F401  (registers the built-in environments)
 
     try:
-        return gym.make(env_id, split=split, disable_env_checker=True, **kwargs)
+        with border(f"Making {env_id}", but=(gym.error.Error, ModuleNotFoundError, TypeError)):
+            return gym.make(env_id, split=split, disable_env_checker=True, **kwargs)
     except (gym.error.Error, ModuleNotFoundError) as error:
         known = sorted(i for i in gym.registry if i.startswith("ecrl/"))
         raise UsageError(f"Unknown env {env_id!r} ({error}). Built in: {', '.join(known)}.") from None
@@ -125,7 +127,7 @@ class RolloutDataModule(L.LightningDataModule):
         with self.trainer.precision_plugin.forward_context():  # type: ignore[union-attr]
             self.queue.settle()
             self._sync()
-            rollout = self.queue.next(iteration, self.module.version)
+            rollout = self.queue.next(iteration, self.module.version, self.module.temperature)
             self.collector.engine.sleep()
             for part, seconds in rollout.seconds.items():
                 self.module.recorder.add_seconds(part, seconds)
@@ -181,10 +183,10 @@ class RolloutDataModule(L.LightningDataModule):
         """Go on with the rollouts of a checkpoint."""
         self._restored = state_dict["ahead"]
 
-    def _draw(self, iteration: int, version: int, recorder: MetricsRecorder) -> Rollout:
+    def _draw(self, iteration: int, version: int, temperature: float, recorder: MetricsRecorder) -> Rollout:
         """Draw the rollout of an iteration, with fresh problems in place of filtered ones."""
         rollout, filters = self.config.rollout, self.objective.filters
-        sampling = Sampling(rollout.temperature, rollout.top_p, rollout.max_new_tokens)
+        sampling = Sampling(temperature, rollout.top_p, rollout.max_new_tokens)
         wanted = rollout.prompts * rollout.group_size
         drawn: list[Trajectory] = []
         kept: list[int] = []
@@ -198,7 +200,7 @@ class RolloutDataModule(L.LightningDataModule):
             drawn += new
             if len(kept) >= wanted:
                 break
-        return Rollout(iteration, version, drawn, kept[:wanted], recorder.seconds())
+        return Rollout(iteration, version, temperature, drawn, kept[:wanted], recorder.seconds())
 
     def _sync(self) -> None:
         engine = self.collector.engine

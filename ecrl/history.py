@@ -10,6 +10,10 @@ from typing import Any
 from ecrl.errors import UsageError
 
 
+class _NotFiniteError(ValueError):
+    """A NaN or an infinity in a row; the message is the constant."""
+
+
 def is_wall_time(name: str) -> bool:
     """Whether a metric measures the clock; all others are the same, bit for bit, in a resumed run."""
     return name.startswith(("time/", "throughput/"))
@@ -26,14 +30,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     lines = path.read_bytes().splitlines(keepends=True)
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
+        wrong = "not a row of metrics (a JSON object with `iteration`)"
         try:
             row = json.loads(line, parse_constant=_refuse)
-        except ValueError:
+        except _NotFiniteError as error:
+            row, wrong = None, f"holds {error}, no finite number"
+        except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict) and isinstance(row.get("iteration"), int):
             rows.append(row)
         elif number < len(lines) or line.endswith(b"\n"):
-            raise UsageError(f"{path}, line {number}: not a row of metrics (a JSON object with `iteration`).")
+            raise UsageError(f"{path}, line {number}: {wrong}.")
     return rows
 
 
@@ -52,7 +59,7 @@ def drop_after(path: Path, iteration: int) -> None:
 
 def _refuse(constant: str) -> None:
     """Take NaN and infinities, which Python would read, for what they are: no JSON."""
-    raise ValueError(constant)
+    raise _NotFiniteError(constant)
 
 
 def as_line(row: dict[str, Any]) -> str:

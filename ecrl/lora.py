@@ -29,7 +29,7 @@ def add_adapters(lm: Any, config: LoraConfig) -> None:
     Raises:
         UsageError: a target module that the model does not have.
     """
-    targets = config.target_modules or sorted(_linear_names(lm))
+    targets = sorted(_linear_names(lm)) if config.target_modules is None else config.target_modules
     scale: Any = config.alpha  # peft's annotation says int, its arithmetic takes any number
     settings = PeftConfig(r=config.r, lora_alpha=scale, target_modules=targets, lora_dropout=0.0)
     try:

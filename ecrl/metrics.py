@@ -1,4 +1,4 @@
-"""What an iteration reports: weighted means, histograms and texts under one name each."""
+"""What an iteration reports: weighted means, histograms, texts and figures under one name each."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -19,11 +23,13 @@ class Record:
         numbers: by name; sorted.
         histograms: values ``[N]`` by name.
         texts: Markdown by name.
+        figures: by name.
     """
 
     numbers: dict[str, float] = field(default_factory=dict)
     histograms: dict[str, Tensor] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, Figure] = field(default_factory=dict)
 
 
 class MetricsRecorder:
@@ -37,6 +43,7 @@ class MetricsRecorder:
         self._seconds: dict[str, float] = defaultdict(float)
         self._histograms: dict[str, Tensor] = {}
         self._texts: dict[str, str] = {}
+        self._figures: dict[str, Figure] = {}
 
     def record(self, name: str, value: float, weight: float = 1.0) -> None:
         """Add a value; the iteration's number is the mean of all its values by weight."""
@@ -50,6 +57,10 @@ class MetricsRecorder:
     def text(self, name: str, markdown: str) -> None:
         """Keep a text; the last one of an iteration counts."""
         self._texts[name] = markdown
+
+    def figure(self, name: str, figure: Figure) -> None:
+        """Keep a figure; the last one of an iteration counts."""
+        self._figures[name] = figure
 
     @contextmanager
     def timer(self, part: str) -> Iterator[None]:
@@ -74,6 +85,6 @@ class MetricsRecorder:
         """Return the iteration's report and start anew."""
         numbers = {name: total / weight for name, (total, weight) in self._sums.items() if weight}
         numbers |= {f"time/{part}": seconds for part, seconds in self._seconds.items()}
-        record = Record(dict(sorted(numbers.items())), self._histograms, self._texts)
+        record = Record(dict(sorted(numbers.items())), self._histograms, self._texts, self._figures)
         self._clear()
         return record

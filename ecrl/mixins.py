@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 class Strategy(L.Callback):
     """An entropy-control strategy: a Lightning callback that may also inherit from loss mixins.
 
+    It keeps each knob as an attribute of its constructor's name and reads it where it acts, so that a
+    controller (``EntropyBudget``) can move it.
+
     Attributes:
         name: its key in the ``strategy`` config; set when the stack is built, names its metrics.
         needs_current: planning must see log-probs and entropies of the current weights, not of the
@@ -62,7 +65,7 @@ class Strategy(L.Callback):
         """Add named per-token tensors ``[N]`` to a fresh rollout batch (e.g. reference log-probs)."""
         return {}
 
-    def coefficient(self) -> float | None:
+    def logged_coefficient(self) -> float | None:
         """The number that this strategy adapts or applies, logged as ``strategy/<name>/coefficient``."""
         return None
 

@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ecrl.attention import attention_mask
+from ecrl.attention import model_mask
 from ecrl.errors import EcrlError, UsageError
 from ecrl.head import token_stats
 from ecrl.layout import Layout
@@ -68,24 +68,38 @@ class PolicyModel(nn.Module):
             Log-probabilities ``[n]`` and full-vocabulary entropies ``[n]`` at the temperature, nats,
             float32, both with gradient where enabled.
         """
-        device = self.device
-        body = self.lm.base_model
-        with self._attending(self.attention):
-            hidden = body(
-                input_ids=layout.input_ids.to(device),
-                attention_mask=attention_mask(layout, self.attention, device),
-                position_ids=layout.position_ids.to(device),
-                use_cache=False,
-            ).last_hidden_state
-        hidden = hidden.flatten(0, 1)[layout.source.to(device)]
+        hidden = self._hidden(layout)
         head: Any = self.lm.get_output_embeddings()
         return token_stats(
             hidden,
             head.weight,
-            layout.targets.to(device),
+            layout.targets.to(hidden.device),
             temperature=temperature,
             bias=head.bias,
         )
+
+    def logits(self, layout: Layout, temperature: float) -> Tensor:
+        """Logits behind the own tokens of a layout, whole, over the temperature: ``[n, V]``, float32.
+
+        For few tokens; to score many, call the model.
+        """
+        hidden = self._hidden(layout)
+        head: Any = self.lm.get_output_embeddings()
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits: Tensor = head(hidden.to(head.weight.dtype))
+        return logits.float() / temperature
+
+    def _hidden(self, layout: Layout) -> Tensor:
+        """Last hidden states ``[n, D]`` that predict the own tokens."""
+        device = self.device
+        with self._attending(self.attention):
+            hidden: Tensor = self.lm.base_model(
+                input_ids=layout.input_ids.to(device),
+                attention_mask=model_mask(layout, self.attention, device, self.lm.config),
+                position_ids=layout.position_ids.to(device),
+                use_cache=False,
+            ).last_hidden_state
+        return hidden.flatten(0, 1)[layout.source.to(device)]
 
     def generate(self, **kwargs: Any) -> Tensor:
         """Generate with transformers; see ``GenerationMixin.generate``."""
@@ -144,6 +158,20 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def load_config(path: str) -> Any:
+    """Load a model's configuration from a directory or hub id.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
+        ) from None
+
+
 def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
     """Load a causal LM in float32 from a directory or hub id.
 
@@ -165,13 +193,7 @@ def empty_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
     Raises:
         UsageError: there is none.
     """
-    try:
-        config = AutoConfig.from_pretrained(path)
-        shipped = _shipped_generation_config(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
-        ) from None
+    config, shipped = load_config(path), _shipped_generation_config(path)
     with init_empty_weights(include_buffers=False):
         lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     lm.tie_weights()

@@ -58,6 +58,7 @@ class PolicyModule(L.LightningModule):
         recorder: what the current iteration reports.
         report: what the last finished iteration reported.
         rollout_entropy: policy entropy of the last rollout, nats.
+        temperature: of the softmax that the next rollout is drawn with.
     """
 
     automatic_optimization = False
@@ -82,6 +83,7 @@ class PolicyModule(L.LightningModule):
         self.recorder = MetricsRecorder()
         self.report = Record()
         self.rollout_entropy = float("nan")
+        self.temperature = config.rollout.temperature
         self._reference: list[PolicyModel] = []  # in a list: no submodule, so not saved and not trained
         self._validation: list[tuple[list[Trajectory], list[Trajectory]]] = []
 
@@ -155,7 +157,8 @@ class PolicyModule(L.LightningModule):
         return replace(batch, columns=columns)
 
     def _build(self, rollout: Rollout, index: Sequence[int]) -> RolloutBatch:
-        return build_batch([rollout.drawn[i] for i in index], self.objective, rollout.iteration)
+        batch = build_batch([rollout.drawn[i] for i in index], self.objective, rollout.iteration)
+        return replace(batch, temperature=rollout.temperature)
 
     def _rescore(self, batch: RolloutBatch) -> RolloutBatch:
         logprobs, entropy = self.score(self.model, batch)
@@ -178,7 +181,7 @@ class PolicyModule(L.LightningModule):
         """
         joint = batch.old_logprobs.new_zeros(2, batch.num_tokens)
         for layout in self._layouts(batch):
-            joint[:, layout.order] = torch.stack(model(layout, self.config.rollout.temperature)).to(joint)
+            joint[:, layout.order] = torch.stack(model(layout, batch.temperature)).to(joint)
         logprobs, entropy = self.world.sum(joint)
         return logprobs, entropy
 
@@ -226,7 +229,7 @@ class PolicyModule(L.LightningModule):
         needs_current = not batch.fresh and any(s.needs_current for s in self.strategies)
         # With a single micro-batch its own forward pass serves planning as well.
         shared_pass = len(layouts) == 1
-        scored = [self._score_tokens(layouts[0], tokens)] if shared_pass else []
+        scored = [self._score_tokens(layouts[0], tokens, batch.temperature)] if shared_pass else []
         if needs_current and shared_pass:
             tokens = self._join(tokens, layouts, scored)
         elif needs_current:
@@ -238,7 +241,7 @@ class PolicyModule(L.LightningModule):
         total = torch.zeros(1, dtype=torch.float64)
         done = []
         for layout in layouts:
-            part = scored.pop() if scored else self._score_tokens(layout, tokens)
+            part = scored.pop() if scored else self._score_tokens(layout, tokens, batch.temperature)
             total += self._backward(
                 part, plan if len(layout.order) == len(tokens) else plan.select(layout.order)
             )
@@ -247,8 +250,8 @@ class PolicyModule(L.LightningModule):
         self._observe_tokens(self._join(plan.tokens, layouts, done))
         return float(self.world.sum(total))
 
-    def _score_tokens(self, layout: Layout, tokens: TokenBatch) -> TokenBatch:
-        logprobs, entropy = self.model(layout, self.config.rollout.temperature)
+    def _score_tokens(self, layout: Layout, tokens: TokenBatch, temperature: float) -> TokenBatch:
+        logprobs, entropy = self.model(layout, temperature)
         part = tokens if len(layout.order) == len(tokens) else tokens.select(layout.order)
         return replace(
             part, logprobs=logprobs.to(part.old_logprobs.device), entropy=entropy.to(part.entropy.device)
@@ -298,7 +301,7 @@ class PolicyModule(L.LightningModule):
         for strategy in self.strategies:
             if strategy.name in plan.touched:
                 self.recorder.record(f"strategy/{strategy.name}/fraction", plan.touched[strategy.name])
-            coefficient = strategy.coefficient()
+            coefficient = strategy.logged_coefficient()
             if coefficient is not None:
                 self.recorder.record(f"strategy/{strategy.name}/coefficient", coefficient)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -73,6 +74,11 @@ class Objective:
                     f"objective.{name} must be a function, got {getattr(self, name)!r}; "
                     "write {_target_: package.module.function, _partial_: true}."
                 )
+        for name, arguments in (("estimator", 2), ("surrogate", 1), ("aggregation", 1)):
+            try:
+                inspect.signature(getattr(self, name)).bind(*[None] * arguments)
+            except TypeError as error:
+                raise UsageError(f"objective.{name}: {error}; set objective.{name}.NAME=VALUE.") from None
         for name, kind in (("bounds", Bounds), ("filters", Filters)):
             part = getattr(self, name)
             if not isinstance(part, kind):

@@ -18,6 +18,7 @@ class Rollout:
     Attributes:
         iteration: the iteration it is meant for.
         version: of the weights that drew it.
+        temperature: of the softmax that it was drawn with.
         drawn: all trajectories.
         kept: indices of those that train, after filters and resampling.
         seconds: what drawing took, by part.
@@ -25,6 +26,7 @@ class Rollout:
 
     iteration: int
     version: int
+    temperature: float
     drawn: list[Trajectory]
     kept: list[int]
     seconds: dict[str, float] = field(default_factory=dict)
@@ -38,13 +40,13 @@ class RolloutQueue:
     how fast anything is.
 
     Args:
-        draw: draws the rollout of an iteration with weights of a version.
+        draw: draws the rollout of an iteration with weights of a version at a temperature.
         staleness: K, iterations.
         apart: draw in a thread.
     """
 
     def __init__(
-        self, draw: Callable[[int, int, MetricsRecorder], Rollout], staleness: int, apart: bool
+        self, draw: Callable[[int, int, float, MetricsRecorder], Rollout], staleness: int, apart: bool
     ) -> None:
         self._draw = draw
         self._staleness = staleness
@@ -56,18 +58,18 @@ class RolloutQueue:
         for future in self._pending:
             future.result()
 
-    def next(self, iteration: int, version: int) -> Rollout:
+    def next(self, iteration: int, version: int, temperature: float) -> Rollout:
         """Start what the present weights are to draw, and return what ``iteration`` trains on."""
         first = iteration + len(self._pending)
         for ahead in range(first, iteration + self._staleness + 1):
-            self._pending.append(self._start(ahead, version))
+            self._pending.append(self._start(ahead, version, temperature))
         return self._pending.pop(0).result()
 
-    def _start(self, iteration: int, version: int) -> Future[Rollout]:
+    def _start(self, iteration: int, version: int, temperature: float) -> Future[Rollout]:
         if self._thread is not None:
-            return self._thread.submit(self._draw, iteration, version, MetricsRecorder())
+            return self._thread.submit(self._draw, iteration, version, temperature, MetricsRecorder())
         future: Future[Rollout] = Future()
-        future.set_result(self._draw(iteration, version, MetricsRecorder()))
+        future.set_result(self._draw(iteration, version, temperature, MetricsRecorder()))
         return future
 
     def state_dict(self) -> list[dict[str, Any]]:

@@ -20,14 +20,20 @@ from omegaconf import OmegaConf
 from transformers.utils.logging import disable_progress_bar
 
 from ecrl.callbacks import ImportanceCorrection
+from ecrl.callbacks.curriculum import FollowSuccess
+from ecrl.callbacks.monitors.accuracy import AccuracyMonitor
 from ecrl.callbacks.monitors.covariance import CovarianceMonitor
+from ecrl.callbacks.monitors.forecast import ForecastMonitor
+from ecrl.callbacks.monitors.leading_tokens import LeadingTokens
 from ecrl.callbacks.monitors.progress import ProgressMonitor
 from ecrl.callbacks.monitors.samples import SampleMonitor
+from ecrl.callbacks.monitors.token_picture import TokenPicture
 from ecrl.callbacks.monitors.writer import MetricsWriter
 from ecrl.checkpoint import RunCheckpoint, StopRequest, find_checkpoint, iterations_behind
 from ecrl.compose import build, resolve
 from ecrl.config import Config
 from ecrl.datamodule import RolloutDataModule, make_env
+from ecrl.envs.curriculum import CurriculumEnv
 from ecrl.errors import EcrlError, UsageError
 from ecrl.history import read_metrics
 from ecrl.mixins import Strategy
@@ -36,6 +42,7 @@ from ecrl.module import PolicyModule
 from ecrl.objective import Objective
 from ecrl.parallel.launch import check_launch, processes
 from ecrl.parallel.strategies import ManyStrategy, SingleStrategy
+from ecrl.sizes import check_size
 from ecrl.stack import build_strategies, check_stack
 from ecrl.versions import versions
 from ecrl.warmup import cached_base
@@ -74,6 +81,7 @@ def train(config: Config, say: Callable[[str], None] = print) -> Outcome:
     """
     start = time.perf_counter()
     check_launch(config)
+    check_size(config)
     trainer, module, datamodule = prepare(
         config,
         say,
@@ -232,10 +240,16 @@ def _attach(
         default_hp_metric=False,
         purge_step=done + 1 if done else None,
     )
+    env = make_env(config.env.id, "train", dict(config.env.kwargs)).unwrapped
     callbacks: list[L.Callback] = [
         *module.strategies,
+        *([FollowSuccess(env.ladder)] if isinstance(env, CurriculumEnv) else []),
         CovarianceMonitor(every=config.log.samples_every),
+        AccuracyMonitor(),
+        LeadingTokens(every=config.log.samples_every),
+        TokenPicture(every=config.log.samples_every, count=config.log.samples),
         SampleMonitor(every=config.log.samples_every, count=config.log.samples),
+        ForecastMonitor(run_dir, every=config.log.samples_every),
         MetricsWriter(run_dir),
         *([ProgressMonitor()] if config.log.progress else []),
         RunCheckpoint(run_dir, config.checkpoint.every, stop, module.world),

@@ -27,6 +27,7 @@ from ecrl.config import Config
 from ecrl.datamodule import make_env
 from ecrl.embedded import build_model, build_tokenizer
 from ecrl.envs.base import ReasoningEnv, item_seed
+from ecrl.envs.border import as_text, border, env_id, reset
 from ecrl.errors import UsageError
 from ecrl.layout import make_layouts
 from ecrl.model import PolicyModel, check_model, load_policy, load_tokenizer, save_policy
@@ -125,9 +126,16 @@ def worked_solutions(config: Config, tokenizer: PreTrainedTokenizerBase) -> Iter
     rng = np.random.default_rng([config.seed, _STREAM])
     index = 0
     while True:
-        prompt, info = env.reset(seed=item_seed(config.seed + (_STREAM << 32), index))
-        text = env.solution(info["problem"], rng, correct=bool(rng.random() >= config.warmup.wrong))
-        tail = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        prompt, info = reset(env, seed=item_seed(config.seed + (_STREAM << 32), index))
+        correct = bool(rng.random() >= config.warmup.wrong)
+        try:
+            with border(f"{env_id(env)}.solution", but=(NotImplementedError,)):
+                solution = as_text(env.solution(info["problem"], rng, correct=correct), "solution")
+        except NotImplementedError as why:
+            raise UsageError(
+                f"A warm start needs worked solutions. {why} Or give a model: model.path=…"
+            ) from None
+        tail = [*tokenizer(solution, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
         prompt_ids = tokenizer(prompt)["input_ids"]
         yield SequenceTokens(prompt_ids, tail, [True] * len(tail))
         index += 1

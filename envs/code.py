@@ -169,7 +169,9 @@ class CodeEnv(RowsEnv):
         """
         task: Task = problem.answer
         if not task.reference:
-            raise NotImplementedError("CodeEnv writes solutions where solution_column names a column.")
+            raise NotImplementedError(
+                "CodeEnv writes them where env.kwargs.solution_column names a column of programs."
+            )
         return f"```python\n{task.reference if correct else 'pass'}\n```"
 
 

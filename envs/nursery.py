@@ -1,6 +1,7 @@
 """The process that forks the pool's workers: started once, it has the verifiers' modules loaded.
 
-A worker is thus there in milliseconds, and inherits neither threads nor memory of the trainer.
+A module may have a function ``warm_up()`` for what only its first calls are slow at. A worker is thus
+there in milliseconds, quick from its first call on, and inherits neither threads nor memory of the trainer.
 Run as ``python -m ecrl.envs.nursery FD``; see ``ecrl.envs.pool``.
 """
 
@@ -27,6 +28,7 @@ def main(control: Connection) -> None:
     """Fork a worker for every request, until the pool closes its end."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
     nursery = os.getpid()
+    known: set[str] = set()
     while True:
         try:
             modules, memory = control.recv()
@@ -34,8 +36,10 @@ def main(control: Connection) -> None:
         except EOFError:
             return
         for name in modules:
-            with suppress(Exception):  # the call itself will say what is wrong with it
-                import_module(name)
+            if name not in known:
+                known.add(name)
+                with suppress(Exception):  # the call itself will say what is wrong with it
+                    getattr(import_module(name), "warm_up", lambda: None)()
         child = os.fork()
         if child == 0:
             control.close()

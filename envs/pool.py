@@ -91,7 +91,7 @@ class VerifierPool:
         UsageError: a number is below 1.
     """
 
-    def __init__(self, workers: int | None = None, *, memory: int = 2048, recycle: int = 1000) -> None:
+    def __init__(self, workers: int | None = None, *, memory: int = 2048, recycle: int = 5000) -> None:
         workers = _cores() if workers is None else workers
         for name, value in {"workers": workers, "memory": memory, "recycle": recycle}.items():
             if value < 1:

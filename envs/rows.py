@@ -70,7 +70,7 @@ def _load(
             except KeyError:
                 found = ", ".join(map(str, row))
                 raise UsageError(f"{path}: row {number} has no column {column!r}; found {found}.") from None
-            if value is None or (isinstance(value, (str, list, dict)) and not value):
+            if value is None or value != value or (isinstance(value, (str, list, dict)) and not value):
                 raise UsageError(f"{path}: row {number} has nothing in column {column!r}.")
     return rows
 
@@ -96,9 +96,11 @@ def _jsonl(file: Path) -> Iterator[Row]:
         for number, line in enumerate(lines, start=1):
             if line.strip():
                 try:
-                    row = json.loads(line)
+                    row = json.loads(line.strip())
                 except json.JSONDecodeError as error:
                     raise UsageError(f"{file}:{number}:{error.colno}: no JSON ({error.msg}).") from None
+                except RecursionError:
+                    raise UsageError(f"{file}:{number}: no row (nested too deep).") from None
                 yield _object(row, f"{file}:{number}")
 
 

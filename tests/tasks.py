@@ -40,5 +40,16 @@ class EchoEnv(ReasoningEnv):
         return Score(float(len(response) % 2))
 
 
+class SevensEnv(ReasoningEnv):
+    """Write sevens: the reward is their share, so a surer policy always earns more."""
+
+    def sample_problem(self, rng: np.random.Generator) -> Problem:
+        return Problem(prompt=f"{rng.integers(10**9)}\n", answer=None)
+
+    def score(self, problem: Problem, response: str) -> Score:
+        return Score(response.count("7") / max(len(response), 1))
+
+
+gym.register("test/Sevens-v0", entry_point=SevensEnv)
 gym.register("test/Digits-v0", entry_point=DigitsEnv)
 gym.register("test/Echo-v0", entry_point=EchoEnv)

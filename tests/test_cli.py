@@ -50,6 +50,11 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         ),
         (["train", "trainer.devices=0"], "at least 1"),
         (["train", "trainer.devices=3", "trainer.tensor_parallel_size=2"], "does not divide the 3 processes"),
+        (["train", "trainer.devices=3", "trainer.tensor_parallel_size=3"], "num_attention_heads=4"),
+        (["train", "model.hidden_size=80000"], "The model is too large"),
+        (["train", "model.hidden_size=80000", "trainer.devices=2"], "processes=2"),
+        (["eval", "model.hidden_size=160000"], "The model is too large: the weights of its"),
+        (["train", "model.heads=3"], "multiple of 2"),
         (["train", "trainer.num_nodes=2"], "needs a launcher on every node"),
         (["train", "trainer.parallel=zero3"], "fsdp, ddp"),
         (["train", "trainer.cpu_offload=true"], "more than one process"),
@@ -57,6 +62,20 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["train", "trainer.accelerator=gpu", "trainer.devices=64"], "this machine has"),
         (["train", "trainer.precision=bf16-true"], "32-true, bf16-mixed"),
         (["train", "engine=vllm"], "vLLM"),
+        (["train", "engine=vllm_server", "engine.urls=[3]"], "engine.urls=[http://HOST:PORT"),
+        (["train", "engine=vllm_server", "engine.urls=[http://x]", "engine.dtype=fancy"], "engine.dtype"),
+        (["train", "engine=vllm_server", "engine.urls=[http://x]", "engine.timeout=-1"], "engine.timeout"),
+        (
+            ["train", "engine=vllm_server", "engine.urls=[http://x]", "engine.max_in_flight=0"],
+            "engine.max_in_flight",
+        ),
+        (["train", "trainer.timeout=0"], "trainer.timeout"),
+        (["train", "trainer.timeout=1e12"], "trainer.timeout"),
+        (["train", "model.lora.r=4", "model.lora.alpha=0"], "model.lora.alpha must be positive"),
+        (["train", "model.lora.r=4", "model.lora.target_modules=[]"], "adapts nothing"),
+        (["plan", "gpu_memory=inf"], "positive and finite"),
+        (["plan", "engine.gpu_memory_utilization=2", "engine=vllm"], "(0, 1]"),
+        (["serve", "model.path=x", "port=99999"], "1 to 65535"),
         (["train", "rollout.staleness=-1"], "at least 0"),
         (["train", "model.attention=flex_attention", "trainer.accelerator=cpu"], "on a GPU only"),
         (["train", "trainer.precision=fancy"], "fancy"),
@@ -89,6 +108,10 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["train", "objective.bounds.low=1.5"], "low must be in [0, 1]"),
         (["train", "objective.surrogate.dual_clip=0.9"], "objective.surrogate.dual_clip must exceed 1"),
         (["train", "objective=dr_grpo", "objective.aggregation.length=0"], "length must exceed 0"),
+        (
+            ["train", "objective.aggregation._target_=ecrl.losses.constant"],
+            "missing a required argument: 'length'",
+        ),
         (["train", "--config-dirx=configs"], "Did you mean '--config-dir'?"),
         (["train", "--config-dir="], "needs a folder"),
         (["train", "objective.estimator=3"], "must be a function"),
@@ -270,6 +293,15 @@ def test_warmup_makes_a_base_that_evaluates(tmp_path: Path) -> None:
     assert main(["warmup", *small, f"output={tmp_path / 'base'}"]) == 0
     words = [f"model.path={tmp_path / 'base'}", "env=arithmetic", "eval.k=2", "eval.problems=2"]
     assert main(["eval", *words]) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [("law", "smooth=W"), ("theory", "tolerance=0.005"), ("sweep", "jobs=2"), ("train", "ecrl train")],
+)
+def test_every_command_helps(command: str, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert wanted in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["envs", "strategies", "doctor", "--help"])

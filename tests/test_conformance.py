@@ -7,7 +7,7 @@ survives a checkpoint; gradients are finite; it composes with every other.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,23 @@ from tests.helpers import checkpoint_tensors
 
 @dataclass(frozen=True)
 class Row:
-    """A strategy under test: settings that do something to a tiny batch, and settings that do nothing."""
+    """A strategy under test: settings that do something to a tiny batch, and settings that do nothing.
+
+    One that only looks is neutral at any setting. One that moves another's knob stands beside it, ``beside``
+    with settings that do nothing.
+    """
 
     name: str
     active: dict[str, Any]
     neutral: dict[str, Any]
     target: str = ""
+    looks: bool = False
+    beside: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def planned(self) -> set[str]:
+        """Names under which it shows in the plan."""
+        return set() if self.looks else set(self.beside) or {self.name}
 
 
 ROWS = [
@@ -52,6 +63,13 @@ ROWS = [
     Row("high_entropy_tokens", {"fraction": 0.3}, {"fraction": 1.0}),
     Row("entropy_advantage", {"alpha": 0.4}, {"alpha": 0.0}),
     Row("importance_correction", {"mode": "mask", "floor": 0.9, "cap": 1.1}, {}),
+    Row("entropy_dynamics", {"problems": 3, "tokens": 9}, {"problems": 3, "tokens": 9}, looks=True),
+    Row(
+        "entropy_budget",
+        {"target": 50.0, "maximum": 0.1},
+        {"proportional": 0.0, "integral": 0.0},
+        beside={"entropy_bonus": {"_target_": "ecrl.callbacks.EntropyBonus", "coefficient": 0.0}},
+    ),
     Row("drop_late", {"position": 3}, {"position": 10**6}, "tests.outside.DropLate"),
 ]
 EVERY = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
@@ -60,7 +78,7 @@ EVERY = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def node(row: Row, settings: dict[str, Any]) -> dict[str, Any]:
     names = "".join(part.capitalize() for part in row.name.split("_"))
     names = {"KlCov": "KLCov", "ReferenceKl": "ReferenceKL"}.get(names, names)
-    return {row.name: {"_target_": row.target or f"ecrl.callbacks.{names}", **settings}}
+    return row.beside | {row.name: {"_target_": row.target or f"ecrl.callbacks.{names}", **settings}}
 
 
 def test_every_shipped_strategy_has_a_row() -> None:
@@ -117,6 +135,7 @@ def make_batch(module: PolicyModule, seed: int = 0) -> RolloutBatch:
                 Trajectory(prompt, [turn], problem, copy, reward, True, False, {}, None, "", "")
             )
     batch = build_batch(trajectories, module.objective, iteration=0)
+    batch = replace(batch, temperature=module.temperature)
     logprobs, entropy = module.score(module.model, batch)
     noise = 0.3 * torch.randn(logprobs.shape, generator=random)
     mismatch = 0.1 * torch.randn(logprobs.shape, generator=random)
@@ -183,8 +202,11 @@ def test_active_settings_do_something(row: Row, tiny: Callable[..., Config]) -> 
     batch = make_batch(module)
     _, with_strategy, plan = gradient(module, batch)
     _, without, _ = gradient(plain, batch)
+    if row.looks:
+        assert torch.equal(with_strategy, without) and row.name not in plan.touched
+        return
     assert (with_strategy - without).norm() > 1e-3 * without.norm()
-    assert 0 < plan.touched[row.name] <= 1
+    assert all(0 < plan.touched[name] <= 1 for name in row.planned)
 
 
 @pytest.fixture(scope="module")
@@ -216,14 +238,14 @@ def test_neutral_is_identity(
 
 @EVERY
 def test_state_survives(row: Row, tiny: Callable[..., Config]) -> None:
-    (strategy,) = build_strategies(node(row, row.active))
-    module = make_module(tiny(), [strategy])
+    strategy = build_strategies(node(row, row.active))[-1]
+    module = make_module(tiny(), [*build_strategies(row.beside), strategy])
     batch = make_batch(module)
     gradient(module, batch)
-    (again,) = build_strategies(node(row, row.active))
+    again = build_strategies(node(row, row.active))[-1]
     again.load_state_dict(strategy.state_dict())
     assert again.state_dict() == strategy.state_dict()
-    assert again.coefficient() == strategy.coefficient()
+    assert again.logged_coefficient() == strategy.logged_coefficient()
 
 
 @EVERY
@@ -232,7 +254,8 @@ def test_composes_with_every_other(row: Row, tiny: Callable[..., Config]) -> Non
     for other in ROWS:
         if other.name == row.name:
             continue
-        strategies = build_strategies(node(row, row.active) | node(other, other.active))
+        config.strategy = node(row, row.active) | node(other, other.active)
+        strategies = build_strategies(config.strategy)
         try:
             check_stack(config, strategies)
         except UsageError as refusal:
@@ -241,7 +264,7 @@ def test_composes_with_every_other(row: Row, tiny: Callable[..., Config]) -> Non
         module = make_module(config, strategies)
         _, result, plan = gradient(module, make_batch(module))
         assert torch.isfinite(result).all()
-        assert {row.name, other.name} <= plan.touched.keys()
+        assert row.planned | other.planned <= plan.touched.keys()
 
 
 def test_order_of_the_stack_is_the_order_of_the_config(tiny: Callable[..., Config]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,3 +92,21 @@ def test_export_of_a_checkpoint_is_the_policy(extra: list[str], tiny_model: Path
     policy = AutoModelForCausalLM.from_pretrained(run_dir / "policy").state_dict()
     assert all(torch.equal(exported[name], policy[name]) for name in policy)
     assert main(["export", str(run_dir), str(tmp_path / "out")]) == 2  # nothing is overwritten
+
+
+def test_a_checkpoint_of_another_model_is_one_line(
+    base: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapted = run(base, tmp_path / "adapted", "iterations=1")
+    whole = run([*TINY, f"model.path={tiny_model}"], tmp_path / "whole", "iterations=1")
+    shutil.rmtree(whole / "checkpoints")
+    shutil.copytree(adapted / "checkpoints", whole / "checkpoints")
+    for words in (
+        ["train", f"resume={whole}", "iterations=2"],
+        ["export", str(whole), str(tmp_path / "out")],
+    ):
+        capsys.readouterr()
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert "is no checkpoint of this model: RuntimeError: Missing key" in error
+        assert error.count("\n") == 1

@@ -214,9 +214,11 @@ def test_covariance_quantiles_and_top_shares() -> None:
             "cov/q99": square[10],
             "cov/q90": square[100],
             "cov/q50": square[500],
+            "cov/top_0.02%": 250.0**2,
             "cov/top_0.2%": 250.0**2,
             "cov/top_2%": sum(square[:20]) / 20,
             "cov/top_20%": sum(square[:200]) / 200,
+            "cov/top_50%": sum(square[:500]) / 500,
         },
         rel=1e-5,
     )

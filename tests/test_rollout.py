@@ -17,6 +17,8 @@ from transformers import (
     MistralConfig,
     MistralForCausalLM,
     PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -156,14 +158,27 @@ SIZES = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
 }
-ARCHITECTURES = [
-    LlamaForCausalLM(LlamaConfig(**SIZES)),
-    MistralForCausalLM(MistralConfig(**SIZES)),
-    Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8)),
-]
+#: All layers, or the second one of two, see three tokens back.
+NEAR = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+ARCHITECTURES = {
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8)),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES)),
+    "qwen2-windows": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, **NEAR)),
+    "qwen3-windows": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, **NEAR, head_dim=8)),
+    "mistral-window": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=4)),
+}
 
 
-@pytest.mark.parametrize("lm", ARCHITECTURES, ids=lambda lm: type(lm).__name__)
+@pytest.fixture(params=ARCHITECTURES)
+def lm(request: pytest.FixtureRequest) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made: PreTrainedModel = ARCHITECTURES[request.param]()
+    return made
+
+
 def test_packed_rows_score_like_single_sequences(lm: PreTrainedModel, tiny: Callable[..., Config]) -> None:
     config = tiny()
     batch = make_batch(make_module(config, []))
@@ -218,19 +233,20 @@ def test_both_masks_show_a_token_its_own_prompt_and_branch(tiny: Callable[..., C
     batch = make_batch(make_module(tiny(), []))
     random = torch.Generator().manual_seed(0)
     cpu = torch.device("cpu")
-    for row_tokens in (0, 64):
+    for row_tokens, window in product((0, 64), (None, 4)):
         for layout in make_layouts(batch, 10**6, row_tokens):
             rows, length = layout.input_ids.shape
             rule = torch.zeros(rows, 1, length, length, dtype=torch.bool)
             for r, q, k in product(range(rows), range(length), range(length)):
                 same_unit = layout.unit[r, q] == layout.unit[r, k]
                 seen = layout.branch[r, k] in (0, layout.branch[r, q])
-                rule[r, 0, q, k] = same_unit and seen and q >= k
-            dense = attention_mask(layout, "sdpa", cpu)
+                near = window is None or layout.position_ids[r, q] - layout.position_ids[r, k] < window
+                rule[r, 0, q, k] = same_unit and seen and near and q >= k
+            dense = attention_mask(layout, "sdpa", cpu, window)
             if dense.dim() == 4:
                 assert torch.equal(dense, rule)
             q, k, v = torch.randn(3, rows, 2, length, 16, generator=random)
-            sparse = flex_attention(q, k, v, block_mask=attention_mask(layout, "flex_attention", cpu))
+            sparse = flex_attention(q, k, v, block_mask=attention_mask(layout, "flex_attention", cpu, window))
             expected = scaled_dot_product_attention(q, k, v, attn_mask=rule)
             assert torch.allclose(sparse, expected, atol=1e-5)
 

@@ -54,12 +54,12 @@ def base(tiny_model: Path) -> list[str]:
 def test_iteration_i_trains_on_what_the_weights_of_iteration_i_minus_k_drew() -> None:
     drawn: list[tuple[int, int]] = []
 
-    def draw(iteration: int, version: int, recorder: Any) -> Rollout:
+    def draw(iteration: int, version: int, temperature: float, recorder: Any) -> Rollout:
         drawn.append((iteration, version))
-        return Rollout(iteration, version, [], [])
+        return Rollout(iteration, version, temperature, [], [])
 
     queue = RolloutQueue(draw, staleness=2, apart=False)
-    used = [queue.next(i, version=10 * i) for i in range(5)]
+    used = [queue.next(i, version=10 * i, temperature=1.0) for i in range(5)]
     assert [(r.iteration, r.version) for r in used] == [(0, 0), (1, 0), (2, 0), (3, 10), (4, 20)]
     assert drawn == [(0, 0), (1, 0), (2, 0), (3, 10), (4, 20), (5, 30), (6, 40)]
 

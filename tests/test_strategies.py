@@ -237,7 +237,7 @@ def test_entropy_bonus_lowers_the_loss_by_the_entropy() -> None:
     assert float(loss.detach()) == pytest.approx(-0.1 * 2.5, abs=1e-6)
     near(torch.autograd.grad(loss, tokens.entropy)[0], [-0.025] * 4)
     assert strategy.needs_entropy_grad
-    assert strategy.coefficient() == 0.1
+    assert strategy.logged_coefficient() == 0.1
 
 
 class TestReferenceKL:
@@ -288,7 +288,7 @@ class TestAdaptiveEntropy:
         applied = []
         for entropy in entropies:
             strategy.on_rollout(cast(Any, SimpleNamespace(rollout_entropy=entropy)), [])
-            applied.append(strategy.coefficient())
+            applied.append(strategy.logged_coefficient())
         return applied
 
     def test_climbs_below_the_target_and_applies_only_there(self) -> None:
@@ -317,7 +317,7 @@ class TestAdaptiveEntropy:
         strategy, other = AdaptiveEntropy(), AdaptiveEntropy()
         self.iterate(strategy, 0.1, 0.1, 0.1)
         other.load_state_dict(strategy.state_dict())
-        assert other.coefficient() == strategy.coefficient()
+        assert other.logged_coefficient() == strategy.logged_coefficient()
         assert self.iterate(other, 0.3, 0.1, 0.15) == self.iterate(strategy, 0.3, 0.1, 0.15)
 
     def test_two_in_a_stack_keep_their_state_apart(self) -> None:

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 # Share above each quantile: 1 − 0.9 rounds to just below 0.1, which would be one rank too high.
 QUANTILES = {"q50": 0.5, "q90": 0.1, "q99": 0.01}
-TOP_SHARES = {"top_0.2%": 0.002, "top_2%": 0.02, "top_20%": 0.2}
+TOP_SHARES = {
+    "top_0.02%": 0.0002,
+    "top_0.2%": 0.002,
+    "top_2%": 0.02,
+    "top_20%": 0.2,
+    "top_50%": 0.5,
+}
 
 
 class CovarianceMonitor(L.Callback, PlanObserver):

@@ -21,10 +21,21 @@ LAYOUT = {
         "strategy coefficients": ["Multiline", ["strategy/.*/coefficient"]],
         "strategy fractions": ["Multiline", ["strategy/.*/fraction"]],
     },
+    "law": {
+        "predicted ceiling": ["Margin", ["law/ceiling", "law/ceiling_low", "law/ceiling_high"]],
+        "spent and reached": ["Multiline", ["law/entropy_spent", "law/gain_reached"]],
+    },
     "covariance": {
         "mean": ["Multiline", ["cov/mean"]],
         "quantiles": ["Multiline", ["cov/q.*"]],
         "top shares": ["Multiline", ["cov/top_.*"]],
+        "by accuracy of the prompt": ["Multiline", ["cov/accuracy_.*"]],
+        "of responses, by accuracy": ["Multiline", ["cov/group/.*"]],
+    },
+    "dynamics": {
+        "measured, predicted": ["Multiline", ["dynamics/measured", "dynamics/by_logits"]],
+        "correlation": ["Multiline", ["dynamics/correlation_.*"]],
+        "slope": ["Multiline", ["dynamics/slope_.*"]],
     },
     "reward": {
         "training": ["Multiline", ["rollout/reward$"]],
@@ -108,3 +119,5 @@ class MetricsWriter(L.Callback):
             board.add_histogram(name, values, iteration)
         for name, markdown in record.texts.items():
             board.add_text(name, markdown, iteration)
+        for name, figure in record.figures.items():
+            board.add_figure(name, figure, iteration)

@@ -16,8 +16,12 @@ USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language
   ecrl eval   [overrides…]   evaluate a policy         ecrl eval model.path=DIR output=FILE.json
   ecrl warmup [overrides…]   supervised warm start     ecrl warmup env=countdown output=DIR
   ecrl export RUN OUTPUT     the policy of a run's last checkpoint, in HF format
+  ecrl sweep  output=DIR arms=… seeds=[1,2,3]   strategies × seeds, resumable (--help says more)
+  ecrl report RUNS… output=DIR   one page that compares runs, with intervals over seeds
   ecrl plan   [overrides…]   memory, work and time     ecrl plan experiment=paper_7b_kl_cov gpus=8
   ecrl serve  model.path=DIR port=8000   a vLLM server for engine=vllm_server
+  ecrl law RUN…              R = −a·exp(H) + b         ecrl law runs/* reward=COLUMN output=DIR
+  ecrl theory [output=DIR]   first-order theory of entropy change against exact steps
   ecrl envs                  list environments
   ecrl strategies            list entropy-control strategies
   ecrl doctor                say what is installed and what each missing extra would enable
@@ -35,8 +39,12 @@ COMMANDS = {
     "eval": "ecrl.cli.evaluate",
     "warmup": "ecrl.cli.warmup",
     "export": "ecrl.cli.export",
+    "sweep": "ecrl.cli.sweep",
+    "report": "ecrl.cli.report",
     "plan": "ecrl.cli.plan",
     "serve": "ecrl.cli.serve",
+    "law": "ecrl.cli.law",
+    "theory": "ecrl.cli.theory",
     "envs": "ecrl.cli.envs",
     "strategies": "ecrl.cli.strategies",
     "doctor": "ecrl.cli.doctor",
@@ -59,7 +67,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise unknown_name("command", words[0], COMMANDS)
-        code: int = import_module(COMMANDS[words[0]]).main(words[1:])
+        command = import_module(COMMANDS[words[0]])
+        if any(word in ("-h", "--help") for word in words[1:]):
+            print(getattr(command, "HELP", USAGE))
+            return 0
+        code: int = command.main(words[1:])
         return code
     except EcrlError as error:
         if not error.said_by_first:
@@ -74,6 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "checkpoint with resume=RUN_DIR.",
             file=sys.stderr,
         )
+        return 1
+    except MemoryError as error:
+        print(f"ecrl: Out of memory: {error or 'no more is left'}. Ask for less.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("ecrl: interrupted.", file=sys.stderr)

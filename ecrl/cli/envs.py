@@ -16,7 +16,9 @@ from ecrl.compose import build_config
 from ecrl.compose import options as group_options
 from ecrl.config import EnvConfig
 from ecrl.datamodule import make_env
+from ecrl.envs.border import border, reset
 from ecrl.envs.conformance import NOISE, Skipped, check, play, reference
+from ecrl.envs.reasoning_gym import TASKS
 from ecrl.errors import UsageError
 
 USAGE = "`ecrl envs`, `ecrl envs show ID [key=value…]` or `ecrl envs check ID [key=value…]`"
@@ -51,6 +53,7 @@ def _list(options: Options) -> int:
     for env_id in sorted(i for i in gym.registry if "/" in i and i.split("/")[0] == "ecrl"):
         table.add_row(env_id, _class_of(env_id).__doc__.strip().splitlines()[0])
     Console(highlight=False).print(table)
+    print(f"Tasks of reasoning-gym, as env=reasoning_gym/TASK: {', '.join(TASKS)}")
     print(f"Short names for env=…: {', '.join(group_options('env', options.config_dir))}")
     print("Your own: env=mypkg.mod:me/MyTask-v0    More of one: ecrl envs show ID, ecrl envs check ID")
     return 0
@@ -74,19 +77,21 @@ def _show(config: EnvConfig) -> int:
             now = repr(config.kwargs[parameter.name]) if parameter.name in config.kwargs else ""
             table.add_row(parameter.name, escape(default), escape(now))
     console.print(table)
-    prompt, _ = env.reset(seed=0)
+    prompt, _ = reset(env, seed=0)
     console.print("[bold]a problem[/bold]")
     console.print(escape(prompt))
     for what, correct in (("right", True), ("wrong", False)):
-        env.reset(seed=0)
+        reset(env, seed=0)
         try:
-            answer = reference(env, 0, correct)
+            with border(f"{config.id}.solution", but=(Skipped,)):
+                answer = reference(env, 0, correct)
         except Skipped as why:
             answer = NOISE[2]
             if correct:
                 console.print(f"[bold]a right answer[/bold]: {escape(str(why))}")
                 continue
-        reward, info = play(env, answer)
+        with border(f"{config.id}.step"):
+            reward, info = play(env, answer)
         console.print(f"[bold]a {what} answer[/bold] earns {reward:g} {info.get('metrics', {})}")
         console.print(escape(answer))
     env.close()

@@ -13,6 +13,7 @@ from rich.table import Table
 from ecrl.cli.options import output_config
 from ecrl.config import Config
 from ecrl.run import prepare
+from ecrl.sizes import check_size
 from ecrl.versions import versions
 
 
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def evaluate(config: Config) -> dict[str, float]:
     """Return the validation metrics of ``config.model`` on ``config.env``."""
+    check_size(config, training=False)
     trainer, module, datamodule = prepare(config)
     trainer.validate(module, datamodule=datamodule, verbose=False)
     numbers = module.recorder.flush().numbers

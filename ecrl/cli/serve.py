@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 
 import torch
-from transformers import AutoConfig
 
 from ecrl.cli.options import parse
-from ecrl.engines.vllm_worker import EXTENSION, check_head_size, require_vllm
+from ecrl.engines.vllm_checks import as_dtype, check_head_size, check_memory_share, require_vllm
+from ecrl.engines.vllm_worker import EXTENSION
 from ecrl.errors import UsageError, unknown_name
-from ecrl.model import check_model
+from ecrl.model import check_model, load_config
 
 DEFAULTS = {
     "model.path": "",
@@ -38,11 +38,18 @@ def main(arguments: Sequence[str]) -> int:
         settings[key] = value
     if not settings["model.path"]:
         raise UsageError("`ecrl serve` needs the policy's model.path=DIR (a directory or hub id).")
-    if not settings["port"].isdigit():
-        raise UsageError(f"port must be a number, got {settings['port']!r}.")
+    if not settings["port"].isdigit() or not 0 < int(settings["port"]) < 2**16:
+        raise UsageError(f"port must be a number from 1 to 65535, got {settings['port']!r}.")
+    try:
+        check_memory_share(float(settings["gpu_memory_utilization"]))
+    except ValueError:
+        raise UsageError(
+            f"gpu_memory_utilization must be in (0, 1], got {settings['gpu_memory_utilization']!r}."
+        ) from None
+    as_dtype(settings["dtype"])
     require_vllm()
     check_model(settings["model.path"])
-    check_head_size(AutoConfig.from_pretrained(settings["model.path"]))
+    check_head_size(load_config(settings["model.path"]))
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # opens the calls by which weights arrive
     print(f"Serving {settings['model.path']} on http://{settings['host']}:{settings['port']}", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", _module(), *_flags(settings)])

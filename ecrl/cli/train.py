@@ -24,6 +24,7 @@ from ecrl.parallel.launch import (
 )
 from ecrl.resume import resumed_config
 from ecrl.run import Outcome, check_parts, train
+from ecrl.sizes import check_size
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,7 +54,9 @@ def _one(options: Options, overrides: Sequence[str]) -> int:
         return 0
     check_launch(config)
     if processes(config) > 1 and not launched():
-        check_parts(config)  # what cannot work shows before any process is started
+        # What cannot work shows before any process is started.
+        check_parts(config)
+        check_size(config)
         folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
         return launch(config, ["train", *overrides, *folder])
     end_with_launcher()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,7 +10,7 @@ import httpx
 
 from ecrl.batch import Completion
 from ecrl.engines.base import Sampling
-from ecrl.engines.vllm_worker import OLDEST
+from ecrl.engines.vllm_checks import OLDEST, is_old
 from ecrl.errors import EcrlError, UsageError
 
 QUICK = 10.0  # seconds for calls that do no work
@@ -25,11 +26,21 @@ class Replica:
     Args:
         url: e.g. ``http://10.0.0.7:8000``.
         timeout: seconds for a call that does work.
+
+    Raises:
+        UsageError: the URL is none.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
         self.url = url.rstrip("/")
-        self.host = urlsplit(url).hostname or ""
+        try:
+            parts = urlsplit(url)
+            whole = parts.scheme in ("http", "https") and parts.port != 0  # a port beyond 65535 raises
+            self.host = parts.hostname or ""
+        except ValueError:
+            whole = False
+        if not (whole and self.host):
+            raise UsageError(f"engine.urls: {url!r} is no URL of a server; write http://HOST:PORT.")
         self.timeout = timeout
 
     def check(self) -> None:
@@ -40,13 +51,14 @@ class Replica:
         """
         try:
             found = str(self._get("/version").json()["version"])
+            old = is_old(found)
             versioned = self._get("/weight_info", expect=False).status_code == 200
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
             raise UsageError(
                 f"No vLLM server answers at {self.url} ({type(error).__name__}); start one there with "
                 "`ecrl serve model.path=… port=…`, or correct engine.urls."
             ) from None
-        if tuple(int(part) for part in found.split(".")[:2] if part.isdigit()) < OLDEST:
+        if old:
             wanted = ".".join(map(str, OLDEST))
             raise UsageError(f"The server at {self.url} runs vLLM {found}; {wanted} or later is needed.")
         if not versioned:
@@ -55,18 +67,42 @@ class Replica:
                 "switches that on."
             )
 
-    def check_model(self, config: Any) -> None:
+    def check_model(self, policy: Mapping[str, int], dtype: str, longest: int) -> None:
         """Compare its model with the policy's.
 
+        Args:
+            policy: what ``vllm_worker.describe`` says of it.
+            dtype: of the weights that it will be sent.
+            longest: tokens that a sequence may have, at least.
+
         Raises:
-            UsageError: it serves a model of another size or vocabulary.
+            UsageError: it serves a model of another size, vocabulary or precision, or too short sequences.
         """
-        served = self.rpc("ecrl_model")
-        for name, value in served.items():
-            if getattr(config, name, value) != value:
+        try:
+            served = self.rpc("ecrl_model")
+        except httpx.HTTPError as error:
+            raise UsageError(
+                f"The server at {self.url} was not started by this version's `ecrl serve` "
+                f"({str(error).splitlines()[0]})."
+            ) from None
+        if served["dtype"] != dtype:
+            raise UsageError(
+                f"The server at {self.url} serves {served['dtype']}, but engine.dtype={dtype}; make them "
+                "equal."
+            )
+        if served["max_model_len"] < longest:
+            raise UsageError(
+                f"The server at {self.url} takes {served['max_model_len']} tokens a sequence, but a prompt "
+                f"and rollout.max_new_tokens={longest - 1} are more; start it with a larger max_model_len."
+            )
+        for name, value in policy.items():
+            if served[name] != value:
+                what = f"{name}={served[name]}, but the policy has {value}"
+                if name == "vocabulary":
+                    what = "another tokenizer: its token ids mean other texts than the policy's"
                 raise UsageError(
-                    f"The server at {self.url} serves a model with {name}={value}, but the policy has "
-                    f"{getattr(config, name)}; start it with the policy's model.path."
+                    f"The server at {self.url} serves a model with {what}; start it with the policy's "
+                    "model.path."
                 )
 
     def healthy(self) -> bool:

@@ -15,8 +15,8 @@ from ecrl.deadline import deadline
 from ecrl.engines.base import Sampling
 from ecrl.engines.checksum import Manifest
 from ecrl.engines.probe import Probe
+from ecrl.engines.vllm_checks import as_dtype, check_memory_share, check_positive, check_top_p, require_vllm
 from ecrl.engines.vllm_process import shutdown, start, trainer_state_kept
-from ecrl.engines.vllm_worker import check_top_p, require_vllm
 from ecrl.errors import EcrlError, UsageError
 from ecrl.model import PolicyModel
 from ecrl.world import World
@@ -61,15 +61,11 @@ class VLLMEngine:
         probe_tolerance: float | None = None,
         timeout: float = 1800.0,
     ) -> None:
-        if not 0 < gpu_memory_utilization <= 1:
-            raise UsageError(
-                f"engine.gpu_memory_utilization must be in (0, 1], got {gpu_memory_utilization}."
-            )
         self.model = model
         self.world = world
         self.timeout = timeout
         self.version: int | None = None
-        self.dtype = _dtype(dtype) if dtype else model.lm.dtype
+        self.dtype = as_dtype(dtype) if dtype else model.lm.dtype
         self.manifest = Manifest()
         rounded = self.dtype != torch.float32 or model.computes_in_bf16
         self._probe = Probe(model, probe_tolerance or (0.2 if rounded else 1e-3))
@@ -91,6 +87,10 @@ class VLLMEngine:
         """See ``Engine.check``."""
         require_vllm()
         check_top_p("vllm", config.rollout.top_p)
+        check_memory_share(config.engine.get("gpu_memory_utilization", 0.4))
+        check_positive(config.engine, "timeout", "probe_tolerance", "kv_cache_gib", "max_model_len")
+        if config.engine.get("dtype") is not None:
+            as_dtype(config.engine["dtype"])
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
@@ -204,10 +204,3 @@ class VLLMEngine:
     def close(self) -> None:
         """Release vLLM's memory and process groups, and leave the trainer's."""
         shutdown(self._llm, self._owns_group)
-
-
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise UsageError(f"engine.dtype must be a floating-point type such as bfloat16, got {name!r}.")
-    return dtype

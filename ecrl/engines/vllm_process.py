@@ -16,7 +16,8 @@ import torch
 import torch.distributed as dist
 
 from ecrl.engines import vllm_plugin
-from ecrl.engines.vllm_worker import EXTENSION, check_head_size
+from ecrl.engines.vllm_checks import check_head_size
+from ecrl.engines.vllm_worker import EXTENSION
 from ecrl.model import PolicyModel
 
 

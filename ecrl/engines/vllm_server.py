@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 
 from ecrl.batch import Completion
-from ecrl.config import Config
+from ecrl.config import Config, ModelConfig
+from ecrl.embedded import build_tokenizer
 from ecrl.engines.base import Sampling
 from ecrl.engines.channel import Channel, own_address
 from ecrl.engines.checksum import Manifest
 from ecrl.engines.crowd import draw
 from ecrl.engines.probe import Probe
 from ecrl.engines.replica import Replica
-from ecrl.engines.vllm_worker import check_top_p
+from ecrl.engines.vllm_checks import as_dtype, check_positive, check_top_p
+from ecrl.engines.vllm_worker import describe
 from ecrl.errors import EcrlError, UsageError
-from ecrl.model import PolicyModel
+from ecrl.model import PolicyModel, load_config, load_tokenizer
+from ecrl.plan.architecture import meta_model
 from ecrl.world import World
 
 CONNECT = 120.0  # seconds that the ends of a channel have to meet
@@ -57,10 +60,6 @@ class VLLMServerEngine:
         probe_tolerance: float | None = None,
         timeout: float = 600.0,
     ) -> None:
-        if max_in_flight < 1 or timeout <= 0:
-            raise UsageError(
-                f"engine.max_in_flight and engine.timeout must be positive, got {max_in_flight}, {timeout}."
-            )
         self.model = model
         self.world = world
         self.max_in_flight = max_in_flight
@@ -68,26 +67,33 @@ class VLLMServerEngine:
         self.version: int | None = None
         self.replicas = [Replica(url, timeout) for url in urls or []]
         self.live: list[Replica] = []
-        self._dtype: torch.dtype = getattr(torch, dtype)
+        self._dtype: torch.dtype = as_dtype(dtype)
         rounded = self._dtype != torch.float32 or model.computes_in_bf16
         self._probe = Probe(model, probe_tolerance or (0.2 if rounded else 1e-3))
         self._channel: Channel | None = None
         self._members: list[Replica] = []
         self.manifest = Manifest()
-        world.first(self._check_models)
 
     @classmethod
     def check(cls, config: Config) -> None:
         """See ``Engine.check``."""
         urls = config.engine.get("urls")
-        if not isinstance(urls, list) or not urls:
+        if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
             raise UsageError(
                 "engine=vllm_server needs the replicas that `ecrl serve` started: "
                 "engine.urls=[http://HOST:PORT,…]."
             )
         check_top_p("vllm_server", config.rollout.top_p)
-        for url in urls:
-            Replica(url, config.engine.get("timeout", 600.0)).check()
+        check_positive(config.engine, "timeout", "probe_tolerance", "max_in_flight")
+        dtype = str(as_dtype(config.engine.get("dtype", "bfloat16"))).removeprefix("torch.")
+        replicas = [Replica(url, config.engine.get("timeout", 600.0)) for url in urls]
+        if len({replica.url for replica in replicas}) < len(replicas):
+            raise UsageError(f"engine.urls names a server twice: {', '.join(urls)}.")
+        for replica in replicas:
+            replica.check()
+        policy = _policy(config.model)
+        for replica in replicas:
+            replica.check_model(policy, dtype, config.rollout.max_new_tokens + 1)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
@@ -143,15 +149,6 @@ class VLLMServerEngine:
     def close(self) -> None:
         """Close the channel; the servers stay for the next run."""
         self._channel = None
-
-    def _check_models(self) -> None:
-        for replica in self.replicas:
-            try:
-                replica.check_model(self.model.lm.config)
-            except httpx.HTTPError as error:
-                raise UsageError(
-                    f"The server at {replica.url} was not started by `ecrl serve` ({error})."
-                ) from None
 
     def _all_well(self) -> bool:
         """Whether every replica took part in the last sync and still answers."""
@@ -216,3 +213,10 @@ class VLLMServerEngine:
         if not told:
             raise EcrlError(f"No vLLM server could draw with the weights it was sent ({'; '.join(causes)}).")
         return told
+
+
+def _policy(config: ModelConfig) -> dict[str, int]:
+    """What the replicas must serve; of a hub id, config and tokenizer are downloaded."""
+    if config.path is None:
+        return describe(meta_model(config).config, build_tokenizer())
+    return describe(load_config(config.path).get_text_config(), load_tokenizer(config.path))

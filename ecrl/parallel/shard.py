@@ -61,7 +61,9 @@ class Spread:
         if not self.shard:
             return
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        offload = CPUOffloadPolicy() if self.cpu_offload else OffloadPolicy()
+        # Memory is pinned for copies to a GPU; without one there is nothing to pin it for.
+        pinned = CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
+        offload = pinned if self.cpu_offload else OffloadPolicy()
         # The root too is resharded after its forward pass, so that outside passes all is sharded.
         settings: dict[str, Any] = {
             "mesh": self._data,
@@ -74,7 +76,7 @@ class Spread:
         for layer in decoder_layers(model.lm):
             fully_shard(layer, **settings)
         fully_shard(model, **settings)
-        for method in ("generate", "check_head"):
+        for method in ("generate", "check_head", "logits"):
             register_fsdp_forward_method(model, method)
         model.sharded = True
 

@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 from torch.distributed.device_mesh import init_device_mesh
 
-from ecrl.errors import EcrlError
+from ecrl.errors import EcrlError, UsageError
 
 PROGRESS_FILE = "progress.pt"
 
@@ -78,12 +78,11 @@ class _NamedStates:
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Restore weights and optimizers in place; return the rest."""
         folder = Path(checkpoint_path)
-        alone = not dist.is_initialized()
         load_trained(self._root, folder)
         for number, optimizer in enumerate(self.optimizers):  # type: ignore[attr-defined]
             key = f"optimizer_{number}"
             moments: dict[str, Any] = {key: get_optimizer_state_dict(self._root, optimizer)}
-            load_tensors(moments, checkpoint_id=folder, no_dist=alone)
+            _read(moments, folder)
             set_optimizer_state_dict(self._root, optimizer, moments[key])
         return load_progress(folder)
 
@@ -142,8 +141,23 @@ def trained_state(root: torch.nn.Module) -> dict[str, Any]:
 def load_trained(root: torch.nn.Module, folder: Path) -> None:
     """Fill what is trained from a checkpoint that any number of processes wrote."""
     state: dict[str, Any] = {"model": trained_state(root)}
-    load_tensors(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    _read(state, folder)
     set_model_state_dict(root, state["model"], options=StateDictOptions(strict=False))
+
+
+def _read(tensors: dict[str, Any], folder: Path) -> None:
+    """Fill tensors in place from a checkpoint.
+
+    Raises:
+        UsageError: it lacks one of them, or holds one of another shape.
+    """
+    try:
+        load_tensors(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    except CheckpointException as error:
+        raise UsageError(
+            f"{folder} is no checkpoint of this model: {_cause(error).rstrip('.')}. Put back the run's own "
+            "checkpoint and model.path."
+        ) from None
 
 
 def load_progress(folder: Path) -> dict[str, Any]:

@@ -115,12 +115,16 @@ def meta_model(config: ModelConfig) -> nn.Module:
     experiments their published numbers are at hand.
 
     Raises:
-        UsageError: the model is not known and not here.
+        UsageError: the model is not known and not here, or is no causal LM.
     """
     with torch.device("meta"):
         if config.path is None:
             return build_model(config, build_tokenizer(), seed=0)
-        model: nn.Module = AutoModelForCausalLM.from_config(_hf_config(config.path), dtype=torch.float32)
+        numbers = _hf_config(config.path)
+        try:
+            model: nn.Module = AutoModelForCausalLM.from_config(numbers, dtype=torch.float32)
+        except ValueError as error:
+            raise UsageError(f"model.path={config.path!r}: {str(error).splitlines()[0]}") from None
         return model
 
 

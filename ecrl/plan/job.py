@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -11,6 +12,7 @@ from ecrl.callbacks.reference_kl import ReferenceKL
 from ecrl.compose import resolve
 from ecrl.config import Config
 from ecrl.engines.hf import HFEngine
+from ecrl.engines.vllm_checks import check_memory_share
 from ecrl.errors import UsageError, unknown_name
 from ecrl.mixins import Strategy
 from ecrl.plan.architecture import Architecture, architecture
@@ -83,9 +85,10 @@ class Assumptions:
     def __post_init__(self) -> None:
         if self.gpu not in CARDS:
             raise unknown_name("gpu", self.gpu, CARDS)
-        if not (self.gpu_memory > 0 and self.prompt > 0):
+        if not (0 < self.gpu_memory < math.inf and self.prompt > 0):
             raise UsageError(
-                f"gpu_memory and prompt must be positive, got {self.gpu_memory:g} and {self.prompt}."
+                f"gpu_memory and prompt must be positive and finite, "
+                f"got {self.gpu_memory:g} and {self.prompt}."
             )
         for name in ("utilisation", "length"):
             if not 0 < getattr(self, name) <= 1:
@@ -105,6 +108,7 @@ class Job:
     given: Assumptions
 
     def __post_init__(self) -> None:
+        check_memory_share(self.config.engine.get("gpu_memory_utilization", 0.9))
         for name, size in {
             "trainer.tensor_parallel_size": self.tensor_parallel,
             "engine.tensor_parallel_size": self.engine_tensor_parallel,
@@ -172,7 +176,7 @@ class Job:
     @property
     def has_reference(self) -> bool:
         """Whether the initial policy stays loaded beside the current one."""
-        return any(isinstance(s, ReferenceKL) and s.beta > 0 for s in self.strategies)
+        return any(isinstance(s, ReferenceKL) and s.coefficient > 0 for s in self.strategies)
 
     @property
     def in_process(self) -> bool:

@@ -37,3 +37,25 @@ def grade(gold: str, response: str, tolerance: float = 1e-6) -> Verdict:
     if answer is None:
         return Verdict(False, None)
     return Verdict(equivalent(gold, answer, tolerance), answer)
+
+
+#: A pair of each kind that takes the symbolic path, whose grammar is slow to meet a form for the first time.
+_FORMS = (
+    ("\\frac{\\sqrt{3}}{2}", "\\dfrac{3}{2\\sqrt{3}}"),
+    ("2x^2 - 3x + 1", "(2x-1)(x-1)"),
+    ("\\left(-\\infty, \\frac{1}{2}\\right]", "(-\\infty, 0.5]"),
+    ("\\{1, 2, \\sqrt{2}\\}", "\\{\\sqrt2, 2, 1\\}"),
+    ("\\begin{pmatrix} 1 & x \\\\ 0 & 1 \\end{pmatrix}", "\\begin{pmatrix} 1 & x \\\\ 0 & 2 \\end{pmatrix}"),
+    ("3 + 4i", "4i + 3"),
+    ("\\log_2 8 + e^{i\\pi}", "\\ln(e^2)"),
+    ("\\sin(\\pi/6) + \\binom{5}{2}", "10.5"),
+    ("x = 5!", "120 \\text{ cm}"),
+    ("\\frac{a}{b} \\cdot c^{n+1}", "a c^{n+1} / b"),
+    ("1 \\pm \\sqrt{5}", "1 - \\sqrt{5}"),
+)
+
+
+def warm_up() -> None:
+    """Grade something of each form, so that a process forked afterwards is quick from its first answer on."""
+    for gold, answer in _FORMS:
+        grade(gold, f"\\boxed{{{answer}}}")

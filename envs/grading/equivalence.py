@@ -3,38 +3,28 @@
 from __future__ import annotations
 
 import re
-from fractions import Fraction
 
-from ecrl.envs.grading import symbolic
+from ecrl.envs.grading import names, symbolic
+from ecrl.envs.grading.names import Named
 from ecrl.envs.grading.normal import normalise
+from ecrl.envs.grading.numerals import close, number, same_in_base, split_percent
+from ecrl.envs.grading.ranges import as_interval
 from ecrl.envs.grading.structure import Node, split, structure
+from ecrl.envs.grading.units import FUNCTION, split_unit
 
 LONGEST = 2000  # characters of an answer
 _MOST_PARTS = 64
 
-_NUMBER = re.compile(
-    r"([+-]?)\s*(\d+(?:\.\d*)?|\.\d+)(?:\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*\{?\s*([+-]?\d{1,3})\s*\}?|[eE]([+-]?\d{1,3}))?"
+_CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?\.?")
+# A letter alone, or with what it stands for behind it, which may not speak of another letter.
+_CHOSEN = re.compile(
+    r"\(?\s*([A-J])\s*\)?(?:[.:)]?|(?:(?<=\))|[.:)])\s*"
+    r"(?!.*(?:\b(?:or|and|not|nor|wrong|incorrect|false)\b|\b[A-J]\b))\S.*)",
+    re.DOTALL,
 )
-_FRACTION = re.compile(r"([+-]?)\s*\\frac\s*\{\s*([+-]?\s*\d+)\s*\}\s*\{\s*(\d+)\s*\}")
-_SLASH = re.compile(r"([+-]?)\s*(\d+)\s*/\s*(\d+)")
-_MIXED = re.compile(r"([+-]?)\s*(\d+)\s*(?:\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|\s(\d+)\s*/\s*(\d+))")
-_BASE = re.compile(r"([0-9A-Za-z]+)\s*_\s*\{?\s*(?:base\s*)?(\d{1,2}|two|three|eight|ten|sixteen)\s*\}?")
-_IN_BASE = re.compile(
-    r"([0-9A-Za-z]+)\s*\(?\s*(?:in\s+)?base[\s-]*(\d{1,2}|two|three|eight|ten|sixteen)\)?", re.IGNORECASE
-)
-_BASES = {"two": 2, "three": 3, "eight": 8, "ten": 10, "sixteen": 16}
-_CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?(?:[.:)]?\s+.*)?", re.DOTALL)
-_VARIABLE = re.compile(
-    r"(?:[a-zA-Z]|\\[a-zA-Z]+|[A-Za-z]\s*\([a-z]\)|[a-zA-Z]_\{?\w+\}?)\s*(?:=|:|\\in)\s*(?=\S)"
-)
-_UNIT = re.compile(
-    r"\s*\\?\b(?:square|cubic|sq)?\s*(?:km|cm|mm|dm|m|kg|mg|g|lbs?|mph|km/h|m/s|hours?|hrs?|h|minutes?|mins?|seconds?|secs?|s|"
-    r"days?|weeks?|months?|years?|yrs?|meters?|metres?|centimeters?|kilometers?|miles?|inch(?:es)?|in|feet|foot|ft|yards?|"
-    r"units?|dollars?|cents?|euros?|usd|people|students?|liters?|litres?|gallons?|grams?|kilograms?|pounds?|radians?|rad|"
-    r"degrees?|points?|ways|numbers|apples|books|marbles|pages)\s*(?:\^\s*\{?\s*[23]\s*\}?)?\.?$",
-    re.IGNORECASE,
-)
-_PERCENT = re.compile(r"\s*(?:\\%|%|\bpercent\b)\s*$", re.IGNORECASE)
+_SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
+_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne)(?![a-zA-Z])")
+_TIME = re.compile(r"\d{1,2}:[0-5]\d(?:\s*[ap]\.?m\.?)?", re.IGNORECASE)
 
 
 def equivalent(gold: str, answer: str, tolerance: float = 1e-6) -> bool:
@@ -45,7 +35,7 @@ def equivalent(gold: str, answer: str, tolerance: float = 1e-6) -> bool:
         answer: any text at all; what is too large to be an answer is wrong.
         tolerance: relative, where the gold answer is a decimal number.
     """
-    if len(answer) > LONGEST:
+    if len(answer) > LONGEST or symbolic.depth(answer) > symbolic.DEEPEST:
         return False
     return _same(normalise(gold), normalise(answer), tolerance)
 
@@ -55,21 +45,66 @@ def _same(gold: str, answer: str, tolerance: float) -> bool:
         return False
     if _squeezed(gold) == _squeezed(answer):
         return True
-    choice = re.fullmatch(r"\(?\s*([A-J])\s*\)?\.?", gold)
-    if choice:
-        match = _CHOICE.fullmatch(answer)
+    if choice := _CHOICE.fullmatch(gold):
+        match = _CHOSEN.fullmatch(answer)
         return match is not None and match.group(1) == choice.group(1)
-    base, other = _in_base(gold), _in_base(answer)
-    if base or other:
-        return base is not None and _same_base(base, other, answer)
-    gold, answer = _strip_variable(gold, answer)
+    if (verdict := same_in_base(gold, answer)) is not None:
+        return verdict
+    if (verdict := _same_range(gold, answer, tolerance)) is not None:
+        return verdict
+    if (verdict := _same_named(gold, answer, tolerance)) is not None:
+        return verdict
+    gold, answer = _result(gold), _result(answer)
     pair = _plus_minus(gold), _plus_minus(answer)
-    if pair[0] != gold or pair[1] != answer:
+    if pair != (gold, answer):
         return _same(*pair, tolerance)
     left, right = structure(gold), structure(answer)
     if left or right:
         return _same_structure(left, right, gold, answer, tolerance)
     return _same_scalar(gold, answer, tolerance)
+
+
+def _same_range(gold: str, answer: str, tolerance: float) -> bool | None:
+    """Compare inequalities for one variable as intervals; None: neither is one."""
+    left, right = as_interval(gold), as_interval(answer)
+    if left is None and right is None:
+        return None
+    if left and right and left[0] != right[0]:
+        return False
+    return _same(left[1] if left else gold, right[1] if right else answer, tolerance)
+
+
+def _same_named(gold: str, answer: str, tolerance: float) -> bool | None:
+    """Compare where one gives its values names; None: neither does."""
+    left, right = names.read(gold), names.read(answer)
+    if left and right:
+        return _same_both_named(left, right, tolerance)
+    named, other = left or right, answer if left else gold
+    if named is None:
+        return None
+    if _RELATION.search(other):  # an equation that is not solved
+        return len(named.names) == 1 and symbolic.same(gold, answer, 0.0)
+    if named.of_one:
+        return _same(*_in_order(left, named.joined, other), tolerance)
+    node = structure(other)
+    if node is None or node.kind not in ("tuple", "list") or len(node.parts) != len(named.values):
+        return False
+    values = [value for _, value in sorted(zip(named.names, named.values, strict=True))]  # (x, y)
+    pairs = zip(values, node.parts, strict=True)
+    return all(_same(*_in_order(left, value, part), tolerance) for value, part in pairs)
+
+
+def _in_order(left: Named | None, named: str, other: str) -> tuple[str, str]:
+    return (named, other) if left else (other, named)
+
+
+def _same_both_named(left: Named, right: Named, tolerance: float) -> bool:
+    if left.of_one and right.of_one and not (left.indexed and right.indexed):
+        return names.alike(left.base, right.base) and _same(left.joined, right.joined, tolerance)
+    ours, theirs = (dict(zip(n.names, n.values, strict=True)) for n in (left, right))
+    if ours.keys() != theirs.keys() or not len(ours) == len(left.names) == len(right.names):
+        return False
+    return all(_same(ours[name], theirs[name], tolerance) for name in ours)
 
 
 def _same_structure(left: Node | None, right: Node | None, gold: str, answer: str, tolerance: float) -> bool:
@@ -79,9 +114,7 @@ def _same_structure(left: Node | None, right: Node | None, gold: str, answer: st
     kinds = {left.kind, right.kind}
     if len(left.parts) != len(right.parts) or len(left.parts) > _MOST_PARTS:
         return False
-    if kinds <= {"set", "list"}:
-        return _same_in_any_order(left.parts, right.parts, tolerance)
-    if kinds == {"union"}:
+    if kinds <= {"set", "list"} or kinds == {"union"}:
         return _same_in_any_order(left.parts, right.parts, tolerance)
     if len(kinds) > 1 or left.border != right.border:
         return False
@@ -99,114 +132,70 @@ def _same_in_any_order(gold: tuple[str, ...], answer: tuple[str, ...], tolerance
 
 
 def _same_scalar(gold: str, answer: str, tolerance: float) -> bool:
-    percents = _PERCENT.search(gold), _PERCENT.search(answer)
-    plain = _PERCENT.sub("", gold), _PERCENT.sub("", answer)
-    if any(percents):
-        return _same_percent(plain, percents[0] is not None, percents[1] is not None, tolerance)
-    without = _strip_unit(gold), _strip_unit(answer)
-    if without[0] and without[1]:
-        units = gold[len(without[0]) :], answer[len(without[1]) :]
-        if all(u.strip() for u in units) and not _same_unit(*units):
-            return False
-        gold, answer = without
+    if _TIME.fullmatch(gold):  # no ratio, unless it says the same
+        return False
+    plain = split_percent(gold), split_percent(answer)
+    if plain[0][1] or plain[1][1]:
+        return _same_percent(*plain[0], *plain[1], tolerance)
+    if "." in gold:
+        answer = answer.removeprefix("\\approx").strip()
+    (gold, unit), (answer, other_unit) = split_unit(gold), split_unit(answer)
+    if unit and other_unit and unit != other_unit:
+        return False
     a, b = number(gold), number(answer)
     if a is not None and b is not None:
-        return _close(a, b, tolerance if "." in gold else 0.0)
+        return close(a, b, tolerance if "." in gold else 0.0)
     if _is_word(gold) or _is_word(answer):
         return _squeezed(gold).lower() == _squeezed(answer).lower()
     return symbolic.same(gold, answer, tolerance if a is not None and "." in gold else 0.0)
 
 
-def _same_percent(plain: tuple[str, str], gold_has: bool, answer_has: bool, tolerance: float) -> bool:
-    """50 % is 50 % and 0.5; a bare 50 stands for 50 % where either side may have left out the sign."""
-    gold, answer = plain
-    if _same_scalar(gold, answer, tolerance):
-        return True
+def _same_percent(gold: str, gold_has: bool, answer: str, answer_has: bool, tolerance: float) -> bool:
+    """50 % is 50 % and 0.5. A bare number above 1 may have lost its sign: 50; a bare 0.5 is a share."""
+    if "%" in gold + answer:
+        return False  # %%
+    if gold_has == answer_has:
+        return _same_scalar(gold, answer, tolerance)
     a, b = number(gold), number(answer)
-    if a is None or b is None or gold_has == answer_has:
+    if a is None or b is None:
         return False
-    return _close(a / 100, b, tolerance) if gold_has else _close(a, b / 100, tolerance)
+    tolerance = tolerance if "." in gold else 0.0
+    bare = b if gold_has else a
+    as_shares = (a / 100, b) if gold_has else (a, b / 100)
+    return close(*as_shares, tolerance) or (abs(bare) > 1 and close(a, b, tolerance))
 
 
-def number(text: str) -> Fraction | None:
-    """Return the exact value of a numeral: integer, decimal, power of ten, fraction or mixed number."""
-    text = text.strip()
-    if len(text) > 100:
-        return None
-    if match := _MIXED.fullmatch(text):
-        sign, whole, *rest = match.groups()
-        above, below = rest[0] or rest[2], rest[1] or rest[3]
-        value = int(whole) + Fraction(int(above), int(below)) if int(below) else None
-    elif match := _FRACTION.fullmatch(text) or _SLASH.fullmatch(text):
-        sign, above, below = match.groups()
-        value = Fraction(int(above.replace(" ", "")), int(below)) if int(below) else None
-    elif match := _NUMBER.fullmatch(text):
-        sign, digits, power, exponent = match.groups()
-        value = Fraction(digits if digits[-1] != "." else digits[:-1]) * Fraction(10) ** int(
-            power or exponent or 0
-        )
-    else:
-        return None
-    return -value if value is not None and sign == "-" else value
-
-
-def _close(gold: Fraction, answer: Fraction, tolerance: float) -> bool:
-    return abs(gold - answer) <= abs(gold) * Fraction(tolerance)
-
-
-def _in_base(text: str) -> tuple[str, int] | None:
-    match = _BASE.fullmatch(text.strip()) or _IN_BASE.fullmatch(text.strip())
-    if match is None or not any(c.isdigit() for c in match.group(1)) or not match.group(1)[0].isalnum():
-        return None
-    base = _BASES.get(match.group(2).lower()) or int(match.group(2))
-    return match.group(1).upper().lstrip("0") or "0", base
-
-
-def _same_base(base: tuple[str, int], other: tuple[str, int] | None, answer: str) -> bool:
-    """Digits must agree, and the base if the answer names one."""
-    return base == other if other else base[0] == (answer.strip().upper().lstrip("0") or "0")
-
-
-def _strip_variable(gold: str, answer: str) -> tuple[str, str]:
-    """Drop ``x =`` where only one side has it, or both have the same."""
-    return _after_equals(gold), _after_equals(answer)
-
-
-def _after_equals(text: str) -> str:
-    match = _VARIABLE.match(text)
-    if match and text.count("=") <= 1 and not re.search(r"\\(?:le|ge|ne)\b|<|>", text):
-        return text[match.end() :].strip()
-    # Several values, each with its name: x = 1, y = 2.
-    parts = split(text, (",",))
-    if len(parts) > 1 and all(_VARIABLE.match(part) for part in parts):
-        return ", ".join(_after_equals(part) for part in parts)
-    if text.count("=") == 1 and not re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", text)):
-        return text.rpartition("=")[2].strip()  # 3 + 4 = 7
-    return text
+def _result(text: str) -> str:
+    """Return the last side of a computation that holds, such as 3 + 4 = 7."""
+    *sides, last = text.split("=")
+    if not sides or re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", text)):
+        return text
+    holds = all(side.strip() and _same_scalar(last.strip(), side.strip(), 0.0) for side in sides)
+    return last.strip() if holds else text
 
 
 def _plus_minus(text: str) -> str:
-    if text.count("\\pm") != 1:
+    """Write each a ± b of a list as both of its values; the signs of one part belong together."""
+    parts = split(text, (",",))
+    if all(_SIGN.search(part) is None for part in parts):
         return text
-    before, after = text.split("\\pm")
-    return f"{before} + {after}, {before} - {after}" if before.strip() else f"{after}, -{after}"
+    return ", ".join(value for part in parts for value in _both_signs(part))
 
 
-def _strip_unit(text: str) -> str:
-    stripped = _UNIT.sub("", text)
-    return stripped.strip() if number(stripped) is not None or re.search(r"[\d})]\s*$", stripped) else text
-
-
-def _same_unit(gold: str, answer: str) -> bool:
-    return re.sub(r"[\s.s]", "", gold.lower()) == re.sub(r"[\s.s]", "", answer.lower())
+def _both_signs(text: str) -> tuple[str, ...]:
+    if not _SIGN.search(text):
+        return (text,)
+    upper = _SIGN.sub(lambda m: "+" if m.group() == "\\pm" else "-", text)
+    lower = _SIGN.sub(lambda m: "-" if m.group() == "\\pm" else "+", text)
+    return upper.strip().removeprefix("+"), lower.strip().removeprefix("+")
 
 
 def _is_word(text: str) -> bool:
     """A name or a sentence, which no algebra should touch."""
-    return bool(
-        re.search(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}", re.sub(r"\\[a-zA-Z]+", "", text))
-    ) and not re.search(r"(?<![a-zA-Z])(?:sqrt|sin|cos|tan|log|ln|exp|abc)(?![a-zA-Z])", text)
+    plain = re.sub(r"\\[a-zA-Z]+", "", text)
+    return re.search(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}", plain) is not None and not FUNCTION.search(text)
 
 
 def _squeezed(text: str) -> str:
-    return re.sub(r"\s+", "", text)
+    """Drop spaces, but for those that keep two words or numbers apart."""
+    return re.sub(r"(?<![\w.])\s+|\s+(?![\w.])", "", text)

@@ -8,7 +8,7 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 _BETWEEN_BOXES = re.compile(r"(?:[\s,;.$]|and|or|\\(?:text|quad|qquad|,|;|!| )|[{}])*", re.IGNORECASE)
 _HASHES = re.compile(r"####[ \t]*(.+)")
 _PHRASE = re.compile(
-    r"(?:final\s+answer|answer)\s*(?:is|:|=)\s*:?\s*(.+)",
+    r"answer\s*(?:is|:|=)[\s:]*([^\s:].*)",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"\.(?=\s|$)")
@@ -43,12 +43,12 @@ def _boxed(text: str, starts: list[int]) -> str | None:
     for start in reversed(starts):
         end = closing_brace(text, start)
         if end is None:
-            return None if not parts else ", ".join(parts)
+            break
         if parts and not _BETWEEN_BOXES.fullmatch(text, end + 1, begin):
             break
-        parts.insert(0, text[start + 1 : end].strip())
+        parts.append(text[start + 1 : end].strip())
         begin = text.rfind("\\", 0, start)
-    answer = ", ".join(part for part in parts if part)
+    answer = ", ".join(part for part in reversed(parts) if part)
     return answer or None
 
 

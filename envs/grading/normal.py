@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 _WRAPPED = re.compile(
-    r"\\(?:text|textbf|textit|mathrm|mathbf|mathit|operatorname|mbox|textrm|bf|rm)\s*\{([^{}]*)\}"
+    r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|mbox|underline|bf|rm"
+    r"|(?:textcolor|color)\s*\{\w+\})\s*\{([^{}]*)\}"
 )
 _SPACES = re.compile(
     r"\\[,;:! ]|~|"
@@ -16,8 +17,11 @@ _FRACTION_HALF_BRACES = re.compile(r"\\frac\s*([0-9])\s*\{")
 _FRACTION_TAIL = re.compile(r"(\\frac\s*\{[^{}]*\})\s*([0-9a-zA-Z])")
 _ROOT_WITHOUT_BRACES = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
 _THOUSANDS = re.compile(r"(?<![\d.,(\[{])(?<!\\{)\d{1,3}(?:(?:,|\{,\})\d{3})+(?![\d,])")
-_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree|\bdegrees?\b")
-_DOLLARS = re.compile(r"\\\$|\$")
+_THOUSANDS_APART = re.compile(r"(?<![\d.,/])\d{1,3}(?: \d{3})+(?![\d./])")
+_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z])|\bdegrees?\b")
+_TEMPERATURE = re.compile(r"\bdegrees ([CF])\b")
+_DOLLARS = re.compile(r"\\\$\s*([\d.,{}]*\d)")
+_REALS = re.compile(r"\\(?:mathbb|mathbf) ?\{?R\}?|(?:all|the) reals?(?: numbers?)?")
 _REPLACED = {
     "\\dfrac": "\\frac",
     "\\tfrac": "\\frac",
@@ -73,13 +77,18 @@ def normalise(answer: str) -> str:
     text = _SPACES.sub(" ", text)
     for _ in range(3):  # commands within commands
         text = _WRAPPED.sub(r" \1 ", text)
-    text = _DEGREES.sub("", text)
-    text = _DOLLARS.sub("", text)
+    text = _DEGREES.sub(" degrees ", text)
+    text = _DOLLARS.sub(r"\1 dollars", text)
+    text = re.sub(r"\\?\$", "", text)
     text = _FRACTION_WITHOUT_BRACES.sub(r"\\frac{\1}{\2}", text)
     text = _FRACTION_HALF_BRACES.sub(r"\\frac{\1}{", text)
     text = _FRACTION_TAIL.sub(r"\1{\2}", text)
     text = _ROOT_WITHOUT_BRACES.sub(r"\\sqrt{\1}", text)
     text = _THOUSANDS.sub(lambda m: re.sub(r"[{},]", "", m.group()), text)
+    text = re.sub(r"\^\s*(-\s*\d+)", r"^{\1}", text)
     text = re.sub(r"\s+", " ", text).strip()
+    text = _THOUSANDS_APART.sub(lambda m: m.group().replace(" ", ""), text)
+    text = _TEMPERATURE.sub(lambda m: {"C": "celsius", "F": "fahrenheit"}[m.group(1)], text)
+    text = "(-\\infty, \\infty)" if _REALS.fullmatch(text) else text
     text = text.rstrip(".;,").strip() if not text.endswith("\\,") else text
     return text.strip("*").strip().removeprefix("+")

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 _OPEN, _CLOSE = "([{", ")]}"
 _MATRIX = re.compile(
-    r"[(\[]?\s*\\begin\s*\{([pbvBV]?matrix|array)\}(?:\s*\{[lcr|\s]*\})?(.*?)\\end\s*\{\1\}\s*[)\]]?",
+    r"[(\[]?\s*\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr|\s]*\})?(.*?)\\end\s*\{\1\}\s*[)\]]?",
     re.DOTALL,
 )
-_WORDS = re.compile(r"\s(?:and|or)\s|\\(?:quad|qquad)|;")
+#: What stands between several answers, beside commas.
+WORDS = re.compile(r"\s(?:and|or)\s|\\(?:quad|qquad)|;")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def structure(text: str) -> Node | None:
         return Node("set", ())
     if text[:1] in "([" and text[-1:] in ")]" and _closes_at_end(text):
         return _bracketed(text)
-    parts = split(_WORDS.sub(" , ", text), (",",))
+    parts = split(WORDS.sub(" , ", text), (",",))
     if len(parts) > 1:
         return Node("list", tuple(parts))
     return None

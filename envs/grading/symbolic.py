@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from typing import Any
 
 _LONGEST = 400  # characters of an expression
-_DEEPEST = 24  # nested brackets
+DEEPEST = 24  # nested brackets
 _DIGITS = re.compile(r"\d{40,}")
 _POWER = re.compile(r"(?:\^|\*\*)\s*\{?\s*\(?\s*-?\s*(\d+)")
 _LARGEST_POWER = 300
 _FACTORIAL = re.compile(r"(\d+|[)}\]])\s*!")
 _LARGEST_FACTORIAL = 60
 _DANGEROUS = re.compile(r"\\(?:sum|prod|int|lim|binom|choose|iint|oint)|__|import|lambda|eval")
-_PRECISION = 30  # digits at which expressions are compared
+# What the parser leaves out, as if it were not there, or joins.
+_DROPPED = re.compile(r"['?…]|\\l?dots|\.\.|\\prime|(?<![_{\d])\d+\s+\.?\d")
+_BINOMIAL = re.compile(r"\\binom\s*\{\s*(\d{1,2})\s*\}\s*\{\s*(\d{1,2})\s*\}")
+# More digits than the largest power that is let through can hide a difference behind.
+_PRECISION = 350
+_CLOSE = 1e-300
 _POINTS = (0.7390851332151607, 1.6180339887498949, 2.2955871493926380)
+_SIGNS = ((-1, -1), (1, -1), (-1, 1))  # of the variables, in turn
+
+
+def depth(text: str) -> int:
+    """How deep brackets are nested in a text."""
+    now = deepest = 0
+    for character in text:
+        now += character in "([{"
+        now -= character in ")]}"
+        deepest = max(deepest, now)
+    return deepest
 
 
 def comparable(text: str) -> bool:
@@ -23,13 +40,8 @@ def comparable(text: str) -> bool:
     text = re.sub(r"\s+", "", text)
     if len(text) > _LONGEST or "!!" in text or _DIGITS.search(text) or _DANGEROUS.search(text):
         return False
-    depth = deepest = 0
-    for character in text:
-        depth += character in "([{"
-        depth -= character in ")]}"
-        deepest = max(deepest, depth)
     if (
-        deepest > _DEEPEST
+        depth(text) > DEEPEST
         or text.count("^") > 12
         or re.search(r"\^[^+\-*/ ]*\^", text.replace("{", "").replace("(", ""))
     ):
@@ -46,13 +58,14 @@ def comparable(text: str) -> bool:
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Any:
     """Return the sympy expression of a LaTeX or plain one, or None."""
-    if not comparable(text):
+    text = _BINOMIAL.sub(lambda m: str(math.comb(int(m.group(1)), int(m.group(2)))), text)
+    if _DROPPED.search(text) or not comparable(text):
         return None
     import sympy
-    from latex2sympy2_extended import latex2sympy
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 
     try:
-        found = latex2sympy(_as_latex(text))
+        found = latex2sympy(_as_latex(text), conversion_config=ConversionConfig(lowercase_symbols=False))
     except Exception:  # the parser's own errors are of many kinds
         return None
     if not hasattr(found, "free_symbols"):
@@ -66,7 +79,7 @@ def same(gold: str, answer: str, tolerance: float) -> bool:
     Args:
         gold: normalised.
         answer: normalised.
-        tolerance: relative, for numbers; 0 asks for equality to 25 digits.
+        tolerance: relative, for numbers; 0 asks for equality to 300 digits.
     """
     left, right = parse(gold), parse(answer)
     if left is None or right is None:
@@ -92,26 +105,53 @@ def _same_parsed(left: Any, right: Any, tolerance: float) -> bool:
 
 
 def _same_values(left: Any, right: Any, tolerance: float) -> bool:
-    """Compare at three points, with so many digits that different expressions do not agree by chance."""
-    import sympy
+    """Compare at a few points, with so many digits that different expressions do not agree by chance.
 
+    Both must have a value where all variables are positive. Elsewhere only real values count: ln x² is
+    2 ln x, but |x| is not x.
+    """
+    if left.is_Rational and right.is_Rational and not tolerance:
+        return bool(left == right)
     names = sorted(s.name for s in left.free_symbols)
-    for point in _POINTS if names else _POINTS[:1]:
-        values = {
-            name: sympy.Float(point + i * 0.3819660112501052, _PRECISION) for i, name in enumerate(names)
-        }
-        a, b = (_value(e, values) for e in (left, right))
-        if a is None or b is None:
-            return False
-        limit = max(abs(a), abs(b), sympy.Float(1e-20)) * max(tolerance, 1e-25)
-        if not bool(abs(a - b) <= limit):
+    if not all(
+        _agree(left, right, _at(names, point, (1, 1)), tolerance) for point in _POINTS[: 3 if names else 1]
+    ):
+        return False
+    for signs in _SIGNS if names else ():
+        point = _at(names, _POINTS[1], signs)
+        if _is_real(left, point) and _is_real(right, point) and not _agree(left, right, point, tolerance):
             return False
     return True
 
 
-def _value(expression: Any, values: dict[str, Any]) -> Any:
+def _at(names: list[str], point: float, signs: tuple[int, int]) -> dict[str, Any]:
+    import sympy
 
-    number = expression.subs({s: values[s.name] for s in expression.free_symbols}).evalf(_PRECISION, maxn=200)
+    return {
+        name: signs[i % 2] * sympy.Float(point + i * 0.3819660112501052, _PRECISION)
+        for i, name in enumerate(names)
+    }
+
+
+def _agree(left: Any, right: Any, point: dict[str, Any], tolerance: float) -> bool:
+    import sympy
+
+    a, b = _value(left, point), _value(right, point)
+    if a is None or b is None:
+        return False
+    limit = max(abs(a), abs(b), sympy.Float("1e-20")) * max(sympy.Float(tolerance), sympy.Float(_CLOSE))
+    return bool(abs(a - b) <= limit)
+
+
+def _is_real(expression: Any, point: dict[str, Any]) -> bool:
+    value = _value(expression, point)
+    return value is not None and bool(value.is_real)
+
+
+def _value(expression: Any, values: dict[str, Any]) -> Any:
+    number = expression.subs({s: values[s.name] for s in expression.free_symbols}).evalf(
+        _PRECISION, maxn=1000
+    )
     return number if number.is_number and number.is_finite else None
 
 
@@ -137,8 +177,17 @@ def _same_relation(left: Any, right: Any) -> bool:
 
 
 def _as_latex(text: str) -> str:
-    """Plain notation that the LaTeX parser does not know."""
+    """Plain notation that the LaTeX parser does not know, and numbers that it does not take exactly."""
     text = re.sub(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![\\a-zA-Z])(pi|sin|cos|tan|log|ln|exp)(?![a-zA-Z])", r"\\\1 ", text)
     text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text.replace("**", "^"))
-    return re.sub(r"(?<=\d)\s*\*\s*|\*", r"\\cdot ", text)
+    text = re.sub(r"(?<=\d)\s*\*\s*|\*", r"\\cdot ", text)
+    text = re.sub(r"(\d+(?:\.\d+)?)\s*degrees", r"(\\frac{\\pi \\cdot \1}{180})", text)
+    # The real root of a negative number, not the principal one.
+    text = re.sub(r"\\sqrt\s*\[\s*(\d?[13579])\s*\]\s*\{\s*-([^{}+-]*)\}", r"(-\\sqrt[\1]{\2})", text)
+    return re.sub(r"(\d*)\.(\d+)", _as_fraction, text)
+
+
+def _as_fraction(decimal: re.Match[str]) -> str:
+    whole, rest = decimal.groups()
+    return f"{{\\frac{{{whole + rest}}}{{1{'0' * len(rest)}}}}}"

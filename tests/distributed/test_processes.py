@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
+from ecrl.cli import main
 from tests.conftest import TINY
 from tests.distributed import worker
 from tests.helpers import checkpoint_tensors
@@ -27,6 +29,13 @@ EVAL = ["iterations=2", "eval.every=2", "eval.problems=3", "eval.k=2", "checkpoi
 UNEVEN = ["rollout.prompts=5", "update.minibatches=2", "update.max_tokens=40", "update.row_tokens=30"]
 FEW = ["rollout.prompts=1", "update.minibatches=1", "eval.problems=1"]  # fewer than processes
 MANY_TURNS = ["env=tests.tasks:test/Echo-v0", "engine.batch_size=3"]
+BUDGET = [  # the knob moves, and stays within its limits
+    "strategy=[kl_cov,entropy_budget]",
+    "strategy.entropy_budget.knob=kl_cov.fraction",
+    "strategy.entropy_budget.maximum=0.9",
+    "strategy.entropy_budget.spend=0.001",
+    "strategy.kl_cov.fraction=0.4",
+]
 KEEP = "update.lr=1e-4"  # AdamW turns rounding of vanishing gradients into steps of this size
 
 
@@ -60,7 +69,9 @@ def jobs_for(model: Path, families: dict[str, Path], out: Path) -> dict[str, dic
         "uneven-ddp": [*DDP, *EVAL, *UNEVEN, *MANY_TURNS, KEEP],
         "tensor-parallel": [*TP, *EVAL, KEEP],
         "checkpointed": [*FSDP, *EVAL, KEEP, "model.activation_checkpointing=true"],
+        "offloaded": [*FSDP, *EVAL, KEEP, "trainer.cpu_offload=true"],
         "adapters": [*FSDP, *EVAL, KEEP, "model.lora.r=4", "strategy=[reference_kl]"],
+        "budget": [*FSDP, *EVAL, *BUDGET, KEEP],
         "ahead": [*FSDP, *EVAL, KEEP, "rollout.staleness=1", "strategy=[importance_correction]"],
         "whole": [*FSDP, *EVAL, "iterations=4"],
         "parts": [*FSDP, *EVAL, "iterations=2"],
@@ -136,6 +147,15 @@ def assert_close(many: Path, alone: Path, tolerance: float = 1e-4) -> None:
     for name in a:
         if name.startswith("model."):
             assert (a[name] - b[name]).abs().max() < 2e-5, name
+    a, b = exported(many / "policy"), exported(alone / "policy")
+    assert a.keys() == b.keys()
+    assert all((a[name] - b[name]).abs().max() < 2e-5 for name in a)
+
+
+def exported(folder: Path) -> dict[str, torch.Tensor]:
+    """Weights as transformers reads them."""
+    state: dict[str, torch.Tensor] = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    return state
 
 
 def assert_same_minibatch(got: dict[str, Any], model: Path, row: Row) -> None:
@@ -195,14 +215,24 @@ def test_uneven_shares_and_several_turns(name: str, many: Path, alone: Callable[
     [
         ("tensor-parallel", []),
         ("checkpointed", []),
+        ("offloaded", []),
         ("adapters", ["model.lora.r=4", "strategy=[reference_kl]"]),
         ("ahead", ["rollout.staleness=1", "strategy=[importance_correction]"]),
+        ("budget", BUDGET),
         ("few", FEW),
     ],
 )
 def test_settings(name: str, overrides: list[str], many: Path, alone: Callable[..., Path]) -> None:
     result(many, f"run-{name}")
     assert_close(many / name, alone(*EVAL, KEEP, *overrides))
+
+
+@pytest.mark.parametrize("name", ["uneven", "uneven-ddp", "tensor-parallel", "adapters"])
+def test_a_checkpoint_of_two_is_exported_whole(name: str, many: Path, tmp_path: Path) -> None:
+    result(many, f"run-{name}")
+    assert main(["export", str(many / name), str(tmp_path / "out")]) == 0
+    got, want = exported(tmp_path / "out"), exported(many / name / "policy")
+    assert got.keys() == want.keys() and all(torch.equal(got[n], want[n]) for n in want)
 
 
 def test_resume_with_two_processes_is_exact(many: Path) -> None:

@@ -116,6 +116,14 @@ def test_all_that_ships_passes(name: str, tmp_path: Path) -> None:
     assert [f for f in findings if f.verdict == "fail"] == []
 
 
+def test_adapted_reward_functions_pass(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"say {i}", "answer": str(i)}) + "\n" for i in range(300)))
+    kwargs = {"functions": "tests.envs.rewards:equals", "path": str(path)}
+    findings = check(lambda split: make_env("ecrl/RewardFunctions-v0", split, kwargs))
+    assert [f for f in findings if f.verdict == "fail"] == []
+
+
 def test_a_sound_environment_passes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["envs", "check", "tests.envs.test_conformance_suite:conformance/Sound-v0"]) == 0
     assert "fail" not in capsys.readouterr().out

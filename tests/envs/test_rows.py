@@ -152,3 +152,17 @@ def test_no_file_is_one_line(path: str | None, part: str) -> None:
 def test_no_such_row_is_one_line(index: Any, file: Path) -> None:
     with pytest.raises(UsageError, match="rows 0 to 199"):
         Quiz(str(file)).reset(options={"index": index})
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"problem": "a", "answer": 1', "f.jsonl:2:29: no JSON"),
+        ("[" * 100_000, "f.jsonl:2: no row .nested too deep."),
+        ('{"problem": "a", "answer": NaN}', "f.jsonl: row 1 has nothing in column 'answer'"),
+    ],
+)
+def test_rows_that_are_none(line: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "f.jsonl").write_text('{"problem": "a", "answer": 1}\n' + line + "\n")
+    with pytest.raises(UsageError, match=message):
+        load_rows(str(tmp_path / "f.jsonl"), ["problem", "answer"])

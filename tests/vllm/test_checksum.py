@@ -11,7 +11,8 @@ import torch
 
 from ecrl.engines import checksum as module
 from ecrl.engines.checksum import Manifest, Receipt, checksum
-from ecrl.engines.vllm_worker import find_weights, require_vllm
+from ecrl.engines.vllm_checks import require_vllm
+from ecrl.engines.vllm_worker import find_weights
 from ecrl.errors import EcrlError, UsageError
 
 

@@ -124,3 +124,19 @@ def test_the_command_line_trains_with_it(tiny_model: Path, tmp_path: Path) -> No
     overrides = [*TINY, *KNOBS, f"model.path={tiny_model}", f"run_dir={run_dir}", "iterations=2"]
     subprocess.run([sys.executable, "-m", "ecrl", "train", *overrides], check=True, timeout=250)
     assert [row["iteration"] for row in read_metrics(run_dir / "metrics.jsonl")][-1] == 2
+
+
+def test_shards_and_adapters_reach_it(tiny_model: Path, tmp_path: Path) -> None:
+    """Two processes that shard a policy with adapters draw what one draws, with the weights they train."""
+    base = [*TINY, *KNOBS, f"model.path={tiny_model}", "iterations=3", "model.lora.r=4", "update.lr=1e-2"]
+    rows = {}
+    for processes in (1, 2):
+        run_dir = tmp_path / str(processes)
+        overrides = [*base, f"run_dir={run_dir}", f"trainer.devices={processes}", "trainer.accelerator=cpu"]
+        subprocess.run([sys.executable, "-m", "ecrl", "train", *overrides], check=True, timeout=400)
+        rows[processes] = read_metrics(run_dir / "metrics.jsonl")
+    assert rows[1][-1]["policy/kl_behaviour"] > 1e-5  # the adapters moved, by far more than rounding
+    for one, two in zip(rows[1], rows[2], strict=True):
+        assert max(one["mismatch/max"], two["mismatch/max"]) < 1e-4
+        drawn = [name for name in one if name.startswith("rollout/")]
+        assert [one[name] for name in drawn] == [two[name] for name in drawn]

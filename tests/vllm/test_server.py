@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 import torch
+from transformers import Qwen2Tokenizer
 
 from ecrl.batch import Completion
 from ecrl.cli import main
@@ -22,7 +24,7 @@ from ecrl.embedded import build_model, build_tokenizer
 from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine
 from ecrl.engines.vllm_server import VLLMServerEngine
-from ecrl.errors import EcrlError, UsageError
+from ecrl.errors import EcrlError
 from ecrl.model import PolicyModel, load_policy, load_tokenizer
 from ecrl.weights import HFWeights
 from ecrl.world import World
@@ -209,24 +211,48 @@ def test_a_run(servers: list[Server], tiny_model: Path, tmp_path: Path, stalenes
     assert (rows[3]["mismatch/max"] > 1e-3) == bool(staleness)
 
 
-def test_what_cannot_work_is_one_line(
-    servers: list[Server], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.timeout(600)
+def test_two_processes_draw_from_the_same_servers(
+    servers: list[Server], tiny_model: Path, tmp_path: Path
 ) -> None:
-    wider = tmp_path / "wider"
+    urls = ",".join(s.url for s in servers)
+    base = [*TINY, f"model.path={tiny_model}", "iterations=2", "update.lr=1e-4", "rollout.staleness=1"]
+    base += ["engine=vllm_server", f"engine.urls=[{urls}]", "engine.dtype=float32"]
+    one = history(run(base, tmp_path / "one"))
+    two = tmp_path / "two"
+    many = ["trainer.devices=2", "trainer.accelerator=cpu", f"run_dir={two}"]
+    subprocess.run([sys.executable, "-m", "ecrl", "train", *base, *many], check=True, timeout=300)
+    for a, b in zip(one, history(two), strict=True):
+        drawn = [name for name in a if name.startswith("rollout/")]
+        assert [a[name] for name in drawn] == [b[name] for name in drawn]
+        assert a["policy/entropy"] == pytest.approx(b["policy/entropy"], rel=1e-4)
+
+
+def test_what_does_not_fit_the_policy_is_one_line(
+    servers: list[Server], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     tokenizer = build_tokenizer()
+    wider, swapped = tmp_path / "wider", tmp_path / "swapped"
     build_model(ModelConfig(hidden_size=128, layers=2, heads=2), tokenizer, seed=0).save_pretrained(wider)
     tokenizer.save_pretrained(wider)
-    other = load_policy(str(wider), load_tokenizer(str(wider)))
-    with pytest.raises(UsageError, match="serves a model with hidden_size=64, but the policy has 128"):
-        engine_for(servers, other)
+    shutil.copytree(tiny_model, swapped)
+    vocabulary = tokenizer.get_vocab()
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    other = Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token="<eos>", pad_token="<pad>", unk_token=None)
+    other.save_pretrained(swapped)
     start = time.monotonic()
-    for urls, message in {
-        "": "needs the replicas",
-        f"http://127.0.0.1:{free_port()}": "No vLLM server answers",
-    }.items():
-        assert main(["train", "engine=vllm_server", f"engine.urls=[{urls}]"]) == 2
+    for path, words, message in [
+        (wider, [], "serves a model with hidden_size=64, but the policy has 128"),
+        (swapped, [], "another tokenizer: its token ids mean other texts"),
+        (tiny_model, ["engine.dtype=bfloat16"], "serves float32, but engine.dtype=bfloat16"),
+        (tiny_model, ["rollout.max_new_tokens=128"], "takes 128 tokens a sequence"),
+    ]:
+        base = ["engine=vllm_server", f"engine.urls=[{servers[0].url}]", "engine.dtype=float32"]
+        run_dir = tmp_path / "run"
+        assert main(["train", *base, f"model.path={path}", f"run_dir={run_dir}", *words]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+        assert not run_dir.exists()
     assert time.monotonic() - start < 30
 
 

@@ -1,0 +1,73 @@
+"""What the entropy law says, while the run goes on, of where it will end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import lightning as L
+
+from ecrl.analysis.figures import Cloud, hr_figure
+from ecrl.analysis.law import Law
+from ecrl.analysis.points import ENTROPY, Points, pair
+from ecrl.analysis.series import from_rows
+from ecrl.errors import UsageError
+from ecrl.history import read_metrics
+
+if TYPE_CHECKING:
+    from ecrl.module import PolicyModule
+
+
+class ForecastMonitor(L.Callback):
+    """Fits R = −a·exp(H) + b to the run so far and records ``law/…``, with the H–R plot.
+
+    R is the first ``val/*/avg@*``, or the training reward where nothing is validated. It keeps no
+    state: the history on disk is one, so a resumed run says the same. Comes before the writer.
+
+    https://arxiv.org/abs/2505.22617
+
+    Args:
+        run_dir: where ``metrics.jsonl`` lies.
+        every: iterations between fits. They come one iteration late (1, 1 + every, …): a validation
+            is paired with the entropy of the next rollout.
+    """
+
+    def __init__(self, run_dir: Path, *, every: int) -> None:
+        self._path = run_dir / "metrics.jsonl"
+        self._every = every
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Fit, record and draw, when it is time and the points allow it."""
+        module = cast("PolicyModule", pl_module)
+        if not trainer.is_global_zero or (module.iteration - 1) % self._every:
+            return
+        now = {"iteration": module.iteration, ENTROPY: module.rollout_entropy}
+        try:
+            points = pair(from_rows([*read_metrics(self._path), now], self._path))
+            law = points.law()
+        except UsageError:  # too early, or entropy is held: nothing to say yet
+            return
+        for name, value in _numbers(points, law):
+            if math.isfinite(value):
+                module.recorder.record(f"law/{name}", value)
+        if trainer.loggers:
+            cloud = Cloud("the run so far", points.entropy, points.reward, law)
+            figure = hr_figure([cloud], reward=points.reward_name)
+            trainer.loggers[0].experiment.add_figure("law/H-R", figure, module.iteration)  # type: ignore[attr-defined]
+
+
+def _numbers(points: Points, law: Law) -> Iterator[tuple[str, float]]:
+    """What is recorded; shares are of the way from the first point to H = 0 and to the ceiling."""
+    yield "a", law.a
+    yield "b", law.b
+    yield "r2", law.r2
+    yield "rmse", law.rmse
+    yield "ceiling", law.ceiling
+    yield "ceiling_low", law.ceiling_interval[0]
+    yield "ceiling_high", law.ceiling_interval[1]
+    h, r = points.entropy, points.reward
+    yield "entropy_spent", float(1 - h[-1] / h[0]) if h[0] else math.nan
+    gain = law.ceiling - r[0]
+    yield "gain_reached", float((r[-1] - r[0]) / gain) if gain > 0 else math.nan

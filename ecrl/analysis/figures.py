@@ -1,0 +1,72 @@
+"""Figures of the law. They belong to no window and to no global state, so a training run can draw them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from ecrl.analysis.law import Law
+from ecrl.analysis.line import Floats
+
+_COLOURS = [f"C{number}" for number in range(10)]  # matplotlib's cycle
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points of the H–R plane and their law.
+
+    Attributes:
+        label: for the legend.
+        entropy: H ``[n]``, nats.
+        reward: R ``[n]``.
+        law: their fit; None draws the points alone.
+    """
+
+    label: str
+    entropy: Floats
+    reward: Floats
+    law: Law | None = None
+
+
+def hr_figure(clouds: Sequence[Cloud], *, reward: str = "reward", title: str = "") -> Figure:
+    """Draw rewards over entropies: points, fitted curves with bands, ceilings.
+
+    A curve is dotted below the lowest entropy that was measured. The band is its t interval, the bar
+    at H = 0 the ceiling's bootstrap interval. A ceiling has a line of its own where there is but one.
+
+    Args:
+        clouds: what to draw.
+        reward: name of the vertical axis.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.add_subplot()
+    for number, cloud in enumerate(clouds):
+        colour = _COLOURS[number % len(_COLOURS)]
+        axis.scatter(cloud.entropy, cloud.reward, s=14, color=colour, alpha=0.7, label=cloud.label)
+        if cloud.law is not None:
+            _draw(axis, cloud, cloud.law, colour)
+    if len(clouds) == 1 and clouds[0].law is not None:
+        ceiling = clouds[0].law.ceiling
+        axis.axhline(ceiling, color=_COLOURS[0], linestyle="--", label=f"ceiling {ceiling:.3f}")
+    axis.set(xlabel="policy entropy H, nats a token", ylabel=reward, title=title)
+    axis.set_xlim(left=-0.02 * axis.get_xlim()[1])
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, fontsize=8, loc="lower left")
+    return figure
+
+
+def _draw(axis: Axes, cloud: Cloud, law: Law, colour: str) -> None:
+    lowest, highest = cloud.entropy.min(), cloud.entropy.max()
+    for start, end, style in ((lowest, highest, "-"), (0.0, lowest, ":")):
+        entropy = np.linspace(start, end, 100)
+        low, high = law.band(entropy)
+        axis.plot(entropy, law.predict(entropy), style, color=colour)
+        axis.fill_between(entropy, low, high, color=colour, alpha=0.15, linewidth=0)
+    axis.plot([0, 0], law.ceiling_interval, color=colour, linewidth=3, alpha=0.6)

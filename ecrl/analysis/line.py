@@ -1,0 +1,66 @@
+"""A straight line by least squares, with its standard errors."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Line:
+    """Least squares y = slope·x + intercept, errors independent and of one variance.
+
+    Attributes:
+        slope: y's unit over x's.
+        intercept: y's unit.
+        center: mean of x.
+        scatter: Σ (x − center)².
+        sigma: standard deviation of the errors, from n − 2 degrees of freedom.
+        r2: share of the variance of y that the line explains; NaN where y has none.
+        points: n.
+    """
+
+    slope: float
+    intercept: float
+    center: float
+    scatter: float
+    sigma: float
+    r2: float
+    points: int
+
+    def at(self, x: ArrayLike) -> Any:
+        """y on the line."""
+        return self.slope * np.asarray(x) + self.intercept
+
+    def unit_error(self, x: ArrayLike) -> Any:
+        """Standard error of ``at(x)`` for errors of unit variance: √(1/n + (x − center)²/scatter)."""
+        return np.sqrt(1 / self.points + (np.asarray(x) - self.center) ** 2 / self.scatter)
+
+    def half_width(self, x: ArrayLike, confidence: float, *, new: bool = False) -> Any:
+        """Half of the t interval of the line at x; ``new``: of one more observation there."""
+        spread = np.sqrt(self.unit_error(x) ** 2 + new)
+        return stats.t.ppf(0.5 + confidence / 2, self.points - 2) * self.sigma * spread
+
+
+def fit_line(x: Floats, y: Floats) -> Line:
+    """Fit y = slope·x + intercept to at least three points of some spread in x."""
+    center, scatter = x.mean(), ((x - x.mean()) ** 2).sum()
+    slope = ((x - center) * (y - y.mean())).sum() / scatter
+    intercept = y.mean() - slope * center
+    left, total = ((y - slope * x - intercept) ** 2).sum(), ((y - y.mean()) ** 2).sum()
+    return Line(
+        float(slope),
+        float(intercept),
+        float(center),
+        float(scatter),
+        float(np.sqrt(left / (len(x) - 2))),
+        float(1 - left / total) if total else math.nan,
+        len(x),
+    )

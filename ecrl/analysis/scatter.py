@@ -1,0 +1,34 @@
+"""Measured against predicted change of entropy, one point an iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ecrl.analysis.theory import Agreement
+
+
+def scatter(points: Sequence[Mapping[str, float]], fits: Mapping[str, Agreement]) -> Figure:
+    """One panel for each prediction.
+
+    Args:
+        points: in the order of iterations; each holds ``measured`` and every prediction, nats.
+        fits: how each prediction agrees, by name.
+    """
+    figure = Figure(figsize=(4.4 * len(fits), 4), layout="constrained")
+    panels = figure.subplots(1, len(fits), squeeze=False)[0]
+    y = np.asarray([p["measured"] for p in points])
+    for axes, (name, fit) in zip(panels, fits.items(), strict=True):
+        x = np.asarray([p[name] for p in points])
+        dots = axes.scatter(x, y, c=np.arange(1, len(points) + 1), s=14, cmap="viridis")
+        ends = np.asarray([x.min(), x.max()])
+        axes.plot(ends, y.mean() + fit.slope * (ends - x.mean()), color="gray", label="least squares")
+        if name == "by_logits":
+            axes.plot(ends, ends, ":", color="black", label="measured = predicted")
+        axes.set_title(f"{name}: r = {fit.correlation:.3f}, slope {fit.slope:.3g}", fontsize="medium")
+        axes.set(xlabel="predicted ΔH, nats", ylabel="measured ΔH, nats")
+        axes.legend(fontsize="small")
+    figure.colorbar(dots, ax=list(panels), label="iteration")
+    return figure

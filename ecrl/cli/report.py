@@ -1,0 +1,50 @@
+"""``ecrl report``: one page that compares runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ecrl.errors import UsageError, unknown_name
+from ecrl.report.write import write_report
+from ecrl.sweep.definition import NAME
+
+HELP = """ecrl report: one page that compares runs, arm by arm, with intervals over seeds
+
+  ecrl report SWEEP_DIR                        the page goes to SWEEP_DIR/report/index.html
+  ecrl report RUNS… output=DIR                 runs, or folders of runs: those that differ in nothing
+                                               but the seed are one arm
+      baseline=ARM    differences are taken to this arm   (default: the first)
+      title=TEXT      of the page
+"""
+_KEYS = ("output", "baseline", "title")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write a report and say where it is."""
+    runs, given = [], {}
+    for word in arguments:
+        key, equals, value = word.partition("=")
+        if word.startswith("-"):
+            raise unknown_name("option", word, ("--help",))
+        if equals and "/" not in key and not Path(word).exists():
+            if key not in _KEYS:
+                raise unknown_name("option of `ecrl report`", key, _KEYS)
+            given[key] = value
+        else:
+            runs.append(Path(word).expanduser())
+    if not runs:
+        raise UsageError(
+            "`ecrl report` takes run directories or a sweep's folder: ecrl report RUNS… output=DIR."
+        )
+    for run in runs:
+        if not run.exists():
+            raise UsageError(f"{run} does not exist.")
+    output = given.pop("output", None)
+    if output is None:
+        if len(runs) > 1 or not (runs[0] / NAME).is_file():
+            raise UsageError("`ecrl report` needs output=DIR, the folder for its page.")
+        output = str(runs[0] / "report")
+    page = write_report(runs, Path(output).expanduser(), **given)
+    print(f"Look at it:  {page}")
+    return 0

@@ -1,0 +1,212 @@
+"""What a report says, as numbers: curves, final figures, laws."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ecrl.analysis.law import Law, fit_law
+from ecrl.analysis.stats import Band, Interval, band, interval, paired
+from ecrl.errors import UsageError, unknown_name
+from ecrl.report.runs import ENTROPY, REWARD, Arm, Run
+
+Floats = NDArray[np.float64]
+CONFIDENCE = 0.95
+#: Share of the iterations, at the end, whose mean is a final figure.
+FINAL = 0.2
+#: A training curve is a trailing mean over this share of the iterations.
+SMOOTH = 1 / 15
+_AT = re.compile(r"val/(.+)/(avg|pass)@(\d+)")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric of an arm over iterations, with its band over seeds.
+
+    Attributes:
+        iteration: ``[T]``, where any seed measured it.
+        band: ``[T]`` each.
+    """
+
+    iteration: NDArray[np.int64]
+    band: Band
+
+
+@dataclass(frozen=True)
+class Plane:
+    """An arm's points (H, R) and laws.
+
+    Attributes:
+        entropy: ``[n]`` nats, of all seeds.
+        reward: ``[n]``.
+        laws: fitted to each seed's points.
+        reasons: why other seeds have no law.
+    """
+
+    entropy: Floats
+    reward: Floats
+    laws: dict[int, Law]
+    reasons: list[str]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Arms up to the last iteration that all runs have.
+
+    Attributes:
+        arms: the baseline first.
+        iterations: compared, from 1.
+        notes: what a reader must know about the data, a sentence each.
+    """
+
+    arms: list[Arm]
+    iterations: int
+    notes: list[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Metrics that some run has."""
+        runs = (run for arm in self.arms for run in arm.runs.values())
+        return sorted({n for run in runs for n, v in run.columns.items() if np.isfinite(v).any()})
+
+    @property
+    def tasks(self) -> list[str]:
+        """Short names of the validated environments."""
+        return sorted({m[1] for n in self.names if (m := _AT.fullmatch(n))})
+
+    @property
+    def width(self) -> int:
+        """Iterations that a training curve's trailing mean covers."""
+        return max(round(SMOOTH * self.iterations), 1)
+
+    def ks(self, task: str, kind: str = "pass") -> list[int]:
+        """The k of ``val/<task>/pass@k``, ascending."""
+        found = (m for n in self.names if (m := _AT.fullmatch(n)))
+        return sorted(int(m[3]) for m in found if m[1] == task and m[2] == kind)
+
+    def curve(self, arm: Arm, name: str) -> Curve | None:
+        """Band of a metric over an arm's seeds; training metrics as trailing means."""
+        found = [self.measured(run, name) for run in arm.runs.values()]
+        found = [(t, v) for t, v in found if len(t)]
+        if not found:
+            return None
+        times = np.unique(np.concatenate([t for t, _ in found]))
+        values = np.full((len(found), len(times)), np.nan)
+        for row, (t, v) in zip(values, found, strict=True):
+            row[np.searchsorted(times, t)] = v if name.startswith("val/") else trailing(v, self.width)
+        return Curve(times, band(values, CONFIDENCE))
+
+    def finals(self, arm: Arm, name: str) -> dict[int, float]:
+        """Mean of a metric over the last ``FINAL`` of the iterations, by seed."""
+        result = {}
+        for seed, run in arm.runs.items():
+            t, v = self.measured(run, name)
+            late = v[t > (1 - FINAL) * self.iterations]
+            if len(late):
+                result[seed] = float(late.mean())
+        return result
+
+    def final(self, arm: Arm, name: str) -> Interval | None:
+        """Interval of the final figure over seeds."""
+        values = list(self.finals(arm, name).values())
+        return interval(values, CONFIDENCE) if values else None
+
+    def gain(self, arm: Arm, name: str) -> Interval | None:
+        """Final figure minus the baseline's, seed by seed."""
+        return paired(self.finals(arm, name), self.finals(self.arms[0], name), CONFIDENCE)
+
+    def starts(self, name: str) -> Interval | None:
+        """Interval of a validation before the first iteration over the baseline's seeds."""
+        runs = self.arms[0].runs.values()
+        values = [
+            float(run.columns[name][0]) for run in runs if name in run.columns and run.iteration[0] == 0
+        ]
+        values = [v for v in values if np.isfinite(v)]
+        return interval(values, CONFIDENCE) if values else None
+
+    def measured(self, run: Run, name: str) -> tuple[NDArray[np.int64], Floats]:
+        """Iterations and values of a metric, where it was measured."""
+        values = run.columns.get(name, np.full(len(run.iteration), np.nan))
+        kept = np.isfinite(values) & (run.iteration <= self.iterations)
+        return run.iteration[kept], values[kept]
+
+    def law_reward(self) -> str:
+        """The R of the H–R plane: the first validation's avg@k, or else the training reward."""
+        for task in self.tasks:
+            for k in reversed(self.ks(task, "avg")):
+                return f"val/{task}/avg@{k}"
+        return REWARD
+
+    def plane(self, arm: Arm, reward: str) -> Plane:
+        """Points and laws of an arm."""
+        points = {seed: self._points(run, reward) for seed, run in arm.runs.items()}
+        laws, reasons = {}, []
+        for seed, (h, r) in points.items():
+            try:
+                laws[seed] = fit_law(h, r)
+            except UsageError as error:
+                reasons.append(f"seed {seed}: {error}")
+        h, r = (np.concatenate([p[i] for p in points.values()]) for i in (0, 1))
+        return Plane(h, r, laws, reasons)
+
+    def _points(self, run: Run, reward: str) -> tuple[Floats, Floats]:
+        """Pair rewards with the entropy of the policy that earned them.
+
+        A validation at iteration t comes after update t; that policy's entropy is measured in the
+        rollout of iteration t + 1. A training reward shares its rollout with the entropy; means over
+        blocks of iterations, so that points err independently.
+        """
+        t_h, h = self.measured(run, ENTROPY)
+        t_r, r = self.measured(run, reward)
+        if reward.startswith("val/"):
+            after = np.searchsorted(t_h, t_r, side="right")
+            kept = after < len(t_h)
+            return h[after[kept]], r[kept]
+        ends = slice(self.width - 1, None, self.width)
+        return trailing(h, self.width)[ends], trailing(r, self.width)[ends]
+
+
+def compare(arms: list[Arm], baseline: str | None) -> Comparison:
+    """Put the baseline first and cut all runs at the shortest.
+
+    Raises:
+        UsageError: no such arm.
+    """
+    names = [arm.name for arm in arms]
+    if baseline is not None:
+        if baseline not in names:
+            raise unknown_name("arm", baseline, names)
+        arms = sorted(arms, key=lambda arm: arm.name != baseline)
+    runs = [run for arm in arms for run in arm.runs.values()]
+    shortest, longest = (f(runs, key=lambda run: run.last) for f in (min, max))
+    notes = []
+    if shortest.last < longest.last:
+        notes.append(
+            f"{shortest.path} has {shortest.last} iterations, {longest.path} {longest.last}: all runs are "
+            f"compared up to iteration {shortest.last}."
+        )
+    seeds = [set(arm.runs) for arm in arms]
+    if any(s != seeds[0] for s in seeds):
+        notes.append("Arms have different seeds; paired differences take those that both have.")
+    if max(map(len, seeds)) == 1:
+        notes.append("One seed an arm: there are no intervals, and differences may be chance.")
+    if _different([run.versions for run in runs if run.versions]):
+        notes.append("The runs were made with different package versions (see Versions).")
+    return Comparison(arms, shortest.last, notes)
+
+
+def trailing(values: Floats, width: int) -> Floats:
+    """Mean over the last ``width`` values at each point, fewer at the start."""
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - width, 0)
+    return np.asarray((sums[ends] - sums[starts]) / (ends - starts), float)
+
+
+def _different(items: Iterable[object]) -> bool:
+    found = list(items)
+    return any(item != found[0] for item in found)

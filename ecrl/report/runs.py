@@ -1,0 +1,220 @@
+"""Reads the runs of a report, and groups them: arms differ in settings, runs of an arm in the seed."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from ecrl.config import Config
+from ecrl.errors import UsageError
+from ecrl.history import read_metrics
+from ecrl.resume import FREE
+
+ENTROPY = "policy/entropy"
+REWARD = "rollout/reward"
+#: Settings that make no other arm: the seed, where a run goes, and what a resumed run may change.
+_SAME_ARM = ("seed", "run_dir", "output", *FREE)
+#: Settings in which runs that are compared must agree: else their figures are about different things.
+_COMPARED = ("env", "eval.problems", "eval.k", "eval.temperature")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory.
+
+    Attributes:
+        path: the directory.
+        seed: of the run.
+        settings: its configuration, by dotted key.
+        iteration: ``[T]`` ascending; 0 is the validation before the first iteration.
+        columns: metrics ``[T]`` by name; NaN where not measured.
+        versions: of the packages it ran with; empty if it left no summary.
+    """
+
+    path: Path
+    seed: int
+    settings: dict[str, Any]
+    iteration: NDArray[np.int64]
+    columns: dict[str, NDArray[np.float64]]
+    versions: dict[str, str]
+
+    @property
+    def last(self) -> int:
+        """The last iteration."""
+        return int(self.iteration[-1])
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The settings that make its arm."""
+        return {k: v for k, v in self.settings.items() if not is_below(k, _SAME_ARM)}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The runs that differ in nothing but the seed.
+
+    Attributes:
+        name: shown everywhere.
+        runs: by seed.
+    """
+
+    name: str
+    runs: dict[int, Run]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of its first run."""
+        return next(iter(self.runs.values())).settings
+
+
+def is_below(key: str, roots: Sequence[str]) -> bool:
+    """Whether a dotted key is one of the roots or lies below one."""
+    return any(key == root or key.startswith(f"{root}.") for root in roots)
+
+
+def read_run(path: Path) -> Run:
+    """Read a run directory.
+
+    Raises:
+        UsageError: something is missing, malformed or not finite; names the file.
+    """
+    file = path / "metrics.jsonl"
+    rows = read_metrics(file)
+    iteration = np.array([row["iteration"] for row in rows], np.int64)
+    if len(rows) < 2 or iteration[-1] < 2:
+        raise UsageError(
+            f"{file} has {max(iteration, default=0)} iterations; a curve takes at least 2. Let the run go "
+            "on, or name only the others."
+        )
+    if (np.diff(iteration) <= 0).any():
+        at = int(np.flatnonzero(np.diff(iteration) <= 0)[0]) + 2
+        raise UsageError(f"{file}, line {at}: iterations must ascend, got {iteration[at - 1]} again.")
+    names = sorted({name for row in rows for name in row} - {"iteration"})
+    columns = {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
+    for name in (ENTROPY, REWARD):
+        if name not in columns:
+            raise UsageError(f"{file} has no {name!r}; a report needs it in every iteration.")
+        gaps = np.flatnonzero(~np.isfinite(columns[name]) & (iteration > 0))
+        if len(gaps):
+            raise UsageError(f"{file}: {name!r} is no finite number in iteration {iteration[gaps[0]]}.")
+    settings = _settings(path / "config.yaml")
+    return Run(path, int(settings["seed"]), settings, iteration, columns, _versions(path / "summary.json"))
+
+
+def group(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Arm]:
+    """Group runs into arms, in order of appearance.
+
+    Args:
+        runs: of the report.
+        names: of the arms by run directory, as far as a sweep knows them.
+
+    Raises:
+        UsageError: runs that cannot be compared, or one seed twice in an arm; says which.
+    """
+    _check_comparable(runs)
+    found: list[dict[int, Run]] = []
+    for run in runs:
+        arm = next((a for a in found if next(iter(a.values())).identity == run.identity), None)
+        if arm is None:
+            found.append({run.seed: run})
+        elif run.seed in arm:
+            raise UsageError(
+                f"{arm[run.seed].path} and {run.path} are one and the same run, seed {run.seed}; name only "
+                "one of them."
+            )
+        else:
+            arm[run.seed] = run
+    return [Arm(n, runs) for n, runs in zip(_names(found, names), found, strict=True)]
+
+
+def differences(arms: Sequence[Arm]) -> dict[str, list[Any]]:
+    """Settings in which arms differ: key → value of each arm, None where an arm lacks the key."""
+    keys = dict.fromkeys(k for arm in arms for k in next(iter(arm.runs.values())).identity)
+    table = {key: [arm.settings.get(key) for arm in arms] for key in keys}
+    return {key: values for key, values in table.items() if any(v != values[0] for v in values)}
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested settings with dotted keys."""
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    try:
+        loaded = OmegaConf.load(path)
+        if not isinstance(loaded, DictConfig) or not loaded:
+            raise UsageError(f"{path} holds no configuration.")
+        # Keys that are younger than the run get their defaults.
+        whole = OmegaConf.merge(OmegaConf.structured(Config), loaded)
+        return dict(flat(OmegaConf.to_container(whole, resolve=True)))  # type: ignore[arg-type]
+    except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def _versions(path: Path) -> dict[str, str]:
+    try:
+        return {str(k): str(v) for k, v in json.loads(path.read_text())["versions"].items()}
+    except OSError:
+        return {}  # it goes on, or was cut off
+    except (ValueError, KeyError, AttributeError):
+        raise UsageError(f"{path} is no summary of a run.") from None
+
+
+def _check_comparable(runs: Sequence[Run]) -> None:
+    first = runs[0]
+    for run in runs[1:]:
+        pair = f"{first.path} and {run.path} cannot be compared"
+        for key in sorted({k for r in (first, run) for k in r.settings if is_below(k, _COMPARED)}):
+            if (a := first.settings.get(key)) != (b := run.settings.get(key)):
+                raise UsageError(f"{pair}: {key} is {a!r} in the first, {b!r} in the second.")
+        ours, theirs = ({n for n in r.columns if n.startswith("val/")} for r in (first, run))
+        if ours != theirs:
+            name = min(ours ^ theirs)
+            which = "first" if name in ours else "second"
+            raise UsageError(f"{pair}: only the {which} has the metric {name!r}.")
+
+
+def _names(arms: Sequence[Mapping[int, Run]], known: Mapping[Path, str]) -> list[str]:
+    """Name arms: as the sweep does, else as their folders do (NAME-SEED), else by their settings."""
+    for propose in (lambda run: known.get(run.path), _folder_name):
+        proposed = [{propose(run) for run in arm.values()} for arm in arms]
+        names = [str(p.pop()) for p in proposed if len(p) == 1 and None not in p]
+        if len(set(names)) == len(arms):
+            return names
+    firsts = [next(iter(arm.values())) for arm in arms]
+    varied = differences([Arm("", {run.seed: run}) for run in firsts])
+    return [_settings_name(run, {k: v[i] for k, v in varied.items()}) for i, run in enumerate(firsts)]
+
+
+def _folder_name(run: Run) -> str | None:
+    match = re.fullmatch(rf"(.+?)[-_]?(?:seed)?{run.seed}", run.path.name)
+    return match[1] if match else None
+
+
+def _settings_name(run: Run, own: Mapping[str, Any]) -> str:
+    """The strategies, and the other settings in which the arm differs."""
+    strategies = dict.fromkeys(key.split(".")[1] for key in run.settings if key.startswith("strategy."))
+    shown = [
+        f"{key.removeprefix('strategy.')}={value}"
+        for key, value in own.items()
+        if value is not None and not key.endswith("_target_")
+    ]
+    return ", ".join(["+".join(strategies) or "no strategy", *shown])

@@ -1,0 +1,151 @@
+"""From run directories to a report's files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ecrl.errors import UsageError
+from ecrl.report import tables
+from ecrl.report.data import Comparison, compare
+from ecrl.report.figures import draw
+from ecrl.report.page import Content, html, markdown
+from ecrl.report.reproduce import commands
+from ecrl.report.runs import group, read_run
+from ecrl.sweep.definition import NAME, make_sweep, read_sweep
+
+PAGE = "index.html"
+
+
+@dataclass
+class Sources:
+    """Run directories of a report, and what is known of them.
+
+    Attributes:
+        paths: in order.
+        names: of the arms, by directory.
+        notes: what a reader must know.
+        sweep: the folder, if a single sweep made them all.
+    """
+
+    paths: list[Path] = field(default_factory=list)
+    names: dict[Path, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    sweep: Path | None = None
+
+
+def find_runs(given: Sequence[Path]) -> Sources:
+    """Find the run directories that paths stand for: a run, a sweep, or a folder of runs.
+
+    Raises:
+        UsageError: there is none; names the path.
+    """
+    sources = Sources()
+    for path in given:
+        if (path / NAME).is_file():
+            _add_sweep(sources, path)
+        elif (path / "metrics.jsonl").exists() or (path / "config.yaml").exists():
+            sources.paths.append(path)
+        else:
+            found = sorted(p.parent for p in path.glob("*/metrics.jsonl"))
+            if not found:
+                raise UsageError(
+                    f"{path} is neither a run (no metrics.jsonl), nor a sweep, nor a folder of runs."
+                )
+            sources.paths += found
+    sources.sweep = given[0] if len(given) == 1 and (given[0] / NAME).is_file() else None
+    return sources
+
+
+def write_report(
+    given: Sequence[Path], output: Path, *, baseline: str | None = None, title: str = "Entropy report"
+) -> Path:
+    """Write ``index.html``, ``report.md``, PNG figures and CSV files.
+
+    Args:
+        given: run directories, sweeps, or folders of runs.
+        output: a folder that is new, empty or holds an older report.
+        baseline: arm that differences are taken to; None for the first.
+        title: of the page.
+
+    Returns:
+        The page.
+
+    Raises:
+        UsageError: runs that cannot be read or compared, or an output that holds something else.
+    """
+    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / PAGE).exists())):
+        raise UsageError(f"output={str(output)!r} exists and holds no report; choose another.")
+    sources = find_runs(given)
+    comparison = compare(group([read_run(path) for path in sources.paths], sources.names), baseline)
+    words = [*map(str, given), f"output={output}"]
+    words += [f"baseline={baseline}"] if baseline is not None else []
+    definition = (sources.sweep / NAME).read_text() if sources.sweep else ""
+    content = Content(
+        title=title,
+        subtitle=_subtitle(comparison),
+        notes=[*sources.notes, *comparison.notes],
+        headline=_headline(comparison),
+        pictures=draw(comparison),
+        results=_results(comparison),
+        details=[f(comparison) for f in (tables.common, tables.versions, tables.runs)],
+        commands=commands(comparison, sources.sweep, words),
+        definition=definition,
+    )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        for picture in content.pictures:
+            picture.save(output)
+        tables.write_csv(comparison, output)
+        (output / "report.md").write_text(markdown(content))
+        if definition:
+            (output / NAME).write_text(definition)
+        (output / PAGE).write_text(html(content))
+    except OSError as error:
+        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
+    return output / PAGE
+
+
+def _add_sweep(sources: Sources, folder: Path) -> None:
+    """Add a sweep's finished cells; all that have begun, if none is finished."""
+    sweep = make_sweep(read_sweep(folder / NAME), str(folder / NAME))
+    cells = {folder / f"{arm}-{seed}": arm for arm in sweep.arms for seed in sweep.seeds}
+    begun = [path for path in cells if (path / "metrics.jsonl").exists()]
+    if not begun:
+        raise UsageError(f"{folder} holds no run yet; begin with: ecrl sweep {folder}")
+    shown = [path for path in begun if _is_finished(path)] or begun
+    sources.names |= cells
+    sources.paths += shown
+    left_out = [path.name for path in cells if path not in shown]
+    if left_out:
+        sources.notes.append(f"The sweep is not finished; left out: {', '.join(left_out)}.")
+
+
+def _is_finished(run_dir: Path) -> bool:
+    try:
+        return json.loads((run_dir / "summary.json").read_text())["stopped_by"] is None
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _headline(comparison: Comparison) -> list[tables.Table]:
+    gains = [tables.gains(comparison)] if len(comparison.arms) > 1 else []
+    return [tables.finals(comparison), *gains]
+
+
+def _results(comparison: Comparison) -> list[tables.Table]:
+    settings = tables.settings(comparison) if len(comparison.arms) > 1 else None
+    found = [tables.laws(comparison), tables.covariance(comparison), settings]
+    return [table for table in found if table is not None]
+
+
+def _subtitle(comparison: Comparison) -> str:
+    counts = sorted({len(arm.runs) for arm in comparison.arms})
+    seeds = "–".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
+    arms, settings = len(comparison.arms), comparison.arms[0].settings
+    return (
+        f"{arms} arm{'s' * (arms > 1)} × {seeds} seed{'s' * (seeds != '1')}, {comparison.iterations} "
+        f"iterations each, on {settings['env.id']}. Baseline: {comparison.arms[0].name}."
+    )

@@ -1,0 +1,1 @@
+"""Sweeps: the cells of arms × seeds, each a run of its own."""

@@ -1,0 +1,226 @@
+"""What a sweep is: arms × seeds, told apart by overrides, and the run each cell stands for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from ecrl.compose import build_config
+from ecrl.config import Config
+from ecrl.errors import UsageError, unknown_name
+
+NAME = "sweep.yaml"
+#: The sweep sets these for every cell.
+_TAKEN = ("seed", "run_dir", "resume", "output")
+#: Cells of one seed get the same problems only where these agree.
+_SHARED = ("env", "eval", "rollout.prompts")
+_KEYS = ("arms", "seeds", "overrides", "config_dir")
+_FORM = 'e.g. arms=\'{grpo: "strategy=[]", small: ["strategy=[clip_cov]", "update.lr=1e-5"]}\''
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a sweep.
+
+    Attributes:
+        arm: name of its arm.
+        seed: of the run.
+        run_dir: where it goes.
+        overrides: all of them, but for ``run_dir``.
+        iterations: how many it is to have.
+    """
+
+    arm: str
+    seed: int
+    run_dir: Path
+    overrides: list[str]
+    iterations: int
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return self.run_dir.name
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Arms × seeds.
+
+    Attributes:
+        arms: overrides of each arm, by name; the first is the baseline.
+        seeds: one run an arm each.
+        overrides: common to all.
+        config_dir: the user's own config groups.
+    """
+
+    arms: dict[str, list[str]]
+    seeds: list[int]
+    overrides: list[str] = field(default_factory=list)
+    config_dir: str | None = None
+
+    def cells(self, output: Path) -> list[Cell]:
+        """Compose every cell, seed by seed, so that a sweep that is cut off holds whole comparisons.
+
+        Raises:
+            UsageError: an override that cannot work, arms that are one and the same run, or arms whose
+                seeds would not draw the same problems; names the arms.
+        """
+        return list(self._cells(output))
+
+    def _cells(self, output: Path) -> Iterator[Cell]:
+        configs = {}
+        for arm, own in self.arms.items():
+            try:
+                # An override may stand once only, and the arm's own comes before the common one.
+                words = [*without(self.overrides, own), *own]
+                configs[arm] = words, self.compose(words)
+            except UsageError as error:
+                raise UsageError(f"arm {arm!r}: {error}") from None
+        _check_arms({arm: config for arm, (_, config) in configs.items()})
+        for seed in self.seeds:
+            for arm, (words, config) in configs.items():
+                run_dir = output / f"{arm}-{seed}"
+                yield Cell(arm, seed, run_dir, [*words, f"seed={seed}"], config.iterations)
+
+    def compose(self, overrides: list[str]) -> Config:
+        """Compose the configuration of some overrides."""
+        return build_config(overrides, None if self.config_dir is None else Path(self.config_dir))
+
+    def check_grown_from(self, old: Sweep, where: Path) -> None:
+        """Refuse to mix the runs of two definitions; more arms and more seeds are welcome.
+
+        Raises:
+            UsageError: names what differs.
+        """
+        parts: list[tuple[str, Any, Any]]
+        parts = [(f"arm {name!r}", arm, self.arms.get(name)) for name, arm in old.arms.items()]
+        parts += [("the common overrides", old.overrides, self.overrides)]
+        parts += [("--config-dir", old.config_dir, self.config_dir)]
+        lost = sorted(set(old.seeds) - set(self.seeds))
+        parts += [("seeds", old.seeds, self.seeds)] if lost else []
+        for what, before, now in parts:
+            if before != now:
+                raise UsageError(
+                    f"{where} holds a sweep of another definition: {what} was {_short(before)}, now "
+                    f"{_short(now)}. Choose another output=, or go on with: ecrl sweep {where.parent}"
+                )
+
+    def save(self, output: Path) -> None:
+        """Write the definition beside the runs, aside first, then moved into place."""
+        aside = output / f"{NAME}.partial"
+        OmegaConf.save(OmegaConf.create(asdict(self)), aside)
+        aside.replace(output / NAME)
+
+
+def read_sweep(path: Path) -> dict[str, Any]:
+    """Read a sweep's YAML file.
+
+    Raises:
+        UsageError: it is missing or malformed; names the file.
+    """
+    try:
+        values = parse_yaml(path.read_text(), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UsageError(f"{path} cannot be read: {reason}.") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} holds no sweep; it takes the keys {', '.join(_KEYS)}.")
+    return values
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """Parse a YAML mapping or list, refusing a key that stands twice.
+
+    Raises:
+        UsageError: not YAML; names ``what``.
+    """
+    try:
+        return OmegaConf.to_container(OmegaConf.create(text), resolve=False)
+    except (OmegaConfBaseException, YAMLError, ValueError) as error:
+        raise UsageError(
+            f"{what} is not valid YAML; put quotes around overrides: {' '.join(str(error).split())}"
+        ) from None
+    except AssertionError:  # so OmegaConf refuses a lone number
+        raise UsageError(f"{what} is neither a list, e.g. [1,2,3], nor a mapping.") from None
+
+
+def make_sweep(values: Mapping[str, Any], what: str) -> Sweep:
+    """Check the plain values of a definition.
+
+    Args:
+        values: ``arms``, ``seeds`` and, if wanted, ``overrides`` and ``config_dir``.
+        what: where they stand, for messages.
+
+    Raises:
+        UsageError: a key is unknown, missing or of another form.
+    """
+    for key in values:
+        if key not in _KEYS:
+            raise unknown_name(f"key in {what}", str(key), _KEYS)
+    arms, seeds = values.get("arms"), values.get("seeds")
+    if not isinstance(arms, dict) or not arms:
+        raise UsageError(f"{what}: arms must map names to overrides, {_FORM}; got {arms!r}.")
+    if not isinstance(seeds, list) or not seeds or not all(type(s) is int and s >= 0 for s in seeds):
+        raise UsageError(f"{what}: seeds must be whole numbers from 0, e.g. seeds=[1,2,3]; got {seeds!r}.")
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"{what}: a seed stands twice in {seeds}.")
+    for name in arms:
+        if not re.fullmatch(r"\w[\w.+-]*", str(name)):
+            raise UsageError(f"{what}: {name!r} cannot name a folder; an arm takes letters, digits, _ . + -")
+    config_dir = values.get("config_dir")
+    return Sweep(
+        {str(name): _overrides(own, f"{what}: arm {name!r}") for name, own in arms.items()},
+        seeds,
+        _overrides(values.get("overrides"), what),
+        None if config_dir is None else str(config_dir),
+    )
+
+
+def without(overrides: Sequence[str], others: Sequence[str]) -> list[str]:
+    """Drop the overrides whose keys the others set."""
+    keys = {o.partition("=")[0] for o in others}
+    return [o for o in overrides if o.partition("=")[0] not in keys]
+
+
+def _overrides(given: Any, what: str) -> list[str]:
+    words = [given] if isinstance(given, str) else [] if given is None else given
+    if not isinstance(words, list) or not all(isinstance(w, str) and "=" in w for w in words):
+        raise UsageError(f"{what} takes one override or a list of them, {_FORM}; got {given!r}.")
+    for word in words:
+        if word.partition("=")[0] in _TAKEN:
+            raise UsageError(f"{what}: {word!r} is for the sweep to set, in every cell.")
+    return words
+
+
+def _check_arms(configs: Mapping[str, Config]) -> None:
+    names = list(configs)
+    plain = {name: asdict(config) for name, config in configs.items()}
+    for i, name in enumerate(names):
+        for other in names[:i]:
+            if plain[name] == plain[other]:
+                raise UsageError(f"arms {other!r} and {name!r} are one and the same run; drop one.")
+        for key in _SHARED:
+            first, here = (_pick(plain[n], key) for n in (names[0], name))
+            if first != here:
+                raise UsageError(
+                    f"arm {name!r} differs from {names[0]!r} in {key}, so the two would not draw the same "
+                    f"problems: {_short(first)} and {_short(here)}. Make two sweeps of them."
+                )
+
+
+def _pick(tree: Any, dotted: str) -> Any:
+    for key in dotted.split("."):
+        tree = tree[key]
+    return tree
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else text[:77] + "…"

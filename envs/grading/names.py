@@ -1,0 +1,74 @@
+"""What an answer says of which name: ``x = 3``, ``x = 3, y = 4``, ``f(x) = 2x``, ``3 + 4 = 7``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ecrl.envs.grading.structure import WORDS, split
+
+_NAME = r"[a-zA-Z](?:_\{?\w+\}?)?(?:\s*\([a-z]\))?|\\[a-zA-Z]+(?:_\{?\w+\}?)?"
+_NAMED = re.compile(rf"({_NAME})\s*(?:=|\\in(?![a-zA-Z]))\s*(?=\S)")
+_ONLY_NAME = re.compile(_NAME)
+_DEPENDENT = re.compile(r"y|[a-zA-Z]\([a-z]\)")
+_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|notin|equiv)(?![a-zA-Z])")
+
+
+@dataclass(frozen=True)
+class Named:
+    """Values with their names.
+
+    Attributes:
+        names: one for each value, without white space.
+        values: as they were written.
+    """
+
+    names: tuple[str, ...]
+    values: tuple[str, ...]
+
+    @property
+    def of_one(self) -> bool:
+        """Whether all values are of one name, as the roots of an equation are; indices do not count."""
+        return all(name.partition("_")[0] == self.base for name in self.names)
+
+    @property
+    def base(self) -> str:
+        """The first name without its index."""
+        return self.names[0].partition("_")[0]
+
+    @property
+    def indexed(self) -> bool:
+        """Whether all names have an index."""
+        return all("_" in name for name in self.names)
+
+    @property
+    def joined(self) -> str:
+        """The values alone."""
+        return ", ".join(self.values)
+
+
+def read(text: str) -> Named | None:
+    """Return what a text says of names, or None if it names nothing, or is an equation that is not solved."""
+    if one := _one(text):
+        return Named((one[0],), (one[1],))
+    parts = split(WORDS.sub(" , ", text), (",",))
+    ones = [_one(part) for part in parts]
+    if len(ones) < 2 or any(one is None for one in ones):
+        return None
+    names, values = zip(*(one for one in ones if one), strict=True)
+    return Named(names, values)
+
+
+def alike(one: str, other: str) -> bool:
+    """Whether two names may stand for the same: equal, or both of a function's value."""
+    return one == other or bool(_DEPENDENT.fullmatch(one) and _DEPENDENT.fullmatch(other))
+
+
+def _one(text: str) -> tuple[str, str] | None:
+    match = _NAMED.match(text)
+    if match and not _RELATION.search(text, match.end()):
+        return re.sub(r"\s", "", match.group(1)), text[match.end() :].strip()
+    before, equals, after = (part.strip() for part in text.partition("="))
+    if equals and _ONLY_NAME.fullmatch(after) and not _RELATION.search(before):  # 3 = x
+        return re.sub(r"\s", "", after), before
+    return None

@@ -1,0 +1,73 @@
+"""Inequalities for one variable, as the intervals that they are."""
+
+from __future__ import annotations
+
+import re
+
+from ecrl.envs.grading.structure import split
+
+_SIGN = re.compile(r"(<|>|\\(?:le|ge|lt|gt|ne)(?![a-zA-Z]))")
+_BELOW = {"<": "<", "\\lt": "<", "\\le": "\\le"}
+_ABOVE = {">": "<", "\\gt": "<", "\\ge": "\\le"}  # read from the other side
+_OR = re.compile(r"\s(?:or)\s|\\(?:lor|vee)(?![a-zA-Z])|,")
+_AND = re.compile(r"\s(?:and)\s|\\(?:land|wedge)(?![a-zA-Z])")
+_LETTER = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])")
+
+_Range = tuple[str, str, str]  # variable, left end with its bracket, right end with its bracket
+
+
+def as_interval(text: str) -> tuple[str, str] | None:
+    """Return the variable and the interval, or union of intervals, of an inequality; None if it is none.
+
+    Bounds must be without variables: ``y > x`` and ``x < y`` are the same, as intervals they would not be.
+    """
+    found = [_either(part) for part in _OR.split(text)]
+    ranges = [one for part in found if part is not None for one in part]
+    if None in found or len({one[0] for one in ranges}) != 1:
+        return None
+    return ranges[0][0], " \\cup ".join(f"{left}, {right}" for _, left, right in ranges)
+
+
+def _either(text: str) -> list[_Range] | None:
+    """One inequality, a chain of two, or two with an *and* between them."""
+    if len(both := _AND.split(text)) == 2:
+        one, other = (_either(part) for part in both)
+        if one is None or other is None or len(one) != 1 or len(other) != 1 or one[0][0] != other[0][0]:
+            return None
+        (name, left, right), (_, left2, right2) = one[0], other[0]
+        if "-\\infty" in left and "\\infty" in right2:
+            return [(name, left2, right)]
+        return [(name, left, right2)] if "\\infty" in right and "-\\infty" in left2 else None
+    pieces = [piece.strip() for piece in _SIGN.split(text)]
+    names, signs = pieces[::2], pieces[1::2]
+    if len(signs) == 1 and signs[0] == "\\ne" and _is_variable(names[0]) and _is_bound(names[1]):
+        return [(names[0], "(-\\infty", f"{names[1]})"), (names[0], f"({names[1]}", "\\infty)")]
+    if signs and all(sign in _ABOVE for sign in signs):
+        names, signs = names[::-1], [_ABOVE[sign] for sign in signs][::-1]
+    elif not signs or any(sign not in _BELOW for sign in signs):
+        return None
+    signs = [_BELOW[sign] for sign in signs]
+    if len(signs) == 2 and _is_variable(names[1]) and _is_bound(names[0]) and _is_bound(names[2]):
+        return [(names[1], _left(names[0], signs[0]), _right(names[2], signs[1]))]
+    if len(signs) == 1 and _is_variable(names[0]) and _is_bound(names[1]):
+        return [(names[0], "(-\\infty", _right(names[1], signs[0]))]
+    if len(signs) == 1 and _is_variable(names[1]) and _is_bound(names[0]):
+        return [(names[1], _left(names[0], signs[0]), "\\infty)")]
+    return None
+
+
+def _is_variable(text: str) -> bool:
+    return re.fullmatch(r"[a-zA-Z]|\\(?:theta|alpha|lambda)", text) is not None
+
+
+def _is_bound(text: str) -> bool:
+    plain = re.sub(r"\\[a-zA-Z]+", " ", text)
+    return len(split(text, (",",))) == 1 and all(letter == "e" for letter in _LETTER.findall(plain))
+
+
+def _left(bound: str, sign: str) -> str:
+    return f"{'(' if sign == '<' else '['}{bound}"
+
+
+def _right(bound: str, sign: str) -> str:
+    return f"{bound}{')' if sign == '<' else ']'}"

@@ -1,0 +1,170 @@
+"""The law in a real run and from the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ecrl.analysis.law import fit_law
+from ecrl.cli import main
+from ecrl.compose import build_config
+from ecrl.history import is_wall_time, read_metrics
+from ecrl.resume import resumed_config
+from ecrl.run import train
+from tests.conftest import TINY
+
+LEARNING = ["rollout.prompts=16", "rollout.group_size=8", "update.lr=3e-3", "log.samples_every=2"]
+VALIDATED = ["eval.every=1", "eval.problems=8", "eval.k=2"]
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+def run(model: Path, run_dir: Path, *overrides: str) -> list[dict[str, float]]:
+    train(build_config([*TINY, f"model.path={model}", f"run_dir={run_dir}", *LEARNING, *overrides]), silent)
+    return history(run_dir)
+
+
+def history(run_dir: Path) -> list[dict[str, float]]:
+    rows = read_metrics(run_dir / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if not is_wall_time(k)} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def validated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run_dir = tmp_path_factory.mktemp("forecast") / "run"
+    run(tiny_model, run_dir, "iterations=10", *VALIDATED)
+    return run_dir
+
+
+def test_a_run_forecasts_its_ceiling(validated: Path) -> None:
+    rows = history(validated)
+    said = [row["iteration"] for row in rows if "law/ceiling" in row]
+    assert said == [5, 7, 9]  # every second one; five points first
+    # At 9: validations 0 … 8, each with the entropy of the iteration after it.
+    entropy = [rows[t + 1]["policy/entropy"] for t in range(9)]
+    reward = [rows[t]["val/digits/avg@2"] for t in range(9)]
+    law = fit_law(entropy, reward)
+    assert rows[9]["law/a"] == law.a and rows[9]["law/ceiling"] == law.ceiling
+    assert (rows[9]["law/ceiling_low"], rows[9]["law/ceiling_high"]) == law.ceiling_interval
+    assert rows[9]["law/entropy_spent"] == pytest.approx(1 - entropy[-1] / entropy[0])
+    gain = (reward[-1] - reward[0]) / (law.ceiling - reward[0])
+    assert rows[9]["law/gain_reached"] == pytest.approx(gain)
+    board = EventAccumulator(str(validated / "tensorboard")).Reload()
+    assert [e.step for e in board.Images("law/H-R")] == said
+    assert [e.step for e in board.Scalars("law/ceiling_high")] == said
+
+
+def test_a_resumed_run_forecasts_the_same(validated: Path, tiny_model: Path, tmp_path: Path) -> None:
+    parts = tmp_path / "parts"
+    run(tiny_model, parts, "iterations=6", *VALIDATED)
+    train(resumed_config([f"resume={parts}", "iterations=10"]), silent)
+    assert history(parts) == history(validated)
+
+
+def test_without_validation_the_training_reward_is_taken(tiny_model: Path, tmp_path: Path) -> None:
+    rows = run(tiny_model, tmp_path / "run", "iterations=7")
+    assert [row["iteration"] for row in rows if "law/ceiling" in row] == [7]
+    law = fit_law([r["policy/entropy"] for r in rows[:6]], [r["rollout/reward"] for r in rows[:6]])
+    assert rows[6]["law/b"] == law.b
+
+
+def test_what_allows_no_fit_stops_no_run(tiny_model: Path, tmp_path: Path) -> None:
+    rows = run(tiny_model, tmp_path / "run", "iterations=7", "update.lr=1e-9")  # entropy hardly moves
+    assert len(rows) == 7 and not any(name.startswith("law/") for row in rows for name in row)
+
+
+def law_rows(output: Path) -> list[dict[str, str]]:
+    with (output / "law.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_ecrl_law_prints_and_writes(
+    validated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    assert main(["law", str(validated), f"output={output}"]) == 0
+    said = capsys.readouterr().out
+    assert "val/digits/avg@2 after update t" in said and "first 15%: a fit takes at least 5" in said
+    rows = history(validated)
+    law = fit_law([r["policy/entropy"] for r in rows[1:]], [r["val/digits/avg@2"] for r in rows[:-1]])
+    assert f"{law.a:.3f}" in said and f"{law.ceiling_interval[1]:.3f}" in said
+    (row,) = law_rows(output)
+    assert float(row["a"]) == law.a and row["reward"] == "val/digits/avg@2" and row["early_0.15_rmse"] == ""
+    with (output / "points.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == law.points == 10
+    assert (output / "law.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["law", str(validated), f"output={output}"]) == 2
+    assert "nothing is overwritten" in capsys.readouterr().err
+
+
+def test_a_folder_of_runs_stands_for_its_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("GRPO-1", "GRPO-2"):
+        (tmp_path / name).mkdir()
+        rows = ({"iteration": i, "policy/entropy": 1 / i, "rollout/reward": i} for i in range(1, 9))
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "logs").mkdir()
+    assert main(["law", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "GRPO-1" in said and "GRPO-2" in said and "logs" not in said
+
+
+def test_ecrl_law_over_model_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Logs of another framework, with its names and its clock."""
+    sizes, entropy = (0.5, 1.5, 3.0), np.linspace(0.8, 0.1, 40)
+    for size in sizes:
+        a, b = 0.1 + 0.05 * np.log(size), 0.8 + 0.1 * np.log(size)
+        lines = (
+            json.dumps({"trained": i, "actor/entropy": h, "critic/rewards/mean": b - a * np.exp(h)})
+            for i, h in enumerate(entropy.tolist(), start=1)
+        )
+        (tmp_path / f"{size}.jsonl").write_text("\n".join(lines))
+    words = [str(tmp_path / f"{size}.jsonl") for size in sizes]
+    columns = ["reward=critic/rewards/mean", "entropy=actor/entropy", "iteration=trained"]
+    assert main(["law", *words, *columns, "sizes=0.5,1.5,3", "predict=32", f"output={tmp_path / 'o'}"]) == 0
+    said = capsys.readouterr().out
+    a, b = 0.1 + 0.05 * np.log(32), 0.8 + 0.1 * np.log(32)
+    (line,) = (line for line in said.splitlines() if line.split()[:1] == ["32"])
+    assert line.split()[1:] == [f"{a:.3f}", f"{b:.3f}", f"{b - a:.3f}"]
+    assert [float(row["early_0.15_rmse"]) for row in law_rows(tmp_path / "o")] == pytest.approx(
+        [0] * 3, abs=1e-9
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "at least one run"),
+        (["RUN", "rewad=x"], "Did you mean 'reward'?"),
+        (["RUN", "reward=val/digits/avg@3"], "Did you mean 'val/digits/avg@2'?"),
+        (["RUN", "entropy=policy/entrop"], "Did you mean 'policy/entropy'?"),
+        (["RUN", "iteration=stp"], "Did you mean 'step'?"),
+        (["RUN", "smooth=0"], "smooth=0: not a number above 0"),
+        (["RUN", "smooth=1.5"], "whole number"),
+        (["RUN", "reward=rollout/reward", "smooth=50"], "a mean over 50 iterations takes that many"),
+        (["RUN", "smooth=2", "smooth=3"], "smooth stands twice"),
+        (["RUN", "RUN"], "name each run once"),
+        (["RUN", "OTHER", "sizes=1"], "1 sizes for 2 runs"),
+        (["RUN", "sizes=big"], "sizes=big"),
+        (["RUN", "sizes=1"], "three sizes or more"),
+        (["RUN", "predict=3"], "sizes=S1,S2"),
+        (["RUN", "nowhere"], "nowhere does not exist"),
+        (["RUN", "OTHER"], "Name one that all have"),
+    ],
+)
+def test_ecrl_law_refuses_in_a_line(
+    words: list[str], says: str, validated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.csv"
+    other.write_text(
+        "iteration,policy/entropy,rollout/reward\n" + "".join(f"{i},0.{i},{i}\n" for i in range(1, 9))
+    )
+    assert main(["law", *({"RUN": str(validated), "OTHER": str(other)}.get(w, w) for w in words)]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1

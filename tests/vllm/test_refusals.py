@@ -1,0 +1,87 @@
+"""What the vLLM engines refuse before anything is started; needs no vLLM."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from ecrl.cli import main
+from ecrl.engines.vllm_checks import is_old
+
+
+@contextmanager
+def answering(pages: dict[str, object]) -> Iterator[str]:
+    """A server that has these pages and no others; yields its URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path in pages else 404)
+            self.end_headers()
+            self.wfile.write(json.dumps(pages.get(self.path)).encode())
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def refused(capsys: pytest.CaptureFixture[str], urls: str) -> str:
+    assert main(["train", "engine=vllm_server", f"engine.urls=[{urls}]"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ecrl: ") and error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("found", "old"),
+    [("0.28.9", True), ("0.29.0rc1", False), ("0.32.0+cpu", False), ("1.0", False), ("0.1.dev7+gabc", True)],
+)
+def test_which_versions_are_too_old(found: str, old: bool) -> None:
+    assert is_old(found) == old
+
+
+@pytest.mark.parametrize(
+    ("pages", "says"),
+    [
+        ({"/version": {"version": "0.28.1"}, "/weight_info": {}}, "runs vLLM 0.28.1; 0.29 or later"),
+        ({"/version": {"version": "0.32.0"}}, "cannot take weights; start it with `ecrl serve`"),
+        ({"/version": {"version": "0.32.0"}, "/weight_info": {}}, "not started by this version's"),
+        ({"/version": {"version": "a fine one"}}, "No vLLM server answers"),
+        ({"/": "welcome"}, "No vLLM server answers"),
+    ],
+)
+def test_another_server(pages: dict[str, object], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(pages) as url:
+        assert says in refused(capsys, url)
+
+
+def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        assert f"No vLLM server answers at {url}" in refused(capsys, url)
+        assert "names a server twice" in refused(capsys, f"{url},{url}/")
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["'http://[::1'", "host", "''", "'ftp://host:1'", "'http://host:99999'", "'http://'", "'http://host:x'"],
+)
+def test_no_url(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "is no URL of a server; write http://HOST:PORT" in refused(capsys, url)
+
+
+def test_no_urls(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "needs the replicas that `ecrl serve` started" in refused(capsys, "")
