@@ -26,9 +26,9 @@ BOUND = 150  # seconds in which everything has to end
 
 
 class Run:
-    """``ecrl train`` in processes of its own."""
+    """``ecrl train`` in processes of its own; ``shutdown``: seconds they have to end after a signal."""
 
-    def __init__(self, base: list[str], run_dir: Path, *overrides: str) -> None:
+    def __init__(self, base: list[str], run_dir: Path, *overrides: str, shutdown: int = 60) -> None:
         self.run_dir = run_dir
         command = [sys.executable, "-m", "ecrl", "train", *base, f"run_dir={run_dir}", *overrides]
         self.process = subprocess.Popen(
@@ -37,7 +37,7 @@ class Run:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "5"},
+            env=os.environ | {"OMP_NUM_THREADS": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(shutdown)},
         )
 
     def reach(self, iteration: int) -> Run:
@@ -85,8 +85,8 @@ def start(base: list[str], tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Start runs; whatever a failed test left is killed."""
     runs: list[Run] = []
 
-    def begin(*overrides: str, name: str = "run") -> Run:
-        runs.append(Run(base, tmp_path / name, *overrides))
+    def begin(*overrides: str, name: str = "run", shutdown: int = 60) -> Run:
+        runs.append(Run(base, tmp_path / name, *overrides, shutdown=shutdown))
         return runs[-1]
 
     yield begin
@@ -162,7 +162,7 @@ def test_an_engine_that_stops_answering(start: Callable[..., Run]) -> None:
 
 
 def test_a_process_that_hangs(start: Callable[..., Run]) -> None:
-    frozen = start(*MANY, "trainer.timeout=10", "iterations=500").reach(1)
+    frozen = start(*MANY, "trainer.timeout=10", "iterations=500", shutdown=5).reach(1)
     os.kill(frozen.rank(1), signal.SIGSTOP)
     code, output = frozen.end()
     assert code == 1
