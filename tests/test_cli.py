@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from ecrl.cli import main
 from ecrl.compose import GROUPS, build, build_config, options
 from ecrl.embedded import build_tokenizer
+from ecrl.exhaustion import exhausted
 from ecrl.stack import build_strategies, check_stack
 from tests.conftest import TINY
 
@@ -181,6 +184,17 @@ def test_an_output_that_cannot_be_written_is_refused_first(
         assert "cannot be written" in refused(capsys, command, *words)
         assert "nowhere" in refused(capsys, command, f"output={tmp_path}/new/result", "model.path=/nowhere")
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_ran_out_is_said_in_a_line() -> None:
+    # The wording of torch's own message.
+    device = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB."
+    said = exhausted(torch.OutOfMemoryError(device))
+    assert said is not None and said.startswith("Out of memory on the GPU (20.00 MiB more were")
+    full = exhausted(OSError(errno.ENOSPC, "No space left on device", "/disk/file"))
+    assert full is not None and "The disk is full (/disk/file)" in full
+    assert exhausted(RuntimeError("shapes do not match")) is None
+    assert exhausted(PermissionError(errno.EACCES, "Permission denied")) is None
 
 
 def test_off_policy_updates_without_a_ratio_warn() -> None:

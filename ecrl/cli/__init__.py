@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from ecrl.errors import EcrlError, unknown_name
+from ecrl.exhaustion import exhausted
 
 USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language models
 
@@ -77,18 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not error.said_by_first:
             print(f"ecrl: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    except (OSError, MemoryError, RuntimeError) as error:
+        message = exhausted(error)
+        if message is None:
             raise
-        place = f" ({error.filename})" if error.filename else ""
-        print(
-            f"ecrl: The disk is full{place}: {error.strerror}. Make room; a run goes on from its last "
-            "checkpoint with resume=RUN_DIR.",
-            file=sys.stderr,
-        )
-        return 1
-    except MemoryError as error:
-        print(f"ecrl: Out of memory: {error or 'no more is left'}. Ask for less.", file=sys.stderr)
+        print(f"ecrl: {message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("ecrl: interrupted.", file=sys.stderr)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
+import torch
 
 from ecrl.batch import Completion
 from ecrl.engines.base import Sampling
@@ -48,6 +49,17 @@ class HangingEngine(HFEngine):
         self.rounds += 1
         if is_second() and self.rounds == 2:
             time.sleep(600)
+        return super().generate(prompts, sampling, keys)
+
+
+class GreedyEngine(HFEngine):
+    """Asks for more memory than there is, on the second process."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
+    ) -> list[Completion]:
+        if is_second():
+            torch.empty(1 << 50)
         return super().generate(prompts, sampling, keys)
 
 

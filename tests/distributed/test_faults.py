@@ -161,6 +161,13 @@ def test_an_engine_that_stops_answering(start: Callable[..., Run]) -> None:
     assert "did not return within 10 s" in output and "faulty.py" in output, output
 
 
+def test_a_process_without_memory(start: Callable[..., Run]) -> None:
+    engine = "engine._target_=tests.distributed.faulty.GreedyEngine"
+    code, output = start(*MANY, engine, "iterations=500").end()
+    assert code == 1
+    assert_one_line(output, "Out of memory on this machine", "update.max_tokens")
+
+
 def test_a_process_that_hangs(start: Callable[..., Run]) -> None:
     frozen = start(*MANY, "trainer.timeout=10", "iterations=500", shutdown=5).reach(1)
     os.kill(frozen.rank(1), signal.SIGSTOP)
