@@ -25,7 +25,7 @@ from ecrl.world import World
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_servers.py"
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30, 5], [40, 41]] * 4
-SECONDS = 400.0  # for starting or ending, on a busy machine
+SECONDS = 600.0  # for starting or ending, on a busy machine
 
 
 class Example:
