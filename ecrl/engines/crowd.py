@@ -74,7 +74,8 @@ class _Crowd:
 
     async def _use(self, replica: Replica, client: httpx.AsyncClient) -> None:
         """Keep a replica busy until the work is out or the replica is dead."""
-        count = min(self._in_flight, len(self._open))
+        share = -(-len(self._open) // len(self._live))  # else the first replica would take all it may
+        count = min(self._in_flight, share)
         workers = [asyncio.create_task(self._work(replica, client)) for _ in range(count)]
         watch = asyncio.create_task(self._watch(replica, client))
         try:

@@ -1,4 +1,4 @@
-"""Tests with the real vLLM: `make test-vllm`. Without vLLM only those that do not need it are collected."""
+"""Tests with the real vLLM: `make test-vllm`. What needs vLLM or Ray is collected only where these are."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ecrl.config import ModelConfig
 from ecrl.embedded import build_model, build_tokenizer
 
 collect_ignore_glob = [] if find_spec("vllm") else ["test_colocated*", "test_server*"]
+collect_ignore_glob += [] if find_spec("vllm") and find_spec("ray") else ["test_ray*"]
 
 
 @pytest.fixture(scope="session")
