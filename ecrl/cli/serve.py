@@ -11,6 +11,7 @@ import torch
 
 from ecrl.cli.options import parse
 from ecrl.engines.vllm_checks import as_dtype, check_head_size, check_memory_share, require_vllm
+from ecrl.engines.vllm_plugin import SERVER
 from ecrl.engines.vllm_worker import EXTENSION
 from ecrl.errors import UsageError, unknown_name
 from ecrl.model import check_model, load_config
@@ -51,6 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     check_model(settings["model.path"])
     check_head_size(load_config(settings["model.path"]))
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # opens the calls by which weights arrive
+    os.environ[SERVER] = "1"
     print(f"Serving {settings['model.path']} on http://{settings['host']}:{settings['port']}", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", _module(), *_flags(settings)])
 

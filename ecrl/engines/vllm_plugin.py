@@ -2,8 +2,30 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+
+from ecrl.orphans import end_with_parent
+
+#: In the environment of the processes that ``ecrl serve`` starts.
+SERVER = "ECRL_SERVER"
+
 
 def register() -> None:
+    """Prepare a process of vLLM's for training."""
+    _keep_weights_in_reach()
+    if SERVER in os.environ:
+        _end_with_server()
+
+
+def _end_with_server() -> None:
+    """Let vLLM's own processes end with the one that started them, even by ``kill -9``."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        end_with_parent(parent.pid)
+
+
+def _keep_weights_in_reach() -> None:
     """Keep the weights of vLLM's CPU build where a weight sync can reach them.
 
     With oneDNN it packs the linear layers' weights when it loads them; later loads then change the

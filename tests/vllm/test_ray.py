@@ -22,6 +22,7 @@ from ecrl.engines.vllm_server import VLLMServerEngine
 from ecrl.model import load_policy, load_tokenizer
 from ecrl.weights import HFWeights
 from ecrl.world import World
+from tests.helpers import session_processes
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_servers.py"
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30, 5], [40, 41]] * 4
@@ -57,13 +58,7 @@ class Example:
 
     def left(self) -> list[int]:
         """Return the processes of its session that run."""
-        running = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):
-                state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
-                if int(session) == self.process.pid and state != "Z":
-                    running.append(int(stat.parent.name))
-        return running
+        return session_processes(self.process.pid)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from ecrl.model import PolicyModel, load_policy, load_tokenizer
 from ecrl.weights import HFWeights
 from ecrl.world import World
 from tests.conftest import TINY
+from tests.helpers import session_processes
 from tests.test_runs import history, run
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=12)
@@ -66,8 +67,13 @@ class Server:
         raise AssertionError("the server did not start")
 
     def kill(self) -> None:
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """Kill the server alone; vLLM's own processes end with it."""
+        self.process.kill()
         self.process.wait()
+        end = time.monotonic() + 60
+        while left := session_processes(self.process.pid):
+            assert time.monotonic() < end, left
+            time.sleep(0.1)
 
 
 def free_port() -> int:
@@ -163,7 +169,7 @@ def test_a_replica_killed_in_mid_rollout(servers: list[Server], model: PolicyMod
         [
             sys.executable,
             "-c",
-            f"import os, time; time.sleep({undisturbed / 3}); os.killpg({servers[0].process.pid}, 9)",
+            f"import os, time; time.sleep({undisturbed / 8}); os.kill({servers[0].process.pid}, 9)",
         ]
     )
     got = tokens(engine.generate(prompts, long, keys))
