@@ -7,7 +7,7 @@ import re
 from ecrl.envs.grading import names, symbolic
 from ecrl.envs.grading.names import Named
 from ecrl.envs.grading.normal import normalise
-from ecrl.envs.grading.numerals import close, number, same_in_base, split_percent
+from ecrl.envs.grading.numerals import close, number, ratio, same_in_base, split_percent
 from ecrl.envs.grading.ranges import as_interval
 from ecrl.envs.grading.structure import Node, split, structure
 from ecrl.envs.grading.units import FUNCTION, split_unit
@@ -16,15 +16,16 @@ LONGEST = 2000  # characters of an answer
 _MOST_PARTS = 64
 
 _CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?\.?")
-# A letter alone, or with what it stands for behind it, which may not speak of another letter.
+# A letter alone, or with what it stands for; that may not speak of another letter or judge this one.
 _CHOSEN = re.compile(
-    r"\(?\s*([A-J])\s*\)?(?:[.:)]?|(?:(?<=\))|[.:)])\s*"
-    r"(?!.*(?:\b(?:or|and|not|nor|wrong|incorrect|false)\b|\b[A-J]\b))\S.*)",
+    r"(?:(?i:option|choice)\s+)?\(?\s*([A-J])\s*\)?(?:[.:)]?|(?:(?<=\))|[.:)])\s*"
+    r"(?!.*(?:\b(?:or|and|no|not|nor|is|was|but|except|wrong|incorrect|false)\b|\b[A-J]\b))\S.*)",
     re.DOTALL,
 )
 _SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne)(?![a-zA-Z])")
-_TIME = re.compile(r"\d{1,2}:[0-5]\d(?:\s*[ap]\.?m\.?)?", re.IGNORECASE)
+_APPROXIMATELY = re.compile(r"(?:[a-zA-Z]\s*)?\\approx(?![a-zA-Z])\s*")
+_TIME = re.compile(r"\d{1,2}\s*:\s*[0-5]\d(?:\s*[ap]\.?m\.?)?", re.IGNORECASE)
 
 
 def equivalent(gold: str, answer: str, tolerance: float = 1e-6) -> bool:
@@ -37,10 +38,13 @@ def equivalent(gold: str, answer: str, tolerance: float = 1e-6) -> bool:
     """
     if len(answer) > LONGEST or symbolic.depth(answer) > symbolic.DEEPEST:
         return False
+    if answer.count("{") != answer.count("}"):  # cut off
+        return False
     return _same(normalise(gold), normalise(answer), tolerance)
 
 
 def _same(gold: str, answer: str, tolerance: float) -> bool:
+    gold, answer = gold.strip().removeprefix("+").strip(), answer.strip().removeprefix("+").strip()
     if not answer or not gold:
         return False
     if _squeezed(gold) == _squeezed(answer):
@@ -54,7 +58,7 @@ def _same(gold: str, answer: str, tolerance: float) -> bool:
         return verdict
     if (verdict := _same_named(gold, answer, tolerance)) is not None:
         return verdict
-    gold, answer = _result(gold), _result(answer)
+    gold, answer = _result(gold), _result(_exact(answer))
     pair = _plus_minus(gold), _plus_minus(answer)
     if pair != (gold, answer):
         return _same(*pair, tolerance)
@@ -118,27 +122,34 @@ def _same_structure(left: Node | None, right: Node | None, gold: str, answer: st
         return _same_in_any_order(left.parts, right.parts, tolerance)
     if len(kinds) > 1 or left.border != right.border:
         return False
-    return all(_same(g, a, tolerance) for g, a in zip(left.parts, right.parts, strict=True))
+    return all(_same_part(g, a, tolerance) for g, a in zip(left.parts, right.parts, strict=True))
 
 
 def _same_in_any_order(gold: tuple[str, ...], answer: tuple[str, ...], tolerance: float) -> bool:
     rest = list(answer)
     for part in gold:
-        found = next((i for i, other in enumerate(rest) if _same(part, other, tolerance)), None)
+        found = next((i for i, other in enumerate(rest) if _same_part(part, other, tolerance)), None)
         if found is None:
             return False
         rest.pop(found)
     return True
 
 
+def _same_part(gold: str, answer: str, tolerance: float) -> bool:
+    """Compare elements; unlike a whole answer, {1} in a set is not 1."""
+    return (structure(gold) is None) == (structure(answer) is None) and _same(gold, answer, tolerance)
+
+
 def _same_scalar(gold: str, answer: str, tolerance: float) -> bool:
-    if _TIME.fullmatch(gold):  # no ratio, unless it says the same
-        return False
+    if _TIME.fullmatch(gold):  # no ratio
+        return _TIME.fullmatch(answer) is not None and _clock(gold) == _clock(answer)
+    if gold.count(":") > 1 or answer.count(":") > 1:
+        return ratio(gold) is not None and ratio(gold) == ratio(answer)
     plain = split_percent(gold), split_percent(answer)
     if plain[0][1] or plain[1][1]:
         return _same_percent(*plain[0], *plain[1], tolerance)
     if "." in gold:
-        answer = answer.removeprefix("\\approx").strip()
+        answer = _APPROXIMATELY.sub("", answer, count=1) if _APPROXIMATELY.match(answer) else answer
     (gold, unit), (answer, other_unit) = split_unit(gold), split_unit(answer)
     if unit and other_unit and unit != other_unit:
         return False
@@ -146,7 +157,7 @@ def _same_scalar(gold: str, answer: str, tolerance: float) -> bool:
     if a is not None and b is not None:
         return close(a, b, tolerance if "." in gold else 0.0)
     if _is_word(gold) or _is_word(answer):
-        return _squeezed(gold).lower() == _squeezed(answer).lower()
+        return _word(gold) == _word(answer)
     return symbolic.same(gold, answer, tolerance if a is not None and "." in gold else 0.0)
 
 
@@ -174,6 +185,12 @@ def _result(text: str) -> str:
     return last.strip() if holds else text
 
 
+def _exact(text: str) -> str:
+    """Return what is said to be about a decimal, if it is not one itself: of π/2 ≈ 1.57 the π/2."""
+    before, _, after = text.partition("\\approx")
+    return before.strip() if re.search(r"[\\/]", before) and number(after) is not None else text
+
+
 def _plus_minus(text: str) -> str:
     """Write each a ± b of a list as both of its values; the signs of one part belong together."""
     parts = split(text, (",",))
@@ -193,7 +210,17 @@ def _both_signs(text: str) -> tuple[str, ...]:
 def _is_word(text: str) -> bool:
     """A name or a sentence, which no algebra should touch."""
     plain = re.sub(r"\\[a-zA-Z]+", "", text)
-    return re.search(r"(?<![\\a-zA-Z])[a-zA-Z]{3,}", plain) is not None and not FUNCTION.search(text)
+    return re.search(
+        r"(?<![\\a-zA-Z])(?:[a-zA-Z]{3,}|[Nn]o(?![a-zA-Z]))", plain
+    ) is not None and not FUNCTION.search(text)
+
+
+def _word(text: str) -> str:
+    return _squeezed(re.sub(r"^(?:an?|the) ", "", text.lower()))
+
+
+def _clock(text: str) -> str:
+    return re.sub(r"[\s.]", "", text.lower())
 
 
 def _squeezed(text: str) -> str:

@@ -7,10 +7,7 @@ import re
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
 _BETWEEN_BOXES = re.compile(r"(?:[\s,;.$]|and|or|\\(?:text|quad|qquad|,|;|!| )|[{}])*", re.IGNORECASE)
 _HASHES = re.compile(r"####[ \t]*(.+)")
-_PHRASE = re.compile(
-    r"answer\s*(?:is|:|=)[\s:]*([^\s:].*)",
-    re.IGNORECASE,
-)
+_PHRASE = re.compile(r"answer\**\s*(?:is|:|=)[\s:]*(?=[^\s:])", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\.(?=\s|$)")
 
 
@@ -21,7 +18,8 @@ def extract(response: str) -> str | None:
     rules, of which the first that applies wins:
 
     1. the last ``\\boxed{…}``; boxes that stand side by side at the end (``\\boxed{1}, \\boxed{2}``)
-       are one answer of several parts. A box that is not closed was cut off and is no answer.
+       are one answer of several parts, or of one if they all say the same. A box that is not closed was
+       cut off and is no answer.
     2. the rest of the line after the last ``####``
     3. what follows the last "answer is" or "answer:", up to the end of the sentence
     """
@@ -31,8 +29,8 @@ def extract(response: str) -> str | None:
         return _boxed(text, [match.end() for match in boxes])
     if found := _HASHES.findall(text):
         return str(found[-1]).strip() or None
-    if found := _PHRASE.findall(text):
-        return _clean_phrase(str(found[-1])) or None
+    if phrases := list(_PHRASE.finditer(text)):
+        return _clean_phrase(text[phrases[-1].end() :]) or None
     return None
 
 
@@ -48,8 +46,9 @@ def _boxed(text: str, starts: list[int]) -> str | None:
             break
         parts.append(text[start + 1 : end].strip())
         begin = text.rfind("\\", 0, start)
-    answer = ", ".join(part for part in reversed(parts) if part)
-    return answer or None
+    parts = [part for part in reversed(parts) if part]
+    repeated = len(set(parts)) == 1
+    return parts[0] if repeated else ", ".join(parts) or None
 
 
 def closing_brace(text: str, start: int) -> int | None:
@@ -74,4 +73,4 @@ def _clean_phrase(text: str) -> str:
     line = text.splitlines()[0]
     end = _SENTENCE_END.search(line)
     line = line[: end.start()] if end else line
-    return line.strip().strip("*").strip()
+    return line.strip().removeprefix("**").removesuffix("**").strip()

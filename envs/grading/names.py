@@ -7,9 +7,20 @@ from dataclasses import dataclass
 
 from ecrl.envs.grading.structure import WORDS, split
 
-_NAME = r"[a-zA-Z](?:_\{?\w+\}?)?(?:\s*\([a-z]\))?|\\[a-zA-Z]+(?:_\{?\w+\}?)?"
+_GREEK = (
+    "alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau"
+    "|upsilon|(?:var)?phi|chi|psi|omega|ell"
+)
+_INDEX = r"(?:_(?:\w|\{[\w,+ -]+\}))?"
+_NAME = (
+    rf"[a-zA-Z]{_INDEX}(?:\s*\([a-zA-Z]\))?|\\(?i:{_GREEK})(?![a-zA-Z]){_INDEX}"
+    r"|m?\s*\\angle\s*[a-zA-Z]+|(?!Not)[A-Z][a-z]{2,}"
+)
 _NAMED = re.compile(rf"({_NAME})\s*(?:=|\\in(?![a-zA-Z]))\s*(?=\S)")
 _ONLY_NAME = re.compile(_NAME)
+_POINT = re.compile(r"\(\s*([a-z](?:\s*,\s*[a-z])+)\s*\)\s*=\s*\((.+)\)")
+_ARGUMENT = re.compile(r"\(([a-z])\)$")
+_LETTER = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]")
 _DEPENDENT = re.compile(r"y|[a-zA-Z]\([a-z]\)")
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|notin|equiv)(?![a-zA-Z])")
 
@@ -51,6 +62,9 @@ def read(text: str) -> Named | None:
     """Return what a text says of names, or None if it names nothing, or is an equation that is not solved."""
     if one := _one(text):
         return Named((one[0],), (one[1],))
+    if point := _POINT.fullmatch(text):  # (x, y) = (3, 4)
+        both = [split(side, (",",)) for side in point.groups()]
+        return Named(tuple(both[0]), tuple(both[1])) if len(both[0]) == len(both[1]) else None
     parts = split(WORDS.sub(" , ", text), (",",))
     ones = [_one(part) for part in parts]
     if len(ones) < 2 or any(one is None for one in ones):
@@ -67,8 +81,16 @@ def alike(one: str, other: str) -> bool:
 def _one(text: str) -> tuple[str, str] | None:
     match = _NAMED.match(text)
     if match and not _RELATION.search(text, match.end()):
-        return re.sub(r"\s", "", match.group(1)), text[match.end() :].strip()
+        name, value = re.sub(r"\s", "", match.group(1)), text[match.end() :].strip()
+        return (name, value) if _may_depend(name, value) else None
     before, equals, after = (part.strip() for part in text.partition("="))
     if equals and _ONLY_NAME.fullmatch(after) and not _RELATION.search(before):  # 3 = x
         return re.sub(r"\s", "", after), before
     return None
+
+
+def _may_depend(name: str, value: str) -> bool:
+    """Whether a value fits its function's argument: ``f(y) = x + 1`` is a slip, ``f(y) = 1`` is not."""
+    argument = _ARGUMENT.search(name)
+    letters = {found for found in _LETTER.findall(value) if len(found) == 1} - {"e", "i"}
+    return argument is None or argument.group(1) in letters or not letters

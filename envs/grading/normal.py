@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 _WRAPPED = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|mbox|underline|bf|rm"
@@ -10,7 +11,7 @@ _WRAPPED = re.compile(
 )
 _SPACES = re.compile(
     r"\\[,;:! ]|~|"
-    r"\\(?:quad|qquad|displaystyle|limits|left|right|middle|big|Big|bigg|Bigg|bigl|bigr)(?![a-zA-Z])"
+    r"\\(?:quad|qquad|displaystyle|tiny|small|large|Large|LARGE|huge|Huge|limits|left|right|middle|big|Big|bigg|Bigg|bigl|bigr)(?![a-zA-Z])"
 )
 _FRACTION_WITHOUT_BRACES = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])")
 _FRACTION_HALF_BRACES = re.compile(r"\\frac\s*([0-9])\s*\{")
@@ -20,9 +21,28 @@ _THOUSANDS = re.compile(r"(?<![\d.,(\[{])(?<!\\{)\d{1,3}(?:(?:,|\{,\})\d{3})+(?!
 _THOUSANDS_APART = re.compile(r"(?<![\d.,/])\d{1,3}(?: \d{3})+(?![\d./])")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z])|\bdegrees?\b")
 _TEMPERATURE = re.compile(r"\bdegrees ([CF])\b")
-_DOLLARS = re.compile(r"\\\$\s*([\d.,{}]*\d)")
-_REALS = re.compile(r"\\(?:mathbb|mathbf) ?\{?R\}?|(?:all|the) reals?(?: numbers?)?")
+_DOLLARS = re.compile(r"(?<![\d.])\\\$\s*([\d.,{}]*\d)")
+_CHOOSE = re.compile(r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}")
+_TIMES = re.compile(r"(?<=\d)\s*x\s*(?=10\s*\^)")
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")  # not the marks that change the direction
+_VULGAR = re.compile("[¼-¾⅐-⅞]")
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_RAISED_RUN = re.compile("⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_ROOT = re.compile(r"([√∛])\s*(\d+)")
+_OUTWARD = re.compile(r"([(\[\]])([^()\[\]]*,[^()\[\]]*)([)\[\]])")  # ]1, 2[ or [1, 2[
+_MARKED = re.compile(r"(\*\*?|[\"'])(.*)\1")
+_INTEGER = re.compile(r"\s*,?\s*(?:where |for )?([a-z]) ?\\in ?\\mathbb ?\{?Z\}?$")
+_ALL_BUT = re.compile(r"\\mathbb ?\{?R\}? ?(?:\\setminus|\\backslash|-) ?\\\{([^,{}\\]+)\\\}")
+_BRACES = re.compile(r"\{([^{},]*)\}")
+#: What is said in words or with a sign.
+_MEANINGS = {
+    "(-\\infty, \\infty)": re.compile(r"\\(?:mathbb|mathbf) ?\{?R\}?|(?:all|the) reals?(?: numbers?)?"),
+    "\\emptyset": re.compile(r"(?i:(?:there (?:is|are) )?no solutions?)"),
+    "DNE": re.compile(r"(?i:(?:it )?does not exist)"),
+}
 _REPLACED = {
+    "\\dbinom": "\\binom",
+    "\\tbinom": "\\binom",
     "\\dfrac": "\\frac",
     "\\tfrac": "\\frac",
     "\\cfrac": "\\frac",
@@ -34,6 +54,8 @@ _REPLACED = {
     "\\geqslant": "\\ge",
     "\\leq": "\\le",
     "\\geq": "\\ge",
+    "<=": "\\le ",
+    ">=": "\\ge ",
     "≤": "\\le ",
     "≥": "\\ge ",
     "\\neq": "\\ne",
@@ -50,9 +72,11 @@ _REPLACED = {
     "∈": "\\in ",
     "∅": "\\emptyset ",
     "\\varnothing": "\\emptyset",
-    "½": "\\frac{1}{2}",
-    "²": "^2",
-    "³": "^3",
+    "≠": "\\ne ",
+    "⟨": "(",
+    "⟩": ")",
+    "\\langle": "(",
+    "\\rangle": ")",
     "\\(": "",
     "\\)": "",
     "\\[": "",
@@ -72,23 +96,56 @@ def normalise(answer: str) -> str:
 
     Text in ``\\text{…}`` stays, without the command.
     """
-    text = answer.strip().replace("\\\\", "\\cr ")  # rows of a matrix, before what follows a backslash counts
+    text = (
+        _without_unicode(answer).strip().replace("\\\\", "\\cr ")
+    )  # rows of a matrix, before what follows a backslash counts
     text = _REPLACE.sub(lambda m: _REPLACED[m.group()], text)
     text = _SPACES.sub(" ", text)
     for _ in range(3):  # commands within commands
         text = _WRAPPED.sub(r" \1 ", text)
     text = _DEGREES.sub(" degrees ", text)
     text = _DOLLARS.sub(r"\1 dollars", text)
-    text = re.sub(r"\\?\$", "", text)
+    text = re.sub(r"\\?\$", " ", text)
+    text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
     text = _FRACTION_WITHOUT_BRACES.sub(r"\\frac{\1}{\2}", text)
     text = _FRACTION_HALF_BRACES.sub(r"\\frac{\1}{", text)
     text = _FRACTION_TAIL.sub(r"\1{\2}", text)
     text = _ROOT_WITHOUT_BRACES.sub(r"\\sqrt{\1}", text)
     text = _THOUSANDS.sub(lambda m: re.sub(r"[{},]", "", m.group()), text)
     text = re.sub(r"\^\s*(-\s*\d+)", r"^{\1}", text)
+    text = _TIMES.sub(r" \\times ", text)
+    text = _OUTWARD.sub(_inward, text)
     text = re.sub(r"\s+", " ", text).strip()
     text = _THOUSANDS_APART.sub(lambda m: m.group().replace(" ", ""), text)
     text = _TEMPERATURE.sub(lambda m: {"C": "celsius", "F": "fahrenheit"}[m.group(1)], text)
-    text = "(-\\infty, \\infty)" if _REALS.fullmatch(text) else text
-    text = text.rstrip(".;,").strip() if not text.endswith("\\,") else text
-    return text.strip("*").strip().removeprefix("+")
+    marked = _MARKED.fullmatch(text)
+    text = _without_stop(_without_stop(marked.group(2) if marked else text))
+    text = _INTEGER.sub(lambda m: "" if m.group(1) in text[: m.start()] else m.group(), text)
+    text = _ALL_BUT.sub(r"(-\\infty, \1) \\cup (\1, \\infty)", text)
+    text = braced.group(1).strip() if (braced := _BRACES.fullmatch(text)) else text
+    return next((meaning for meaning, said in _MEANINGS.items() if said.fullmatch(text)), text)
+
+
+def _without_unicode(text: str) -> str:
+    """Write fractions and exponents of one character in LaTeX, and leave out what cannot be seen."""
+    text = _RAISED_RUN.sub(lambda m: f"^{{{m.group().translate(_RAISED)}}}", _INVISIBLE.sub("", text))
+    text = _ROOT.sub(lambda m: f"\\sqrt{'[3]' if m.group(1) == '∛' else ''}{{{m.group(2)}}}", text)
+    return _VULGAR.sub(_fraction, text)
+
+
+def _fraction(match: re.Match[str]) -> str:
+    above, below = unicodedata.normalize("NFKC", match.group()).split("⁄")
+    return f"\\frac{{{above}}}{{{below}}}"
+
+
+def _inward(match: re.Match[str]) -> str:
+    """Write an interval whose open ends are turned outward with round brackets; leave others as they are."""
+    left, inside, right = match.groups()
+    if left != "]" and right != "[":
+        return match.group()
+    return f"{'(' if left == ']' else left}{inside}{')' if right == '[' else right}"
+
+
+def _without_stop(text: str) -> str:
+    """Drop a full stop at the end, but not the dots of something that goes on."""
+    return re.sub(r"(?<!\.)\.$|[,;]+$", "", text.strip()).strip()

@@ -51,6 +51,14 @@ def number(text: str) -> Fraction | None:
     return -value if value is not None and sign == "-" else value
 
 
+def ratio(text: str) -> list[Fraction] | None:
+    """Return the parts of a ratio of three or more, as shares of the first; None if the text is none."""
+    parts = [number(part) for part in text.split(":")]
+    if len(parts) < 3 or not parts[0]:
+        return None
+    return [part / parts[0] for part in parts if part is not None] if None not in parts else None
+
+
 def close(gold: Fraction, answer: Fraction, tolerance: float) -> bool:
     """Whether two numbers are equal, within a relative tolerance."""
     return abs(gold - answer) <= abs(gold) * Fraction(tolerance)

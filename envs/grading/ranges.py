@@ -11,6 +11,7 @@ _BELOW = {"<": "<", "\\lt": "<", "\\le": "\\le"}
 _ABOVE = {">": "<", "\\gt": "<", "\\ge": "\\le"}  # read from the other side
 _OR = re.compile(r"\s(?:or)\s|\\(?:lor|vee)(?![a-zA-Z])|,")
 _AND = re.compile(r"\s(?:and)\s|\\(?:land|wedge)(?![a-zA-Z])")
+_SET = re.compile(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?::|\||\\mid)(.*)\\\}")
 _LETTER = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])")
 
 _Range = tuple[str, str, str]  # variable, left end with its bracket, right end with its bracket
@@ -21,6 +22,9 @@ def as_interval(text: str) -> tuple[str, str] | None:
 
     Bounds must be without variables: ``y > x`` and ``x < y`` are the same, as intervals they would not be.
     """
+    if described := _SET.fullmatch(text):  # {x : x > 2}
+        inside = as_interval(described.group(2))
+        return inside if inside and inside[0] == described.group(1) else None
     found = [_either(part) for part in _OR.split(text)]
     ranges = [one for part in found if part is not None for one in part]
     if None in found or len({one[0] for one in ranges}) != 1:

@@ -53,6 +53,8 @@ def _bracketed(text: str) -> Node | None:
     parts = split(text[1:-1], (",", ";"))
     if len(parts) < 2:
         return None
+    if text[0] == "[" and all(part[0] == "[" and part[-1] == "]" for part in parts):  # [[1, 2], [3, 4]]
+        return _matrix("\\cr".join("&".join(split(part[1:-1], (",",))) for part in parts))
     half_open = text[0] + text[-1] in ("(]", "[)")
     endless = len(parts) == 2 and any("infty" in part for part in parts)
     if half_open or endless:

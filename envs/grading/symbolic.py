@@ -14,9 +14,21 @@ _POWER = re.compile(r"(?:\^|\*\*)\s*\{?\s*\(?\s*-?\s*(\d+)")
 _LARGEST_POWER = 300
 _FACTORIAL = re.compile(r"(\d+|[)}\]])\s*!")
 _LARGEST_FACTORIAL = 60
-_DANGEROUS = re.compile(r"\\(?:sum|prod|int|lim|binom|choose|iint|oint)|__|import|lambda|eval")
+_DANGEROUS = re.compile(r"\\(?:sum|prod|int|lim|binom|choose|iint|oint)|__|import|(?<!\\)lambda|eval")
 # What the parser leaves out, as if it were not there, or joins.
-_DROPPED = re.compile(r"['?…]|\\l?dots|\.\.|\\prime|(?<![_{\d])\d+\s+\.?\d")
+_DROPPED = re.compile(
+    r"['\"?…]|\\l?dots|\.\.|\\(?:prime|not|approx|[hv]?phantom)(?![a-zA-Z])|\^\s*(?:T|\{\s*T\s*\})"
+    r"|(?<![_{\d])\d+\s+\.?\d|(?:\d|\\(?:sin|cos|tan|ln|exp))\s*_"
+)
+# What can be read in two ways: x2 (an index?), 1/2x (is x above or below?), f(x+1) (a factor?).
+_AMBIGUOUS = re.compile(
+    r"(?<![\\a-zA-Z_{])[a-zA-Z]\d|(?<![\\a-zA-Z])f\s*\((?!\s*\w+\s*\))"
+    r"|/\s*\d+\s*(?:[a-zA-Z(]|\\(?!(?:cdot|times)(?![a-zA-Z])))"
+)
+_IMAGINARY_BESIDE = re.compile(r"(/\s*\d+)\s+i(?![a-zA-Z])")
+# Letters in which the parser sees a number, or nothing at all.
+_LETTERS = {"I": "\\mathcal{I}", "\\gamma": "\\mathcal{g}"}
+_LETTER = re.compile(r"\\[a-zA-Z]+|I")
 _BINOMIAL = re.compile(r"\\binom\s*\{\s*(\d{1,2})\s*\}\s*\{\s*(\d{1,2})\s*\}")
 # More digits than the largest power that is let through can hide a difference behind.
 _PRECISION = 350
@@ -43,7 +55,7 @@ def comparable(text: str) -> bool:
     if (
         depth(text) > DEEPEST
         or text.count("^") > 12
-        or re.search(r"\^[^+\-*/ ]*\^", text.replace("{", "").replace("(", ""))
+        or re.search(r"\^[^+\-*/ =<>]*\^", re.sub(r"[{(]", "", text.replace("\\exp", "e^")))
     ):
         return False
     if any(len(p) > 6 or int(p) > _LARGEST_POWER for p in _POWER.findall(text)):
@@ -59,18 +71,19 @@ def comparable(text: str) -> bool:
 def parse(text: str) -> Any:
     """Return the sympy expression of a LaTeX or plain one, or None."""
     text = _BINOMIAL.sub(lambda m: str(math.comb(int(m.group(1)), int(m.group(2)))), text)
-    if _DROPPED.search(text) or not comparable(text):
+    text = _IMAGINARY_BESIDE.sub(r"\1 \\cdot i", text)
+    if _DROPPED.search(text) or _AMBIGUOUS.search(text) or not comparable(text):
         return None
     import sympy
     from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 
     try:
         found = latex2sympy(_as_latex(text), conversion_config=ConversionConfig(lowercase_symbols=False))
+        if not hasattr(found, "free_symbols"):
+            return None
+        return found.subs({s: sympy.I for s in found.free_symbols if s.name == "i"})
     except Exception:  # the parser's own errors are of many kinds
         return None
-    if not hasattr(found, "free_symbols"):
-        return None
-    return found.subs({s: sympy.I for s in found.free_symbols if s.name == "i"})
 
 
 def same(gold: str, answer: str, tolerance: float) -> bool:
@@ -180,6 +193,8 @@ def _as_latex(text: str) -> str:
     """Plain notation that the LaTeX parser does not know, and numbers that it does not take exactly."""
     text = re.sub(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![\\a-zA-Z])(pi|sin|cos|tan|log|ln|exp)(?![a-zA-Z])", r"\\\1 ", text)
+    text = _LETTER.sub(lambda m: _LETTERS.get(m.group(), m.group()), text)
+    text = re.sub(r"\\log_\{?e\}?(?![a-zA-Z])", r"\\ln ", re.sub(r"\\lg(?![a-zA-Z])", r"\\log_{10} ", text))
     text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text.replace("**", "^"))
     text = re.sub(r"(?<=\d)\s*\*\s*|\*", r"\\cdot ", text)
     text = re.sub(r"(\d+(?:\.\d+)?)\s*degrees", r"(\\frac{\\pi \\cdot \1}{180})", text)

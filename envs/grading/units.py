@@ -67,9 +67,10 @@ _CANONICAL = {
     for word in [line.partition(":")[0].strip(), *line.partition(":")[2].split()]
 }
 _WORD = "|".join(re.escape(word) for word in sorted(_CANONICAL, key=len, reverse=True))
+_LONGEST_SYMBOL = 2  # of whose letters the case matters: mg is not Mg
 _PER = {"h": "h", "hour": "h", "s": "s", "second": "s"}
 _UNIT = re.compile(
-    rf"\s*\\?\b(?P<before>square|cubic|sq)?\s*(?P<unit>(?i:{_WORD}))\b"
+    rf"\s*\b(?P<before>square|cubic|sq)?\s*(?P<unit>(?i:{_WORD}))\b"
     r"(?:\s*(?:/|\bper\b)\s*(?P<per>h|s|hour|second)\b)?(?:\s*\^\s*\{?\s*(?P<power>-?[1-4])\s*\}?)?\.?$"
 )
 #: What is applied to an angle, whose degrees then are no unit of the whole.
@@ -90,11 +91,11 @@ def split_unit(text: str) -> tuple[str, str]:
     single = len(unit) == 1 and not match["before"] and not match["per"] and not match["power"]
     if not rest.strip() or (single and not _NUMERAL.fullmatch(before_unit)):
         return text, ""
-    if not re.search(r"[\d})]\s*$", rest):
+    if not re.search(r"(?:[\d})]|\\pi)\s*$", rest):
         return text, ""
-    name = _CANONICAL.get(unit) or _CANONICAL.get(unit.lower())
-    if name is None or (name in ("degree", "radian") and FUNCTION.search(rest)):
-        return text, ""  # a wrong case, as in KM; the angle of a sine
+    name = _CANONICAL.get(unit) or (len(unit) > _LONGEST_SYMBOL and _CANONICAL.get(unit.lower()))
+    if not name or (name in ("degree", "radian") and FUNCTION.search(rest)):
+        return text, ""  # a wrong case, as in Mg; the angle of a sine
     power = match["power"] or {"square": "2", "sq": "2", "cubic": "3"}.get(match["before"] or "", "1")
     per = f"/{_PER[match['per']]}" if match["per"] else ""
     full = {"mile/h": "mph"}.get(name + per, name + per)

@@ -1,10 +1,13 @@
 """Pairs of a gold answer and responses that are right or wrong, written by hand: LaTeX as models write it.
 
 ``BOXED`` lists, for a gold answer, contents of a box that are right, and that are wrong; ``FREE`` lists whole
-responses. The second and third batch were written later, to find faults of the grader.
+responses. The later batches were written to find faults of the grader; the fourth and fifth are in
+`grading_adversary`.
 """
 
 from __future__ import annotations
+
+from tests.envs.grading_adversary import FIFTH, FIFTH_FREE, FOURTH, FOURTH_FREE
 
 BOXED: list[tuple[str, str, list[str], list[str]]] = [
     # area, gold, right, wrong
@@ -397,4 +400,8 @@ PAIRS: list[tuple[str, str, str, bool]] = [
     *(("second", *row) for row in SECOND_FREE),
     *_pairs("third", THIRD),
     *(("third", *row) for row in THIRD_FREE),
+    *_pairs("fourth", FOURTH),
+    *(("fourth", *row) for row in FOURTH_FREE),
+    *_pairs("fifth", FIFTH),
+    *(("fifth", *row) for row in FIFTH_FREE),
 ]

@@ -68,6 +68,14 @@ HOSTILE = {
     "nan": "\\boxed{nan}",
     "division by zero": "\\boxed{\\frac{1}{0}}",
     "zero to the zero": "\\boxed{\\frac{0}{0}}",
+    "binomial of another size": "\\boxed{\\dbinom{999999999}{499999999}}",
+    "exponentials": "\\boxed{\\exp(\\exp(10^{30}))}",
+    "tower of raised digits": "\\boxed{9⁹⁹⁹⁹⁹⁹⁹⁹⁹}",
+    "order of complex numbers": "\\boxed{3 \\le 4i}",
+    "brackets of intervals": "\\boxed{" + "]1," * 600 + "}",
+    "emphasis": "answer: " + "*" * 1_000_000,
+    "phrases in a line": "the answer is 6. " * 200_000,
+    "turned around": "\\boxed{\u202e5\u202c1}",
 }  # fmt: skip
 
 
