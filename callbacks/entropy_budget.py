@@ -1,6 +1,6 @@
 """Entropy budget: hold a target trajectory of the policy's entropy by PI control of another strategy's knob.
 
-    e_t = 1 − H_t / H*(t)                        relative error, positive where entropy is short
+    e_t = 1 − H_t / H*(t)                        relative error, positive where entropy is short; 0 if H* = 0
     k_t = clamp(k_0 + (k_max − k_min)·(K_p·e_t + K_i·Σ_{s≤t} e_s), k_min, k_max)
 
 ``H_t`` is the entropy of the rollout of iteration t. ``H*`` goes from that of the first, ``H_0``, to
@@ -108,14 +108,17 @@ class EntropyBudget(Strategy, RolloutObserver):
         return ["both gains are 0, so it does nothing."] if inert else []
 
     def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
-        """Move the knob by the entropy of the fresh rollout."""
+        """Move the knob by the entropy of the fresh rollout; where there is none, it stays."""
         state, entropy = self._state, module.rollout_entropy
+        if not math.isfinite(entropy):
+            return
         state.setdefault("first", entropy)
         state.setdefault("start", getattr(*self._place(module)))
         end = self.target if self.spend is None else (1 - self.spend) * state["first"]
         part = min(module.iteration / (self.by or 1), 1.0)
         wanted = trajectory(self.shape, state["first"], end, part)
-        error = 1 - entropy / wanted
+        # A target of 0, of a policy that began without entropy, leaves nothing to be short of.
+        error = 1 - entropy / wanted if wanted > 0 else 0.0
         state["knob"] = self._control.step(state["start"], error)
         setattr(*self._place(module), state["knob"])
         for what, value in (("target", wanted), ("error", error), ("knob", state["knob"])):

@@ -59,10 +59,11 @@ class EntropyDynamics(Strategy, PlanObserver):
         self._probe: list[SequenceTokens] = []
         self._points: list[dict[str, float]] = []
         self._logits: Tensor
-        self._begin()
+        self._forget()
 
-    def _begin(self) -> None:
-        """Forget the covariances of the last iteration."""
+    def _forget(self) -> None:
+        """Forget what the last iteration's optimizer steps were."""
+        self._steps = 0
         self._by_tokens = 0.0
         self._by_responses = 0.0
 
@@ -78,6 +79,7 @@ class EntropyDynamics(Strategy, PlanObserver):
 
     def on_plan(self, module: PolicyModule, plan: Plan, fresh: bool) -> None:
         """Add an optimizer step's covariances, under the policy that the iteration began with."""
+        self._steps += 1
         tokens, rate = plan.tokens, module.config.update.lr
         cov = token_covariance(tokens.old_logprobs, tokens.advantages)
         self._by_tokens -= rate * float(cov.mean())
@@ -97,8 +99,9 @@ class EntropyDynamics(Strategy, PlanObserver):
             "by_tokens": self._by_tokens,
             "by_responses": self._by_responses,
         }
-        self._points.append(point)
-        self._begin()
+        if self._steps:  # where nothing is learnt, nothing changes: (0, 0) agrees with anything
+            self._points.append(point)
+        self._forget()
         for name, value in point.items():
             module.recorder.record(f"dynamics/{name}", value)
         fits = {name: self._agreement(name) for name in PREDICTIONS}
@@ -109,12 +112,12 @@ class EntropyDynamics(Strategy, PlanObserver):
         due = (
             module.iteration % module.config.log.samples_every == 0 or module.iteration == trainer.max_epochs
         )
-        if due and module.world.is_first:
+        if due and self._points and module.world.is_first:
             module.recorder.figure("dynamics/scatter", scatter(self._points, fits))
 
     def _agreement(self, name: str) -> Agreement:
-        points = np.asarray([(p[name], p["measured"]) for p in self._points])
-        return agreement(points[:, 0], points[:, 1])
+        predicted, measured = (np.asarray([p[of] for p in self._points]) for of in (name, "measured"))
+        return agreement(predicted, measured)
 
     @torch.no_grad()
     def _look(self, module: PolicyModule) -> Tensor:

@@ -1,9 +1,10 @@
-"""The run's history on disk: ``metrics.jsonl``, one object an iteration."""
+"""A run's history on disk: ``metrics.jsonl``, one object an iteration, and ``summary.json`` at its end."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,14 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read the rows of a ``metrics.jsonl``; a last line that was cut short is left out.
 
     Raises:
-        UsageError: the file is missing, or a line before the last is malformed.
+        UsageError: the file is missing or cannot be read, or a line before the last is malformed.
     """
-    if not path.exists():
-        raise UsageError(f"{path} is missing: there are no metrics of this run.")
-    lines = path.read_bytes().splitlines(keepends=True)
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except FileNotFoundError:
+        raise UsageError(f"{path} is missing: there are no metrics of this run.") from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         wrong = "not a row of metrics (a JSON object with `iteration`)"
@@ -37,11 +41,57 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             row, wrong = None, f"holds {error}, no finite number"
         except (ValueError, RecursionError):
             row = None
-        if isinstance(row, dict) and isinstance(row.get("iteration"), int):
+        if isinstance(row, dict) and _is_iteration(row.get("iteration")):
             rows.append(row)
         elif number < len(lines) or line.endswith(b"\n"):
             raise UsageError(f"{path}, line {number}: {wrong}.")
     return rows
+
+
+def read_summary(run_dir: Path) -> dict[str, Any] | None:
+    """Read a run's ``summary.json``; None if it left none, as it goes on or was cut off.
+
+    Raises:
+        UsageError: it cannot be read, or is no summary of a run; names the file.
+    """
+    path = run_dir / "summary.json"
+    try:
+        summary = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
+    except (ValueError, RecursionError):
+        summary = None
+    if not (
+        isinstance(summary, dict)
+        and _is_iteration(summary.get("iterations"))
+        and isinstance(summary.get("versions"), dict)
+        and "stopped_by" in summary
+    ):
+        raise UsageError(
+            f"{path} is no summary of a run (a JSON object with iterations, versions and stopped_by)."
+        )
+    return summary
+
+
+def runs_in(folder: Path) -> list[Path]:
+    """The run directories in a folder, by name, arm_2 before arm_10."""
+    return sorted((file.parent for file in folder.glob("*/metrics.jsonl")), key=_natural)
+
+
+def legible(path: Path | str) -> str:
+    """A path as text that can be drawn and written: a byte that is no UTF-8 becomes a question mark."""
+    return str(path).encode(errors="replace").decode()
+
+
+def _natural(path: Path) -> list[tuple[str, int]]:
+    return [(text, int(digits or 0)) for text, digits in re.findall(r"(\D*)(\d*)", path.name)]
+
+
+def _is_iteration(value: Any) -> bool:
+    """Whether it is a whole number that an array can hold."""
+    return isinstance(value, int) and abs(value) < 2**63
 
 
 def drop_after(path: Path, iteration: int) -> None:

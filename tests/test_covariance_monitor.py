@@ -190,7 +190,7 @@ def observed(config: Config, splits: Sequence[tuple[int, int]]) -> list[Record]:
         records.append(module.recorder.flush())
         records[-1].numbers["by_responses"] = dynamics._by_responses
         records[-1].numbers["by_tokens"] = dynamics._by_tokens
-        dynamics._begin()
+        dynamics._forget()
     return records
 
 

@@ -90,7 +90,7 @@ def test_numbers_are_those_of_the_runs(runs: Path, tmp_path: Path) -> None:
     # The law is found again: a, b and ceiling of plain, the mean over seeds adding 0.02.
     law = next(line for line in text.splitlines() if line.startswith("| plain | 0.5"))
     assert re.findall(r"\| (-?[\d.]+) ±", law)[:3] == ["0.500", "1.220", "0.720"]
-    assert "**+0.050 \\[+0.025, +0.075\\]**" in text
+    assert "**+0.0500 \\[+0.0252, +0.0748\\]**" in text
     assert "strategy.clip\\_cov.fraction" in text
 
 
@@ -133,8 +133,8 @@ def test_text_is_escaped(runs: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("metrics", "says"),
     [
-        ("", "has 0 iterations; a curve takes at least 2"),
-        (rows(1)[:2], "has 1 iterations; a curve takes at least 2"),
+        ("", "at least 2 iterations, got 0"),
+        (rows(1)[:2], "at least 2 iterations, got 1"),
         ('{"iteration": 1, "policy/entropy": NaN}\n{"iteration": 2}\n', "metrics.jsonl, line 1"),
         ([r | {"policy/entropy": None if r["iteration"] == 7 else 0.5} for r in rows(1)], "in iteration 7"),
         ([{k: v for k, v in r.items() if k != "policy/entropy"} for r in rows(1)], "has no 'policy/entropy'"),

@@ -52,10 +52,8 @@ class ForecastMonitor(L.Callback):
         for name, value in _numbers(points, law):
             if math.isfinite(value):
                 module.recorder.record(f"law/{name}", value)
-        if trainer.loggers:
-            cloud = Cloud("the run so far", points.entropy, points.reward, law)
-            figure = hr_figure([cloud], reward=points.reward_name)
-            trainer.loggers[0].experiment.add_figure("law/H-R", figure, module.iteration)  # type: ignore[attr-defined]
+        cloud = Cloud("the run so far", points.entropy, points.reward, law)
+        module.recorder.figure("law/H-R", hr_figure([cloud], reward=points.reward_name))
 
 
 def _numbers(points: Points, law: Law) -> Iterator[tuple[str, float]]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ecrl.analysis import Floats
 from ecrl.analysis.law import Law
-from ecrl.analysis.line import Floats
 
+#: For whatever draws a name of the user's: a dollar sign in it begins no formula.
+PLAIN_TEXT: Any = {"text.parse_math": False}
 _COLOURS = [f"C{number}" for number in range(10)]  # matplotlib's cycle
 
 
@@ -33,6 +38,7 @@ class Cloud:
     law: Law | None = None
 
 
+@rc_context(PLAIN_TEXT)
 def hr_figure(clouds: Sequence[Cloud], *, reward: str = "reward", title: str = "") -> Figure:
     """Draw rewards over entropies: points, fitted curves with bands, ceilings.
 
@@ -47,18 +53,22 @@ def hr_figure(clouds: Sequence[Cloud], *, reward: str = "reward", title: str = "
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
+    handles: list[Artist] = []
     for number, cloud in enumerate(clouds):
         colour = _COLOURS[number % len(_COLOURS)]
-        axis.scatter(cloud.entropy, cloud.reward, s=14, color=colour, alpha=0.7, label=cloud.label)
+        handles.append(axis.scatter(cloud.entropy, cloud.reward, s=14, color=colour, alpha=0.7))
         if cloud.law is not None:
             _draw(axis, cloud, cloud.law, colour)
+    labels = [cloud.label for cloud in clouds]
     if len(clouds) == 1 and clouds[0].law is not None:
         ceiling = clouds[0].law.ceiling
-        axis.axhline(ceiling, color=_COLOURS[0], linestyle="--", label=f"ceiling {ceiling:.3f}")
+        handles.append(axis.axhline(ceiling, color=_COLOURS[0], linestyle="--"))
+        labels.append(f"ceiling {ceiling:.3f}")
     axis.set(xlabel="policy entropy H, nats a token", ylabel=reward, title=title)
     axis.set_xlim(left=-0.02 * axis.get_xlim()[1])
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False, fontsize=8, loc="lower left")
+    # Given in full: a label that begins with an underscore would be left out.
+    axis.legend(handles, labels, frameon=False, fontsize=8, loc="lower left")
     return figure
 
 

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ecrl.analysis.line import Floats, Line, fit_line
+from ecrl.analysis import Floats
+from ecrl.analysis.line import Line, fit_line
 from ecrl.errors import UsageError
 
-Interval = tuple[float, float]
+Range = tuple[float, float]
 
 #: Fewest points of a fit: three are left over to judge it by.
 MIN_POINTS = 5
@@ -61,11 +62,11 @@ class Law:
     b: float
     a_se: float
     b_se: float
-    a_interval: Interval
-    b_interval: Interval
+    a_interval: Range
+    b_interval: Range
     ceiling: float
     ceiling_se: float
-    ceiling_interval: Interval
+    ceiling_interval: Range
     r2: float
     rmse: float
     autocorrelation: float
@@ -257,7 +258,7 @@ class Scaling:
         """Return a and b of a model of that size."""
         return float(self.a.at(np.log(size))), float(self.b.at(np.log(size)))
 
-    def intervals(self, size: float) -> tuple[Interval, Interval]:
+    def intervals(self, size: float) -> tuple[Range, Range]:
         """Prediction intervals of a and b for one more model of that size, from t."""
         ends = []
         for line, value in zip((self.a, self.b), self.predict(size), strict=True):
@@ -290,11 +291,3 @@ def scaling(sizes: Sequence[float], laws: Sequence[Law], *, confidence: float = 
     logs = np.log(values)
     a, b = (fit_line(logs, np.array([getattr(law, name) for law in laws])) for name in "ab")
     return Scaling(a, b, confidence)
-
-
-def smooth(values: ArrayLike, width: int) -> Floats:
-    """Trailing mean: ``[n]``, each the mean of the last ``width`` values up to it (fewer at the start)."""
-    if width < 1:
-        raise UsageError(f"a mean is over 1 or more values, got {width}.")
-    x = np.asarray(values, float)
-    return np.array([x[max(i - width + 1, 0) : i + 1].mean() for i in range(len(x))])

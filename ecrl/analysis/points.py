@@ -6,17 +6,19 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike, NDArray
 
-from ecrl.analysis.law import Law, fit_law, smooth
+from ecrl.analysis import Floats
+from ecrl.analysis.law import Law, fit_law
 from ecrl.analysis.series import Series
 from ecrl.errors import UsageError
 
 ENTROPY = "policy/entropy"
 TRAINING_REWARD = "rollout/reward"
 _DEFAULT = re.compile(r"val/.*/avg@\d+")
-#: How the names of metrics begin that are measured after the update of their iteration.
-_VALIDATION = ("val", "eval", "test")
+#: How the names of metrics begin that are measured after the update of their iteration: with a whole word.
+_VALIDATION = re.compile(r"(val|valid|validation|eval|evaluation|test)(?![^\W_])")
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Points:
 
     series: Series
     iteration: NDArray[np.int64]
-    entropy: NDArray[np.float64]
-    reward: NDArray[np.float64]
+    entropy: Floats
+    reward: Floats
     entropy_name: str
     reward_name: str
     width: int
@@ -64,7 +66,7 @@ class Points:
 
 def is_validation(name: str) -> bool:
     """Whether a metric is measured after the update of its iteration, by how its name begins."""
-    return name.startswith(_VALIDATION)
+    return _VALIDATION.match(name) is not None
 
 
 def default_reward(series: Series) -> str:
@@ -108,10 +110,22 @@ def pair(series: Series, reward: str | None = None, entropy: str = ENTROPY, widt
         whole = slice(width - 1, None, width)
         iteration, x, y = t[kept][whole], smooth(h[kept], width)[whole], smooth(r[kept], width)[whole]
     if not len(x) and len(kept):
-        raise UsageError(f"{series.source}: a mean over {width} iterations takes that many, got {len(kept)}.")
+        raise UsageError(f"{series.source}: a mean of {width} takes as many iterations, got {len(kept)}.")
     if not len(x):
         when = "after" if is_validation(reward) else "in"
         raise UsageError(
             f"{series.source}: {entropy!r} was never measured {when} an iteration of {reward!r}."
         )
     return Points(series, iteration, x, y, entropy, reward, width)
+
+
+def smooth(values: ArrayLike, width: int) -> Floats:
+    """Trailing mean: ``[n]``, each the mean of the last ``width`` values up to it (fewer at the start)."""
+    if width < 1:
+        raise UsageError(f"a mean is over 1 or more values, got {width}.")
+    x = np.asarray(values, float)
+    first = min(width, len(x)) - 1
+    if first <= 0:
+        return x
+    head = np.cumsum(x[:first]) / np.arange(1, first + 1)
+    return np.concatenate([head, sliding_window_view(x, first + 1).mean(1)])

@@ -30,5 +30,5 @@ def scatter(points: Sequence[Mapping[str, float]], fits: Mapping[str, Agreement]
         axes.set_title(f"{name}: r = {fit.correlation:.3f}, slope {fit.slope:.3g}", fontsize="medium")
         axes.set(xlabel="predicted ΔH, nats", ylabel="measured ΔH, nats")
         axes.legend(fontsize="small")
-    figure.colorbar(dots, ax=list(panels), label="iteration")
+    figure.colorbar(dots, ax=list(panels), label="iterations that learnt, in order")
     return figure

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ecrl.analysis import Floats
 from ecrl.errors import UsageError, unknown_name
 from ecrl.history import read_metrics
 
@@ -39,10 +41,10 @@ class Series:
 
     source: Path
     iteration: NDArray[np.int64]
-    columns: Mapping[str, NDArray[np.float64]]
+    columns: Mapping[str, Floats]
     faults: Mapping[str, str] = field(default_factory=dict)
 
-    def __getitem__(self, name: str) -> NDArray[np.float64]:
+    def __getitem__(self, name: str) -> Floats:
         """Return a column ``[T]``.
 
         Raises:
@@ -68,11 +70,11 @@ def read_series(source: Path, *, columns: Mapping[str, str] | None = None) -> Se
     Raises:
         UsageError: nothing of the kind is there, or a column is missing.
     """
-    if (source / "metrics.jsonl").exists() or (source / "config.yaml").exists():
+    if os.path.exists(source / "metrics.jsonl") or os.path.exists(source / "config.yaml"):
         rows: Sequence[Row] = read_metrics(source / "metrics.jsonl")
-    elif source.is_dir():
+    elif os.path.isdir(source):
         rows = _read_events(source)
-    elif not source.exists():
+    elif not os.path.exists(source):
         raise UsageError(f"{source} does not exist.")
     elif source.suffix in (".jsonl", ".csv"):
         rows = _read_jsonl(source) if source.suffix == ".jsonl" else _read_csv(source)
@@ -111,7 +113,7 @@ def from_rows(rows: Sequence[Row], source: Path, columns: Mapping[str, str] | No
                 continue
             mine = ours.get(name, name)
             before = known.setdefault(mine, value)
-            if not _is_number(value):
+            if not is_number(value):
                 faults.setdefault(mine, f"holds {str(value)[:40]!r} (row {number}), which is no number.")
             elif before != value:
                 what = f"has {before} and then {value} (row {number}) at {clock} {iteration}"
@@ -129,13 +131,13 @@ def _measured(value: Any) -> bool:
     return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Whether it is a number that a float can hold."""
     return isinstance(value, float) or (isinstance(value, int) and abs(value) <= sys.float_info.max)
 
 
 def _whole(value: Any, what: str) -> int:
-    if not _is_number(value) or not float(value).is_integer() or abs(value) >= 2**63:
+    if not is_number(value) or not float(value).is_integer() or abs(value) >= 2**63:
         raise UsageError(f"{what} is {repr(value)[:40]}, not a whole number below 2^63.")
     return int(value)
 

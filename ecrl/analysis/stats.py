@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from ecrl.analysis import Floats
 from ecrl.errors import UsageError
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.special import log_softmax
 
-Array = NDArray[np.float64]
+from ecrl.analysis import Floats
 
 
 @dataclass(frozen=True)
@@ -34,29 +33,29 @@ class Decisions:
         discount: in [0, 1).
     """
 
-    rewards: Array
-    transitions: Array
-    start: Array
+    rewards: Floats
+    transitions: Floats
+    start: Floats
     discount: float
 
-    def values(self, policy: Array) -> Array:
+    def values(self, policy: Floats) -> Floats:
         """Solve the Bellman equation for the action values Q ``[S, A]`` of a policy ``[S, A]``."""
         chain = np.einsum("sa,sat->st", policy, self.transitions)
         reward = (policy * self.rewards).sum(1)
         value = np.linalg.solve(np.eye(len(chain)) - self.discount * chain, reward)
         return np.asarray(self.rewards + self.discount * self.transitions @ value)
 
-    def advantages(self, policy: Array) -> Array:
+    def advantages(self, policy: Floats) -> Floats:
         """Exact advantages Q − V, ``[S, A]``."""
         values = self.values(policy)
         return np.asarray(values - (policy * values).sum(1, keepdims=True))
 
-    def visits(self, policy: Array) -> Array:
+    def visits(self, policy: Floats) -> Floats:
         """Expected discounted visits ``[S]``; they add up to 1/(1 − discount)."""
         chain = np.einsum("sa,sat->st", policy, self.transitions)
         return np.linalg.solve(np.eye(len(chain)) - self.discount * chain.T, self.start)
 
-    def objective(self, logits: Array) -> float:
+    def objective(self, logits: Floats) -> float:
         """Expected discounted return J of a softmax policy with logits ``[S, A]``."""
         policy = np.exp(log_softmax(logits, axis=1))
         return float(self.start @ (policy * self.values(policy)).sum(1))
@@ -74,26 +73,26 @@ def chain_of_states(random: np.random.Generator, states: int, actions: int) -> D
     return Decisions(rewards, transitions, random.dirichlet(np.ones(states)), 0.9)
 
 
-def entropy(logits: Array) -> Array:
+def entropy(logits: Floats) -> Floats:
     """Entropy ``[S]`` of each state's policy, nats, from logits ``[S, A]``."""
     logprobs = log_softmax(logits, axis=1)
     return np.asarray(-(np.exp(logprobs) * logprobs).sum(1))
 
 
-def covariance(policy: Array, x: Array, y: Array) -> Array:
+def covariance(policy: Floats, x: Floats, y: Floats) -> Floats:
     """Cov_{a~π}[x, y] in each state: three times ``[S, A]`` to ``[S]``."""
     mean = (policy * x).sum(1, keepdims=True)
     return np.asarray((policy * (x - mean) * y).sum(1))
 
 
-def gradient(decisions: Decisions, logits: Array) -> Array:
+def gradient(decisions: Decisions, logits: Floats) -> Floats:
     """∇_z J ``[S, A]`` by the chain rule: ∂J/∂π(a|s) = x(s)·Q(s, a), then the Jacobian of the softmax."""
     policy = np.exp(log_softmax(logits, axis=1))
     slope = decisions.visits(policy)[:, None] * decisions.values(policy)
     return np.asarray(np.einsum("sab,sb->sa", _jacobian(policy), slope))
 
 
-def natural_gradient(decisions: Decisions, logits: Array) -> Array:
+def natural_gradient(decisions: Decisions, logits: Floats) -> Floats:
     """F⁺∇_z J ``[S, A]``, with the Fisher matrix F of the visited states."""
     policy = np.exp(log_softmax(logits, axis=1))
     fisher = decisions.visits(policy)[:, None, None] * _jacobian(policy)
@@ -101,7 +100,7 @@ def natural_gradient(decisions: Decisions, logits: Array) -> Array:
     return np.asarray(step[:, :, 0])
 
 
-def _jacobian(policy: Array) -> Array:
+def _jacobian(policy: Floats) -> Floats:
     """∂π/∂z of the softmax, ``[S, A, A]``: diag(π) − ππᵀ."""
     return np.asarray(policy[:, :, None] * np.eye(policy.shape[1]) - policy[:, :, None] * policy[:, None, :])
 
@@ -117,16 +116,16 @@ class Method:
     """
 
     name: str
-    direction: Callable[[Decisions, Array], Array]
-    slope: Callable[[Decisions, Array], Array]
+    direction: Callable[[Decisions, Floats], Floats]
+    slope: Callable[[Decisions, Floats], Floats]
 
 
-def _policy_gradient_slope(decisions: Decisions, policy: Array) -> Array:
+def _policy_gradient_slope(decisions: Decisions, policy: Floats) -> Floats:
     push = policy * decisions.advantages(policy)
     return np.asarray(-decisions.visits(policy) * covariance(policy, np.log(policy), push))
 
 
-def _natural_slope(decisions: Decisions, policy: Array) -> Array:
+def _natural_slope(decisions: Decisions, policy: Floats) -> Floats:
     return -covariance(policy, np.log(policy), decisions.advantages(policy))
 
 
@@ -144,12 +143,12 @@ class Change:
         measured: H after − H before.
     """
 
-    by_logits: Array
-    by_advantage: Array
-    measured: Array
+    by_logits: Floats
+    by_advantage: Floats
+    measured: Floats
 
 
-def change(decisions: Decisions, logits: Array, method: Method, rate: float) -> Change:
+def change(decisions: Decisions, logits: Floats, method: Method, rate: float) -> Change:
     """Step once with learning rate ``rate`` from ``logits`` ``[S, A]``."""
     logprobs = log_softmax(logits, axis=1)
     policy = np.exp(logprobs)
@@ -176,7 +175,7 @@ class Agreement:
     slope: float
 
 
-def agreement(predicted: Array, measured: Array) -> Agreement:
+def agreement(predicted: Floats, measured: Floats) -> Agreement:
     """Compare predictions ``[n]`` with measurements ``[n]``; NaN where they do not vary, or n < 3."""
     nan = float("nan")
     size = float(np.linalg.norm(measured))
@@ -204,7 +203,7 @@ class Row:
     changes: list[Change]
 
     @property
-    def measured(self) -> Array:
+    def measured(self) -> Floats:
         """ΔH of every state of every draw, ``[draws·S]``, nats."""
         return np.concatenate([c.measured for c in self.changes])
 
@@ -219,7 +218,7 @@ class Row:
         return agreement(self.predicted, self.measured)
 
     @property
-    def predicted(self) -> Array:
+    def predicted(self) -> Floats:
         """ΔH predicted from the advantages, as ``measured``."""
         return np.concatenate([c.by_advantage for c in self.changes])
 

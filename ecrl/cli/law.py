@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ecrl.analysis.figures import Cloud, hr_figure
-from ecrl.analysis.law import Forecast, Interval, Law, Scaling, forecast, scaling
+from ecrl.analysis.law import Forecast, Law, Range, Scaling, forecast, scaling
 from ecrl.analysis.points import ENTROPY, Points, pair
 from ecrl.analysis.series import read_series
-from ecrl.cli.options import parse
+from ecrl.cli.options import check_output
 from ecrl.errors import UsageError, unknown_name
+from ecrl.history import legible, runs_in
 
 HELP = """ecrl law: the entropy law R = −a·exp(H) + b of finished runs, and how early it could have been known
 
@@ -49,9 +51,9 @@ class Fitted:
 def main(arguments: Sequence[str]) -> int:
     """Fit and print the law of each run; with sizes, the line over model size."""
     sources, options = _parse(arguments)
-    output = Path(options["output"]) if "output" in options else None
-    if output is not None and output.exists():
-        raise UsageError(f"output={str(output)!r} exists already and nothing is overwritten; choose another.")
+    output = Path(os.path.expanduser(options["output"])) if "output" in options else None
+    if output is not None:
+        check_output(output)
     sizes = [_number("sizes", word) for word in options["sizes"].split(",")] if "sizes" in options else []
     if sizes and len(sizes) != len(sources):
         raise UsageError(f"sizes={options['sizes']} names {len(sizes)} sizes for {len(sources)} runs.")
@@ -60,27 +62,32 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError("predict=SIZE extrapolates over model size; name the runs' own: sizes=S1,S2,….")
     fits = _fit(sources, options)
     line = scaling(sizes, [fit.law for fit in fits]) if sizes else None
-    console = Console(highlight=False)
+    # A name may look like markup or like an emoji's code.
+    console = Console(highlight=False, markup=False, emoji=False)
     for pairing in dict.fromkeys(fit.points.pairing for fit in fits):
         console.print(f"R = −a·exp(H) + b, with R, H: {pairing}")
-    console.print(_table(fits), _early_table(fits))
+    console.print(_table(fits))
+    if any(isinstance(early, Forecast) for fit in fits for early in fit.early.values()):
+        console.print(_early_table(fits))
     for note in _notes(fits):
         console.print(note)
     if line is not None:
         console.print(_over_size(line, sorted({*sizes, *([target] if target else [])})))
     if output is not None:
         _write(fits, output)
-        console.print(f"Figure and tables: {output}")
+        console.print(f"Figure and tables: {legible(output)}")
     return 0
 
 
 def _parse(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
     sources: list[Path] = []
     options: dict[str, str] = {}
-    for word in parse(arguments).overrides:
+    for word in arguments:
         key, equals, value = word.partition("=")
+        if word.startswith("-"):
+            raise unknown_name("option", word, ("--help",))
         # A file's name may hold `=`; what is on disk is a run.
-        if not equals or Path(word).exists():
+        if not equals or os.path.exists(word):
             sources += _runs(Path(word))
         elif key not in _OPTIONS:
             raise unknown_name("option", key, _OPTIONS)
@@ -100,8 +107,7 @@ def _parse(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
 
 def _runs(path: Path) -> list[Path]:
     """The runs in a sweep's or another folder of runs; anything else is a run itself."""
-    inside = [] if (path / "metrics.jsonl").exists() else sorted(path.glob("*/metrics.jsonl"))
-    return [file.parent for file in inside] or [path]
+    return ([] if os.path.exists(path / "metrics.jsonl") else runs_in(path)) or [path]
 
 
 def _number(key: str, word: str) -> float:
@@ -120,7 +126,7 @@ def _fit(sources: Sequence[Path], options: dict[str, str]) -> list[Fitted]:
         raise UsageError(f"smooth={options['smooth']} is not a whole number of iterations from 1 on.")
     columns = {"iteration": options["iteration"]} if "iteration" in options else None
     entropy = options.get("entropy", ENTROPY)
-    names = [source.resolve().name for source in sources]
+    names = [legible(source.resolve().name) for source in sources]
     fits: list[Fitted] = []
     for source, name in zip(sources, names, strict=True):
         points = pair(read_series(source, columns=columns), options.get("reward"), entropy, int(width))
@@ -129,7 +135,7 @@ def _fit(sources: Sequence[Path], options: dict[str, str]) -> list[Fitted]:
                 f"{source} has {points.reward_name!r} where {sources[0]} has {fits[0].points.reward_name!r}; "
                 "their laws cannot be compared. Name one that all have: reward=COLUMN."
             )
-        label = name if names.count(name) == 1 else str(source)
+        label = name if names.count(name) == 1 else legible(source)
         fits.append(Fitted(label, points, points.law(), {share: _early(points, share) for share in SHARES}))
     return fits
 
@@ -177,7 +183,7 @@ def _grid(*columns: str) -> Table:
     return Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
 
 
-def _range(value: float, interval: Interval) -> str:
+def _range(value: float, interval: Range) -> str:
     return f"{value:.3f}\n{interval[0]:.3f}…{interval[1]:.3f}"
 
 
@@ -215,14 +221,9 @@ def _over_size(line: Scaling, sizes: Sequence[float]) -> Table:
 
 def _write(fits: Sequence[Fitted], output: Path) -> None:
     """Write ``law.png``, ``law.csv`` (a row a run) and ``points.csv`` (a row a point)."""
-    try:
-        output.mkdir(parents=True)
-    except OSError as error:
-        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
     clouds = [Cloud(fit.name, fit.points.entropy, fit.points.reward, fit.law) for fit in fits]
-    hr_figure(clouds, reward=fits[0].points.reward_name).savefig(output / "law.png", dpi=120)
-    _write_csv(output / "law.csv", [_flat(fit) for fit in fits])
-    points = (
+    figure = hr_figure(clouds, reward=fits[0].points.reward_name)
+    points = [
         {"run": fit.name, "iteration": t, "entropy": h, "reward": r, "fitted": y}
         for fit in fits
         for t, h, r, y in zip(
@@ -232,8 +233,14 @@ def _write(fits: Sequence[Fitted], output: Path) -> None:
             fit.law.predict(fit.points.entropy).tolist(),
             strict=True,
         )
-    )
-    _write_csv(output / "points.csv", list(points))
+    ]
+    try:
+        output.mkdir(parents=True)
+        figure.savefig(output / "law.png", dpi=120)
+        _write_csv(output / "law.csv", [_flat(fit) for fit in fits])
+        _write_csv(output / "points.csv", points)
+    except OSError as error:
+        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
 
 
 def _flat(fit: Fitted) -> dict[str, Any]:
@@ -252,7 +259,7 @@ def _flat(fit: Fitted) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

@@ -86,11 +86,11 @@ def output_config(arguments: Sequence[str]) -> Config | None:
         print(as_yaml(config))
         return None
     if config.output is not None:
-        _check_output(Path(config.output))
+        check_output(Path(config.output))
     return config
 
 
-def _check_output(output: Path) -> None:
+def check_output(output: Path) -> None:
     """Refuse now what could not be written after the work."""
     try:
         if output.exists():

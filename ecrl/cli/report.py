@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ecrl.errors import UsageError, unknown_name
+from ecrl.history import legible
 from ecrl.report.write import write_report
 from ecrl.sweep.definition import NAME
 
@@ -27,24 +29,24 @@ def main(arguments: Sequence[str]) -> int:
         key, equals, value = word.partition("=")
         if word.startswith("-"):
             raise unknown_name("option", word, ("--help",))
-        if equals and "/" not in key and not Path(word).exists():
+        if equals and "/" not in key and not os.path.exists(word):
             if key not in _KEYS:
                 raise unknown_name("option of `ecrl report`", key, _KEYS)
             given[key] = value
         else:
-            runs.append(Path(word).expanduser())
+            runs.append(Path(os.path.expanduser(word)))
     if not runs:
         raise UsageError(
             "`ecrl report` takes run directories or a sweep's folder: ecrl report RUNS… output=DIR."
         )
     for run in runs:
-        if not run.exists():
+        if not os.path.exists(run):
             raise UsageError(f"{run} does not exist.")
     output = given.pop("output", None)
     if output is None:
-        if len(runs) > 1 or not (runs[0] / NAME).is_file():
+        if len(runs) > 1 or not os.path.isfile(runs[0] / NAME):
             raise UsageError("`ecrl report` needs output=DIR, the folder for its page.")
         output = str(runs[0] / "report")
-    page = write_report(runs, Path(output).expanduser(), **given)
-    print(f"Look at it:  {page}")
+    page = write_report(runs, Path(os.path.expanduser(output)), **given)
+    print(f"Look at it:  {legible(page)}")
     return 0

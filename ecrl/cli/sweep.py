@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ecrl.cli.options import parse
@@ -64,8 +63,8 @@ def _read(arguments: Sequence[str]) -> tuple[Path, Sweep, int, bool]:
     values: dict[str, Any] = {}
     source = "the command line"
     if files:
-        path = Path(files[0]).expanduser()
-        if path.is_dir():
+        path = Path(os.path.expanduser(files[0]))
+        if os.path.isdir(path):
             given.setdefault("output", str(path))
             path = path / NAME
         values, source = read_sweep(path), str(path)
@@ -159,7 +158,7 @@ class _Display:
 
     def __init__(self, cells: Sequence[Cell], waiting: int) -> None:
         self._cells = cells
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, markup=False, emoji=False)
         # No thread of its own: processes are forked from this one.
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -187,7 +186,7 @@ class _Display:
 
     def say(self, text: str) -> None:
         """Print above the bars."""
-        self._progress.console.print(escape(text))
+        self._progress.console.print(text)
 
     def look(self, running: Sequence[Work]) -> None:
         """Read how far the cells are."""

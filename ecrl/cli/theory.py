@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,8 +15,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from ecrl.analysis.theory import Array, Row, study
+from ecrl.analysis import Floats
+from ecrl.analysis.theory import Row, study
 from ecrl.errors import UsageError, unknown_name
+from ecrl.history import legible
 
 HELP = """ecrl theory: the first-order theory of entropy change against exact steps of tabular policies
 
@@ -58,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         0; 1 if the agreement at the small learning rates is worse than the tolerance.
     """
     settings = parse(arguments)
-    output = Path(settings.output).expanduser() if settings.output else None
+    output = Path(os.path.expanduser(settings.output)) if settings.output else None
     if output is not None:
         make_folder(output)
     rows = study(
@@ -68,11 +71,12 @@ def main(arguments: Sequence[str]) -> int:
         rates=RATES,
         seed=settings.seed,
     )
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     console.print(table(rows, settings))
     if output is not None:
-        figure(rows, settings).savefig(output / "theory.png", dpi=150)
-        console.print(f"Figure: {output / 'theory.png'}")
+        path = output / "theory.png"
+        save(figure(rows, settings), path)
+        console.print(f"Figure: {legible(path)}")
     worst = max(_error(row) for row in rows if row.rate <= settings.small)
     agrees = worst <= settings.tolerance
     console.print(
@@ -121,6 +125,18 @@ def make_folder(output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"output={str(output)!r} cannot be created: {error}.") from None
+
+
+def save(made: Figure, path: Path) -> None:
+    """Write the figure.
+
+    Raises:
+        UsageError: it cannot be written.
+    """
+    try:
+        made.savefig(path, dpi=150)
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error}.") from None
 
 
 def table(rows: Sequence[Row], settings: Settings) -> Table:
@@ -185,6 +201,6 @@ def figure(rows: Sequence[Row], settings: Settings) -> Figure:
     return made
 
 
-def size(values: Array) -> float:
+def size(values: Floats) -> float:
     """Root mean square of ``[n]``."""
     return float(np.sqrt(np.mean(np.square(values))))

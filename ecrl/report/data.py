@@ -9,12 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ecrl.analysis import Floats
 from ecrl.analysis.law import Law, fit_law
+from ecrl.analysis.points import Points, is_validation, pair, smooth
+from ecrl.analysis.series import Series
 from ecrl.analysis.stats import Band, Interval, band, interval, paired
 from ecrl.errors import UsageError, unknown_name
 from ecrl.report.runs import ENTROPY, REWARD, Arm, Run
 
-Floats = NDArray[np.float64]
 CONFIDENCE = 0.95
 #: Share of the iterations, at the end, whose mean is a final figure.
 FINAL = 0.2
@@ -97,7 +99,7 @@ class Comparison:
         times = np.unique(np.concatenate([t for t, _ in found]))
         values = np.full((len(found), len(times)), np.nan)
         for row, (t, v) in zip(values, found, strict=True):
-            row[np.searchsorted(times, t)] = v if name.startswith("val/") else trailing(v, self.width)
+            row[np.searchsorted(times, t)] = v if name.startswith("val/") else smooth(v, self.width)
         return Curve(times, band(values, CONFIDENCE))
 
     def finals(self, arm: Arm, name: str) -> dict[int, float]:
@@ -143,31 +145,23 @@ class Comparison:
 
     def plane(self, arm: Arm, reward: str) -> Plane:
         """Points and laws of an arm."""
-        points = {seed: self._points(run, reward) for seed, run in arm.runs.items()}
-        laws, reasons = {}, []
-        for seed, (h, r) in points.items():
+        points, laws, reasons = [], {}, []
+        for seed, run in arm.runs.items():
             try:
-                laws[seed] = fit_law(h, r)
+                points.append(self._points(run, reward))
+                laws[seed] = fit_law(points[-1].entropy, points[-1].reward)
             except UsageError as error:
                 reasons.append(f"seed {seed}: {error}")
-        h, r = (np.concatenate([p[i] for p in points.values()]) for i in (0, 1))
+        h = np.concatenate([np.empty(0), *(p.entropy for p in points)])
+        r = np.concatenate([np.empty(0), *(p.reward for p in points)])
         return Plane(h, r, laws, reasons)
 
-    def _points(self, run: Run, reward: str) -> tuple[Floats, Floats]:
-        """Pair rewards with the entropy of the policy that earned them.
-
-        A validation at iteration t comes after update t; that policy's entropy is measured in the
-        rollout of iteration t + 1. A training reward shares its rollout with the entropy; means over
-        blocks of iterations, so that points err independently.
-        """
-        t_h, h = self.measured(run, ENTROPY)
-        t_r, r = self.measured(run, reward)
-        if reward.startswith("val/"):
-            after = np.searchsorted(t_h, t_r, side="right")
-            kept = after < len(t_h)
-            return h[after[kept]], r[kept]
-        ends = slice(self.width - 1, None, self.width)
-        return trailing(h, self.width)[ends], trailing(r, self.width)[ends]
+    def _points(self, run: Run, reward: str) -> Points:
+        """Points of a run as far as runs are compared; of training rewards means, so that they err apart."""
+        kept = run.iteration <= self.iterations
+        columns = {name: run.columns[name][kept] for name in (ENTROPY, reward) if name in run.columns}
+        width = 1 if is_validation(reward) else self.width
+        return pair(Series(run.path, run.iteration[kept], columns), reward, width=width)
 
 
 def compare(arms: list[Arm], baseline: str | None) -> Comparison:
@@ -197,14 +191,6 @@ def compare(arms: list[Arm], baseline: str | None) -> Comparison:
     if _different([run.versions for run in runs if run.versions]):
         notes.append("The runs were made with different package versions (see Versions).")
     return Comparison(arms, shortest.last, notes)
-
-
-def trailing(values: Floats, width: int) -> Floats:
-    """Mean over the last ``width`` values at each point, fewer at the start."""
-    sums = np.cumsum(np.concatenate([[0.0], values]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - width, 0)
-    return np.asarray((sums[ends] - sums[starts]) / (ends - starts), float)
 
 
 def _different(items: Iterable[object]) -> bool:

@@ -15,6 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ecrl.analysis.figures import PLAIN_TEXT
+
 INK, MUTED, GRID = "#1b1f24", "#5b6471", "#e3e6ea"
 #: For the baseline, then the other arms: told apart by colour-blind readers too. (light, dark)
 PALETTE = (
@@ -28,7 +30,7 @@ PALETTE = (
 )
 _DARK = {INK: "#e8ebef", MUTED: "#a3adb9", GRID: "#313842"} | dict(PALETTE)
 _STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
-_STYLE: Any = {
+_STYLE: Any = PLAIN_TEXT | {
     "font.family": "sans-serif",
     "font.sans-serif": ["Inter", "Helvetica Neue", "Arial", "Liberation Sans", "DejaVu Sans"],
     "font.size": 10,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def draw(comparison: Comparison) -> list[Picture]:
     pictures = [_curve(comparison, name, title, unit) for name, title, unit in _curves(comparison)]
     pictures += [_pass_at_k(comparison, task) for task in comparison.tasks if len(comparison.ks(task)) > 1]
     pictures.insert(0, _plane(comparison))
-    return [*pictures, *([_gains(comparison)] if len(comparison.arms) > 1 else [])]
+    return _apart([*pictures, *([_gains(comparison)] if len(comparison.arms) > 1 else [])])
 
 
 def _curves(comparison: Comparison) -> list[tuple[str, str, str]]:
@@ -62,7 +63,7 @@ def _curve(comparison: Comparison, name: str, title: str, unit: str) -> Picture:
             axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
         label(axes, ends)
 
-    smoothing = "" if name.startswith("val/") else f" Trailing mean over {comparison.width} iterations."
+    smoothing = "" if name.startswith("val/") else f" Trailing mean of {comparison.width}."
     return picture(_file(name), title, unit, f"{name}.{smoothing}", plot)
 
 
@@ -98,8 +99,9 @@ def _pass_at_k(comparison: Comparison, task: str) -> Picture:
         axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
         label(axes, ends)
 
+    title = f"pass@k at the end, {task}"
     note = f"val/{task}/pass@k at the end of training; dashed: the same policies before RL."
-    return picture(f"pass_at_k_{task}", f"pass@k at the end, {task}", "share solved in k tries", note, plot)
+    return picture(_file(f"pass_at_k_{task}"), title, "share solved in k tries", note, plot)
 
 
 def _plane(comparison: Comparison) -> Picture:
@@ -198,4 +200,16 @@ def ceiling_of(laws: dict[int, Any]) -> Interval:
 
 
 def _file(name: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in name.removeprefix("val/")).strip("_")
+    """Name of a file for a metric; no longer than any file system takes."""
+    return "".join(c if c.isalnum() else "_" for c in name.removeprefix("val/")).strip("_")[:60]
+
+
+def _apart(pictures: list[Picture]) -> list[Picture]:
+    """Number the files whose names would be the same, also where upper and lower case are one."""
+    taken: set[str] = set()
+    for i, drawn in enumerate(pictures):
+        names = (drawn.name, *(f"{drawn.name}_{n}" for n in range(2, len(pictures) + 1)))
+        name = next(n for n in names if n.casefold() not in taken)
+        taken.add(name.casefold())
+        pictures[i] = replace(drawn, name=name)
+    return pictures

@@ -171,6 +171,6 @@ def _md_table(table: Table) -> str:
 
 def _md(text: str) -> str:
     """Text that Markdown shows as it is."""
-    for c in "\\`*_[]<>|":
+    for c in "\\`*_[]<>|$":
         text = text.replace(c, f"\\{c}")
     return text

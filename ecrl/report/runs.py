@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from ecrl.analysis import Floats
+from ecrl.analysis.series import is_number
 from ecrl.config import Config
 from ecrl.errors import UsageError
-from ecrl.history import read_metrics
+from ecrl.history import legible, read_metrics, read_summary
 from ecrl.resume import FREE
 
 ENTROPY = "policy/entropy"
@@ -45,7 +46,7 @@ class Run:
     seed: int
     settings: dict[str, Any]
     iteration: NDArray[np.int64]
-    columns: dict[str, NDArray[np.float64]]
+    columns: dict[str, Floats]
     versions: dict[str, str]
 
     @property
@@ -93,7 +94,7 @@ def read_run(path: Path) -> Run:
     iteration = np.array([row["iteration"] for row in rows], np.int64)
     if len(rows) < 2 or iteration[-1] < 2:
         raise UsageError(
-            f"{file} has {max(iteration, default=0)} iterations; a curve takes at least 2. Let the run go "
+            f"{file}: a curve takes at least 2 iterations, got {max(iteration, default=0)}. Let the run go "
             "on, or name only the others."
         )
     if (np.diff(iteration) <= 0).any():
@@ -108,7 +109,7 @@ def read_run(path: Path) -> Run:
         if len(gaps):
             raise UsageError(f"{file}: {name!r} is no finite number in iteration {iteration[gaps[0]]}.")
     settings = _settings(path / "config.yaml")
-    return Run(path, int(settings["seed"]), settings, iteration, columns, _versions(path / "summary.json"))
+    return Run(path, int(settings["seed"]), settings, iteration, columns, _versions(path))
 
 
 def group(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Arm]:
@@ -154,7 +155,7 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else float("nan")
+    return float(value) if is_number(value) and not isinstance(value, bool) else float("nan")
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -170,12 +171,8 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def _versions(path: Path) -> dict[str, str]:
-    try:
-        return {str(k): str(v) for k, v in json.loads(path.read_text())["versions"].items()}
-    except OSError:
-        return {}  # it goes on, or was cut off
-    except (ValueError, KeyError, AttributeError):
-        raise UsageError(f"{path} is no summary of a run.") from None
+    summary = read_summary(path) or {"versions": {}}
+    return {k: str(v) for k, v in summary["versions"].items()}
 
 
 def _check_comparable(runs: Sequence[Run]) -> None:
@@ -205,7 +202,7 @@ def _names(arms: Sequence[Mapping[int, Run]], known: Mapping[Path, str]) -> list
 
 
 def _folder_name(run: Run) -> str | None:
-    match = re.fullmatch(rf"(.+?)[-_]?(?:seed)?{run.seed}", run.path.name)
+    match = re.fullmatch(rf"(.+?)[-_]?(?:seed)?{run.seed}", legible(run.path.name))
     return match[1] if match else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,11 @@ def figures(comparison: Comparison) -> list[str]:
 def finals(comparison: Comparison) -> Table:
     """Final figures by arm."""
     names = figures(comparison)
-    rows = [["before RL", *(_mean(comparison.starts(n)) for n in names)]]
-    rows += [[arm.name, *(_mean(comparison.final(arm, n)) for n in names)] for arm in comparison.arms]
+    columns = [
+        _cells([comparison.starts(n), *(comparison.final(arm, n) for arm in comparison.arms)], _mean)
+        for n in names
+    ]
+    rows = _rows(["before RL", *(arm.name for arm in comparison.arms)], columns)
     note = (
         f"Mean over the last {FINAL:.0%} of the iterations, then over seeds; ± half of the "
         f"{CONFIDENCE:.0%} t interval over seeds."
@@ -67,13 +70,14 @@ def finals(comparison: Comparison) -> Table:
 def gains(comparison: Comparison) -> Table:
     """Paired differences to the baseline."""
     names = [name for name in figures(comparison) if name != "rollout/length"]
-    rows, strong, tests = [], set(), 0
-    for r, arm in enumerate(comparison.arms[1:]):
-        found = [comparison.gain(arm, n) for n in names]
-        shared = max((g.n for g in found if g), default=0)
-        rows.append([arm.name, *map(_difference, found), str(shared)])
-        tests += sum(g is not None and g.n > 1 for g in found)
-        strong |= {(r, c) for c, g in enumerate(found, start=1) if g and g.excludes_zero}
+    others = comparison.arms[1:]
+    found = [[comparison.gain(arm, n) for arm in others] for n in names]
+    shared = [str(max((g.n for g in row if g), default=0)) for row in zip(*found, strict=True)]
+    rows = _rows([arm.name for arm in others], [*(_cells(column, _difference) for column in found), shared])
+    tests = sum(g is not None and g.n > 1 for column in found for g in column)
+    strong = {
+        (r, c) for c, column in enumerate(found, 1) for r, g in enumerate(column) if g and g.excludes_zero
+    }
     base = comparison.arms[0].name
     note = f"Final figure minus that of {base}, seed by seed."
     if tests:
@@ -88,31 +92,28 @@ def gains(comparison: Comparison) -> Table:
 
 def laws(comparison: Comparison) -> Table:
     """Fitted laws and ceilings."""
-    reward, rows, notes = comparison.law_reward(), [], []
-    strong: set[tuple[int, int]] = set()
-    base: dict[int, float] = {}
-    for r, arm in enumerate(comparison.arms):
-        plane = comparison.plane(arm, reward)
-        ceilings = {seed: law.ceiling for seed, law in plane.laws.items()}
-        base = base if r else ceilings
-        gain = paired(ceilings, base, CONFIDENCE) if r else None
-        if gain and gain.excludes_zero:
-            strong.add((r, 4))
-        notes += [f"{arm.name}, {reason}" for reason in plane.reasons]
-        if plane.laws:
-            fits = list(plane.laws.values())
-            a, b, r2, rmse = (interval([getattr(f, x) for f in fits]) for x in ("a", "b", "r2", "rmse"))
-            cells = [
-                _mean(a),
-                _mean(b),
-                _mean(ceiling_of(plane.laws)),
-                _difference(gain),
-                _mean(comparison.final(arm, reward)),
-            ]
-            cells += [f"{r2.mean:.2f}", f"{rmse.mean:.3f}", str(len(fits))]
-        else:
-            cells = ["no fit", *[""] * 7]
-        rows.append([arm.name, *cells])
+    reward, arms = comparison.law_reward(), comparison.arms
+    planes = [comparison.plane(arm, reward) for arm in arms]
+    fits = [list(plane.laws.values()) for plane in planes]
+    a, b, r2, rmse = (
+        [interval([getattr(law, x) for law in some]) if some else None for some in fits]
+        for x in ("a", "b", "r2", "rmse")
+    )
+    ceilings = [{seed: law.ceiling for seed, law in plane.laws.items()} for plane in planes]
+    gained = [None, *(paired(own, ceilings[0], CONFIDENCE) for own in ceilings[1:])]
+    columns = [
+        _cells(a, _mean),
+        _cells(b, _mean),
+        _cells([ceiling_of(plane.laws) if plane.laws else None for plane in planes], _mean),
+        _cells(gained, _difference),
+        _cells([comparison.final(arm, reward) for arm in arms], _mean),
+        _cells(r2, _alone),
+        _cells(rmse, _alone),
+        [str(len(some)) for some in fits],
+    ]
+    rows = _rows([arm.name for arm in arms], columns)
+    strong = {(r, 4) for r, gain in enumerate(gained) if gain and gain.excludes_zero}
+    notes = [f"{arm.name}, {why}" for arm, p in zip(arms, planes, strict=True) for why in p.reasons]
     note = (
         f"R = −a·exp(H) + b with R = {reward}, fitted to each seed; mean over seeds ± half of its "
         f"{CONFIDENCE:.0%} t interval (one seed: of the fit's own interval). Ceiling: −a + b, R at H = 0; "
@@ -127,7 +128,8 @@ def covariance(comparison: Comparison) -> Table | None:
     names = [n for n in _TOPS if n in comparison.names]
     if not names:
         return None
-    rows = [[arm.name, *(_mean(comparison.final(arm, n)) for n in names)] for arm in comparison.arms]
+    columns = [_cells([comparison.final(arm, n) for arm in comparison.arms], _mean) for n in names]
+    rows = _rows([arm.name for arm in comparison.arms], columns)
     note = (
         "Cov_i = (log π_i − mean)·(A_i − mean) over the tokens of a rollout's first optimizer minibatch, "
         f"nats: quantiles, and means of the tokens with the highest. Last {FINAL:.0%} of the iterations."
@@ -203,7 +205,7 @@ def write_csv(comparison: Comparison, folder: Path) -> None:
 
 
 def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows([[_exact(cell) for cell in row] for row in rows])
@@ -219,24 +221,39 @@ def _short(comparison: Comparison, names: Sequence[str]) -> list[str]:
     return [words.get(name, name.removeprefix(only).replace("/", " ")) for name in names]
 
 
-def _digits(of: Interval) -> int:
-    """Decimals that show three figures of the mean, 2 to 4."""
-    return 3 if abs(of.mean) < 10 else 2
+def _rows(names: Sequence[str], columns: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Columns of cells as rows, each with its name."""
+    return [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]
 
 
-def _mean(of: Interval | None) -> str:
-    if of is None:
-        return "–"
-    d = _digits(of)
-    return f"{of.mean:.{d}f}" + ("" if math.isnan(of.half) else f" ± {of.half:.{d}f}")
+def _decimals(column: Sequence[Interval | None]) -> int:
+    """Decimals of a column: three figures or more of what each cell is about, its mean or a wider interval.
+
+    What is smaller than 1e-9 is the noise of floats, and asks for none.
+    """
+    # Of the two, NaN loses, since it compares with nothing.
+    sizes = [max(abs(of.mean), of.half) for of in column if of]
+    least = min((size for size in sizes if size > 1e-9), default=1.0)
+    return max(3 if least < 10 else 2, 2 - math.floor(math.log10(least)))
 
 
-def _difference(of: Interval | None) -> str:
-    if of is None:
-        return "–"
-    d = _digits(of)
-    shown = f"{of.mean:+.{d}f}"
-    return shown if math.isnan(of.low) else f"{shown} [{of.low:+.{d}f}, {of.high:+.{d}f}]"
+def _cells(column: Sequence[Interval | None], show: Callable[[Interval, int], str]) -> list[str]:
+    """The cells of a column, all with the same number of decimals."""
+    decimals = _decimals(column)
+    return ["–" if of is None else show(of, decimals) for of in column]
+
+
+def _alone(of: Interval, d: int) -> str:
+    return f"{of.mean:z.{d}f}"
+
+
+def _mean(of: Interval, d: int) -> str:
+    return _alone(of, d) + ("" if math.isnan(of.half) else f" ± {of.half:.{d}f}")
+
+
+def _difference(of: Interval, d: int) -> str:
+    shown = f"{of.mean:+z.{d}f}"
+    return shown if math.isnan(of.low) else f"{shown} [{of.low:+z.{d}f}, {of.high:+z.{d}f}]"
 
 
 def _value(value: Any) -> str:

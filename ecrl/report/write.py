@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ecrl.errors import UsageError
+from ecrl.history import read_summary, runs_in
 from ecrl.report import tables
 from ecrl.report.data import Comparison, compare
 from ecrl.report.figures import draw
@@ -44,18 +45,18 @@ def find_runs(given: Sequence[Path]) -> Sources:
     """
     sources = Sources()
     for path in given:
-        if (path / NAME).is_file():
+        if _holds(path, NAME):
             _add_sweep(sources, path)
-        elif (path / "metrics.jsonl").exists() or (path / "config.yaml").exists():
+        elif _holds(path, "metrics.jsonl") or _holds(path, "config.yaml"):
             sources.paths.append(path)
         else:
-            found = sorted(p.parent for p in path.glob("*/metrics.jsonl"))
+            found = runs_in(path)
             if not found:
                 raise UsageError(
                     f"{path} is neither a run (no metrics.jsonl), nor a sweep, nor a folder of runs."
                 )
             sources.paths += found
-    sources.sweep = given[0] if len(given) == 1 and (given[0] / NAME).is_file() else None
+    sources.sweep = given[0] if len(given) == 1 and _holds(given[0], NAME) else None
     return sources
 
 
@@ -76,11 +77,12 @@ def write_report(
     Raises:
         UsageError: runs that cannot be read or compared, or an output that holds something else.
     """
-    if output.exists() and (not output.is_dir() or (any(output.iterdir()) and not (output / PAGE).exists())):
-        raise UsageError(f"output={str(output)!r} exists and holds no report; choose another.")
+    words = [*map(str, given), f"output={output}"]
+    # Resolved before the look: `new/../runs` is nowhere until `new` is made.
+    output = Path(os.path.realpath(output))
+    _check_output(output)
     sources = find_runs(given)
     comparison = compare(group([read_run(path) for path in sources.paths], sources.names), baseline)
-    words = [*map(str, given), f"output={output}"]
     words += [f"baseline={baseline}"] if baseline is not None else []
     definition = (sources.sweep / NAME).read_text() if sources.sweep else ""
     content = Content(
@@ -99,10 +101,11 @@ def write_report(
         for picture in content.pictures:
             picture.save(output)
         tables.write_csv(comparison, output)
-        (output / "report.md").write_text(markdown(content))
-        if definition:
-            (output / NAME).write_text(definition)
-        (output / PAGE).write_text(html(content))
+        pages = {"report.md": markdown(content), NAME: definition, PAGE: html(content)}
+        for name, text in pages.items():
+            if text:
+                # A name may hold what is no UTF-8.
+                (output / name).write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
     return output / PAGE
@@ -123,11 +126,23 @@ def _add_sweep(sources: Sources, folder: Path) -> None:
         sources.notes.append(f"The sweep is not finished; left out: {', '.join(left_out)}.")
 
 
-def _is_finished(run_dir: Path) -> bool:
+def _holds(folder: Path, name: str) -> bool:
+    """Whether a folder holds something of that name; no for a path that cannot be looked at."""
+    return os.path.exists(folder / name)
+
+
+def _check_output(output: Path) -> None:
     try:
-        return json.loads((run_dir / "summary.json").read_text())["stopped_by"] is None
-    except (OSError, ValueError, KeyError):
-        return False
+        holds_other = output.exists() and not (output / PAGE).exists() and any(output.iterdir())
+    except OSError as error:
+        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
+    if holds_other:
+        raise UsageError(f"output={str(output)!r} exists and holds no report; choose another.")
+
+
+def _is_finished(run_dir: Path) -> bool:
+    summary = read_summary(run_dir)
+    return summary is not None and summary["stopped_by"] is None
 
 
 def _headline(comparison: Comparison) -> list[tables.Table]:

@@ -100,16 +100,16 @@ class Sweep:
             UsageError: names what differs.
         """
         parts: list[tuple[str, Any, Any]]
-        parts = [(f"arm {name!r}", arm, self.arms.get(name)) for name, arm in old.arms.items()]
-        parts += [("the common overrides", old.overrides, self.overrides)]
+        parts = [(f"arm {name!r}", *_apart(arm, self.arms.get(name))) for name, arm in old.arms.items()]
+        parts += [("the common overrides", *_apart(old.overrides, self.overrides))]
         parts += [("--config-dir", old.config_dir, self.config_dir)]
         lost = sorted(set(old.seeds) - set(self.seeds))
         parts += [("seeds", old.seeds, self.seeds)] if lost else []
         for what, before, now in parts:
             if before != now:
                 raise UsageError(
-                    f"{where} holds a sweep of another definition: {what} was {_short(before)}, now "
-                    f"{_short(now)}. Choose another output=, or go on with: ecrl sweep {where.parent}"
+                    f"{where} holds a sweep of another definition: {what} was {before}, now {now}. Choose "
+                    f"another output=, or go on with: ecrl sweep {where.parent}"
                 )
 
     def save(self, output: Path) -> None:
@@ -209,9 +209,10 @@ def _check_arms(configs: Mapping[str, Config]) -> None:
         for key in _SHARED:
             first, here = (_pick(plain[n], key) for n in (names[0], name))
             if first != here:
+                key, first, here = _deepest(key, first, here)
                 raise UsageError(
                     f"arm {name!r} differs from {names[0]!r} in {key}, so the two would not draw the same "
-                    f"problems: {_short(first)} and {_short(here)}. Make two sweeps of them."
+                    f"problems: {first!r} and {here!r}. Make two sweeps of them."
                 )
 
 
@@ -221,6 +222,15 @@ def _pick(tree: Any, dotted: str) -> Any:
     return tree
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else text[:77] + "…"
+def _apart(before: list[str], now: list[str] | None) -> tuple[list[str], list[str] | None]:
+    """The overrides that only one of the two holds; all of them where it is not that."""
+    lost, new = [o for o in before if o not in (now or ())], [o for o in now or () if o not in before]
+    return (lost, new) if now and (lost or new) else (before, now)
+
+
+def _deepest(key: str, first: Any, other: Any) -> tuple[str, Any, Any]:
+    """The first key at which two trees that differ do so, and what they hold there."""
+    while isinstance(first, dict) and isinstance(other, dict):
+        child = next(k for k in {**first, **other} if first.get(k, first) != other.get(k, other))
+        key, first, other = f"{key}.{child}", first.get(child), other.get(child)
+    return key, first, other

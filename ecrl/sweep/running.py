@@ -17,6 +17,7 @@ from types import FrameType
 
 from ecrl.checkpoint import OLD, find_checkpoint, iterations_behind
 from ecrl.errors import UsageError
+from ecrl.history import read_summary
 from ecrl.orphans import end_with_parent
 from ecrl.sweep.definition import Cell
 
@@ -28,9 +29,11 @@ _SHOWN = 12  # last lines shown of a failed cell's log
 def is_finished(cell: Cell) -> bool:
     """Whether the cell has all its iterations, by its summary or, if it died before that, its checkpoint."""
     try:
-        return bool(json.loads((cell.run_dir / "summary.json").read_text())["iterations"] >= cell.iterations)
-    except (OSError, ValueError, KeyError):
-        pass
+        summary = read_summary(cell.run_dir)
+    except UsageError:  # what is no summary finishes nothing
+        summary = None
+    if summary is not None and summary["iterations"] >= cell.iterations:
+        return True
     try:
         return iterations_behind(find_checkpoint(cell.run_dir)) >= cell.iterations
     except UsageError:

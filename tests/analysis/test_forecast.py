@@ -147,7 +147,7 @@ def test_ecrl_law_over_model_size(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["RUN", "iteration=stp"], "Did you mean 'step'?"),
         (["RUN", "smooth=0"], "smooth=0: not a number above 0"),
         (["RUN", "smooth=1.5"], "whole number"),
-        (["RUN", "reward=rollout/reward", "smooth=50"], "a mean over 50 iterations takes that many"),
+        (["RUN", "reward=rollout/reward", "smooth=50"], "a mean of 50 takes as many iterations"),
         (["RUN", "smooth=2", "smooth=3"], "smooth stands twice"),
         (["RUN", "RUN"], "name each run once"),
         (["RUN", "OTHER", "sizes=1"], "1 sizes for 2 runs"),

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from ecrl.analysis import Floats
 from ecrl.analysis.figures import Cloud, hr_figure
-from ecrl.analysis.law import Law, fit_law, forecast, scaling, smooth
-from ecrl.analysis.line import Floats
+from ecrl.analysis.law import Law, fit_law, forecast, scaling
+from ecrl.analysis.points import smooth
 from ecrl.errors import UsageError
 
 # exp(H) = 1 … 5, mean 3, Σ(x − 3)² = 10; rewards of mean 0.54 with Σ(x − 3)(R − 0.54) = −1.4.

@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 from torch.utils.tensorboard import SummaryWriter
 
-from ecrl.analysis.law import fit_law, smooth
-from ecrl.analysis.points import default_reward, pair
+from ecrl.analysis.law import fit_law
+from ecrl.analysis.points import default_reward, pair, smooth
 from ecrl.analysis.series import Series, from_rows, read_series
 from ecrl.errors import UsageError
 
