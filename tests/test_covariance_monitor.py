@@ -270,3 +270,25 @@ def test_dynamics_resume_exactly(tiny: Callable[..., Config], tmp_path: Path) ->
 def test_the_probe_has_a_position_for_each_problem(knobs: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="between 1 and tokens"):
         EntropyDynamics(**knobs)
+
+
+def test_an_iteration_that_learns_nothing_is_no_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """(0, 0) lies on any line through the origin: it would make agreement out of nothing."""
+    dynamics = EntropyDynamics()
+    changes = iter([(0.0, 0.0), (0.3, 0.1), (0.0, 0.0), (0.1, 0.3), (0.2, 0.25)])
+    monkeypatch.setattr(dynamics, "_look", lambda module: torch.zeros(1, 2))
+    monkeypatch.setattr("ecrl.callbacks.entropy_dynamics.entropy_change", lambda *_: next(changes))
+    dynamics._logits = torch.zeros(1, 2)
+    module, said = recording(), []
+    module.config = SimpleNamespace(update=SimpleNamespace(lr=1.0), log=SimpleNamespace(samples_every=1))
+    trainer: Any = SimpleNamespace(max_epochs=5)
+    for learnt in (False, True, False, True, True):
+        if learnt:
+            dynamics.on_plan(module, plan_of(two_prompts()), fresh=True)
+        dynamics.on_train_epoch_end(trainer, module)
+        said.append(module.recorder.flush())
+    assert [bool(record.figures) for record in said] == [False, True, True, True, True]
+    assert [("dynamics/slope_by_logits" in r.numbers) for r in said] == [False] * 4 + [True]
+    # By hand: predicted .1 .3 .25, measured .3 .1 .2; Σxy over the means −.0200, Σx² .0217.
+    assert said[-1].numbers["dynamics/slope_by_logits"] == pytest.approx(-0.02 / (0.13 / 6), rel=1e-6)
+    assert all(record.numbers["dynamics/measured"] >= 0 for record in said)

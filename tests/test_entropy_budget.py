@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ecrl.compose import build_config
 from ecrl.control import PI, trajectory
 from ecrl.errors import UsageError
 from ecrl.history import read_metrics
+from ecrl.metrics import MetricsRecorder
 from ecrl.resume import resumed_config
 from ecrl.run import check_parts, train
 from tests.conftest import TINY
@@ -208,3 +210,30 @@ def test_gains_of_zero_are_said_to_do_nothing() -> None:
     bonus = EntropyBonus()
     bonus.name = "entropy_bonus"
     assert budget.check(config, [bonus, ClipCov()]) == ["both gains are 0, so it does nothing."]
+
+
+def moved(budget: EntropyBudget, entropies: list[float]) -> list[float]:
+    """The bonus after each rollout, by its entropy."""
+    bonus = EntropyBonus(coefficient=0.01)
+    bonus.name, budget.name = "entropy_bonus", "entropy_budget"
+    module: Any = SimpleNamespace(strategies=[bonus], recorder=MetricsRecorder(), iteration=0)
+    found = []
+    for module.iteration, module.rollout_entropy in enumerate(entropies):
+        budget.on_rollout(module, [])
+        found.append(bonus.coefficient)
+    return found
+
+
+def test_an_entropy_that_is_no_number_leaves_the_knob_where_it_is() -> None:
+    nan = float("nan")
+    before, held, after = moved(EntropyBudget(), [0.19, nan, 0.19])
+    plain = moved(EntropyBudget(), [0.19, 0.19])
+    assert [before, after] == plain and held == before != 0.01
+    assert moved(EntropyBudget(spend=0.5), [nan, 0.4]) == [0.01, *moved(EntropyBudget(spend=0.5), [0.4])]
+
+
+def test_a_policy_without_entropy() -> None:
+    """A part of nothing leaves nothing to hold; a target in nats is as far as can be."""
+    assert moved(EntropyBudget(spend=0.5), [0.0, 0.0]) == [0.01, 0.01]
+    assert moved(EntropyBudget(shape="linear", by=4), [0.0, 0.0]) == [0.01, 0.05]
+    assert moved(EntropyBudget(), [0.0]) == [0.05]

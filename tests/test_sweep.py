@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,12 @@ import pytest
 
 from ecrl.cli import main
 from ecrl.compose import build_config
+from ecrl.errors import UsageError
 from ecrl.history import read_metrics
 from ecrl.mixins import Strategy
 from ecrl.run import train
+from ecrl.sweep.definition import Cell, Sweep
+from ecrl.sweep.running import is_finished
 from tests.conftest import TINY
 from tests.test_cli import refused
 
@@ -235,3 +239,39 @@ def test_two_sweeps_do_not_share_a_folder(tmp_path: Path, capsys: pytest.Capture
     with (tmp_path / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "another sweep is at work" in refused(capsys, "sweep", f"output={tmp_path}", ARMS, "seeds=[1]")
+
+
+@pytest.mark.parametrize(
+    ("summary", "finished"),
+    [
+        ("[]", False),
+        ("3", False),
+        ("{", False),
+        ('{"iterations": "x", "versions": {}, "stopped_by": null}', False),
+        ('{"iterations": 2, "versions": {}, "stopped_by": "SIGINT"}', False),
+        ('{"iterations": 3, "versions": {}, "stopped_by": null}', True),
+    ],
+)
+def test_only_a_whole_summary_finishes_a_cell(summary: str, finished: bool, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(summary)
+    assert is_finished(Cell("a", 1, tmp_path, [], 3)) is finished
+
+
+def test_what_is_said_of_another_definition_is_what_differs() -> None:
+    many = [f"log.samples_every={i}" for i in range(50)]
+    old = Sweep({"a": [*many, "update.lr=1e-4"]}, [1], [*many, "iterations=2"])
+    old.check_grown_from(old, Path("d/sweep.yaml"))
+    for new, says in (
+        (replace(old, overrides=[*many, "iterations=3"]), r"overrides was \['iterations=2'\], now \['iter"),
+        (replace(old, arms={"a": [*many, "update.lr=1e-5"]}), r"'a' was \['update.lr=1e-4'\], now \['update"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            new.check_grown_from(old, Path("d/sweep.yaml"))
+    with pytest.raises(UsageError, match="another definition"):  # env.kwargs={…} after env.kwargs.x=…
+        replace(old, overrides=[*old.overrides[::-1]]).check_grown_from(old, Path("d/sweep.yaml"))
+
+
+def test_arms_of_other_problems_are_told_by_the_key(tmp_path: Path) -> None:
+    arms = {"a": ["strategy=[]"], "b": ["strategy=[]", "env.kwargs.x=1"]}
+    with pytest.raises(UsageError, match=r"in env.kwargs.x, so .*: None and 1\."):
+        Sweep(arms, [1]).cells(tmp_path)

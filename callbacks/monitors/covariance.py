@@ -46,14 +46,9 @@ class CovarianceMonitor(L.Callback, PlanObserver):
         module.recorder.record("cov/max", float(ordered[0]))
         for name, above in QUANTILES.items():
             # By rank: torch.quantile refuses more than 16 million values.
-            module.recorder.record(f"cov/{name}", float(ordered[_floor(above * len(ordered))]))
+            module.recorder.record(f"cov/{name}", float(ordered[int(above * len(ordered))]))
         for name, share in TOP_SHARES.items():
-            count = max(_floor(share * len(ordered)), 1)
+            count = max(int(share * len(ordered)), 1)
             module.recorder.record(f"cov/{name}", float(ordered[:count].mean()))
         if (module.iteration + 1) % self._every == 0:
             module.recorder.histogram("cov/tokens", cov)
-
-
-def _floor(count: float) -> int:
-    """A share of the tokens as a number of them; 1e-9: 0.29 · 100 is 28.999… as a float, and 29 are meant."""
-    return int(count + 1e-9)

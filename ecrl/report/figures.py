@@ -63,7 +63,8 @@ def _curve(comparison: Comparison, name: str, title: str, unit: str) -> Picture:
             axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
         label(axes, ends)
 
-    smoothing = "" if name.startswith("val/") else f" Trailing mean of {comparison.width}."
+    as_is = name.startswith("val/") or comparison.width == 1
+    smoothing = "" if as_is else f" Trailing mean over {comparison.width} iterations."
     return picture(_file(name), title, unit, f"{name}.{smoothing}", plot)
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ecrl.analysis.law import fit_law
@@ -168,3 +171,52 @@ def test_ecrl_law_refuses_in_a_line(
     assert main(["law", *({"RUN": str(validated), "OTHER": str(other)}.get(w, w) for w in words)]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
+
+
+def write_log(folder: Path, name: str, rows: int, reward: str = "rollout/reward") -> Path:
+    folder.mkdir(exist_ok=True)
+    with (folder / name).open("w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow(["iteration", "policy/entropy", reward])
+        lines.writerows([i, 1 / i, 1 - np.exp(1 / i) / 4 + 0.01 * (-1) ** i] for i in range(1, rows + 1))
+    return folder / name
+
+
+def test_names_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = write_log(tmp_path, "[red]:x:.csv", 12, "[/r]")
+    assert main(["law", str(log), "reward=[/r]"]) == 0
+    said = capsys.readouterr().out
+    assert "[red]:x:.csv" in said and "[/r] with policy/entropy" in said
+
+
+def test_a_name_that_is_no_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = write_log(tmp_path, os.fsdecode(b"caf\xe9.csv"), 12)
+    assert main(["law", str(log), f"output={tmp_path / 'o'}"]) == 0
+    assert "caf?.csv" in capsys.readouterr().out and law_rows(tmp_path / "o")[0]["run"] == "caf?.csv"
+
+
+@pytest.mark.parametrize(("points", "shares"), [(12, []), (13, ["36%"]), (30, ["36%"]), (31, ["15%", "36%"])])
+def test_how_many_points_an_early_prediction_takes(
+    points: int, shares: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["law", str(write_log(tmp_path, "log.csv", points))]) == 0
+    said = capsys.readouterr().out
+    assert ("Early prediction" in said) == bool(shares)
+    assert [share for share in ("15%", "36%") if f"prediction from the first {share}" not in said] == shares
+
+
+def test_what_would_fail_after_the_work_is_refused_before_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = write_log(tmp_path, "log.csv", 12)
+    for word in (f"output={log}/x", f"output={'x' * 5000}", "-m", "--cfg", "--config-dir"):
+        assert main(["law", str(log), word]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.count("\n") == 1 and "points" not in captured.out
+    monkeypatch.setattr(Figure, "savefig", no_room)
+    assert main(["law", str(log), f"output={tmp_path / 'o'}"]) == 2
+    assert "cannot be written: [Errno 28]" in capsys.readouterr().err
+
+
+def no_room(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")

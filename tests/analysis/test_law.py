@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
@@ -188,3 +189,11 @@ def test_the_figure_shows_points_curve_and_ceiling() -> None:
     assert axis.get_ylabel() == "avg@16"
     (axis,) = hr_figure([Cloud("one", H, R), Cloud("two", H, R, law)]).axes
     assert len(axis.lines) == 3 and [t.get_text() for t in axis.get_legend().get_texts()] == ["one", "two"]
+
+
+def test_a_name_is_drawn_as_it_is() -> None:
+    """Neither a formula, nor left out of the legend."""
+    figure = hr_figure([Cloud("_a$b_$", H, R), Cloud("$", H, R)], reward="$r_$")
+    figure.savefig(io.BytesIO())
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["_a$b_$", "$"]

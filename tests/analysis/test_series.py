@@ -11,9 +11,10 @@ from scipy import stats
 from torch.utils.tensorboard import SummaryWriter
 
 from ecrl.analysis.law import fit_law
-from ecrl.analysis.points import default_reward, pair, smooth
+from ecrl.analysis.points import default_reward, is_validation, pair, smooth
 from ecrl.analysis.series import Series, from_rows, read_series
 from ecrl.errors import UsageError
+from ecrl.history import read_metrics, runs_in
 
 # A validation before the first iteration and after the second and fourth; one entropy was not measured.
 ROWS = [
@@ -219,3 +220,36 @@ def test_several_folders_with_events_are_refused(tmp_path: Path) -> None:
         read_series(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="'actor/entropy'"):
         read_series(write_csv(tmp_path / "log.csv"), columns={"policy/entropy": "actor/entropy"})
+
+
+@pytest.mark.parametrize(
+    "name", ["val/a/avg@4", "val-core/acc", "eval_reward", "test.acc", "validation/r", "val"]
+)
+def test_what_begins_with_the_word_is_a_validation(name: str) -> None:
+    assert is_validation(name)
+
+
+@pytest.mark.parametrize("name", ["value_loss_reward", "values/mean", "testing", "evaluate", "rollout/val"])
+def test_what_merely_begins_alike_is_none(name: str) -> None:
+    assert not is_validation(name)
+
+
+def test_a_path_that_cannot_be_looked_at_is_refused() -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        read_series(Path("x" * 5000))
+    with pytest.raises(UsageError, match="metrics.jsonl cannot be read: File name too long"):
+        read_metrics(Path("x" * 5000) / "metrics.jsonl")
+
+
+def test_metrics_that_are_a_folder_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").mkdir()
+    with pytest.raises(UsageError, match="metrics.jsonl cannot be read: Is a directory"):
+        read_series(tmp_path)
+
+
+def test_runs_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for name in ("arm_10-1", "arm_2-10", "arm_2-9", "arm", "10", "9"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").touch()
+    order = ["9", "10", "arm", "arm_2-9", "arm_2-10", "arm_10-1"]
+    assert [run.name for run in runs_in(tmp_path)] == order

@@ -148,3 +148,11 @@ def test_twice_or_too_much_is_one_line(
     assert main(["theory", *words]) == code
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_figure_that_cannot_be_written_is_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "theory.png").mkdir()
+    assert main(["theory", f"output={tmp_path}", "draws=3", "actions=5"]) == 2
+    assert capsys.readouterr().err.startswith(f"ecrl: {tmp_path / 'theory.png'} cannot be written")
