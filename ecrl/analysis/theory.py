@@ -180,8 +180,10 @@ def agreement(predicted: Floats, measured: Floats) -> Agreement:
     nan = float("nan")
     size = float(np.linalg.norm(measured))
     error = float(np.linalg.norm(predicted - measured)) / size if size > 0 else nan
+    if len(measured) < 3:
+        return Agreement(error, nan, nan)
     p, m = predicted - predicted.mean(), measured - measured.mean()
-    if len(p) < 3 or not (p.any() and m.any()):
+    if not (p.any() and m.any()):
         return Agreement(error, nan, nan)
     return Agreement(error, float(p @ m / np.sqrt((p @ p) * (m @ m))), float(p @ m / (p @ p)))
 

@@ -222,9 +222,7 @@ def test_several_folders_with_events_are_refused(tmp_path: Path) -> None:
         read_series(write_csv(tmp_path / "log.csv"), columns={"policy/entropy": "actor/entropy"})
 
 
-@pytest.mark.parametrize(
-    "name", ["val/a/avg@4", "val-core/acc", "eval_reward", "test.acc", "validation/r", "val"]
-)
+@pytest.mark.parametrize("name", ["val/a/avg@4", "val-core/acc", "eval_reward", "test.acc", "validation/r"])
 def test_what_begins_with_the_word_is_a_validation(name: str) -> None:
     assert is_validation(name)
 
@@ -237,13 +235,13 @@ def test_what_merely_begins_alike_is_none(name: str) -> None:
 def test_a_path_that_cannot_be_looked_at_is_refused() -> None:
     with pytest.raises(UsageError, match="does not exist"):
         read_series(Path("x" * 5000))
-    with pytest.raises(UsageError, match="metrics.jsonl cannot be read: File name too long"):
+    with pytest.raises(UsageError, match=r"metrics\.jsonl cannot be read: File name too long"):
         read_metrics(Path("x" * 5000) / "metrics.jsonl")
 
 
 def test_metrics_that_are_a_folder_are_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(UsageError, match="metrics.jsonl cannot be read: Is a directory"):
+    with pytest.raises(UsageError, match=r"metrics\.jsonl cannot be read: Is a directory"):
         read_series(tmp_path)
 
 
