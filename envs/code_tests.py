@@ -13,6 +13,7 @@ from typing import Any
 
 import ecrl.envs.sandbox as sandboxes
 from ecrl.envs.sandbox import Sandbox, Status
+from ecrl.envs.sandbox.process import Limits
 from ecrl.envs.sandbox.remote import encode
 
 _FOLDER = Path(sandboxes.__file__).parent
@@ -21,14 +22,6 @@ _JUDGE = _SERVER + re.sub(
     r"^from ecrl.*$", "", (_FOLDER / "judge.py").read_text(encoding="utf-8"), flags=re.MULTILINE
 )
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a program may use in one sandbox run: ``seconds`` of wall time, ``memory`` in MiB."""
-
-    seconds: float
-    memory: int
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from ecrl.envs.code_rows import read_entry, read_tests
 from ecrl.envs.code_tests import (
     CallTests,
     CodeTests,
-    Limits,
     StdinTests,
     Verdict,
     same_text,
@@ -24,6 +23,7 @@ from ecrl.envs.code_tests import (
     split_asserts,
 )
 from ecrl.envs.sandbox import Sandbox, make_sandbox
+from ecrl.envs.sandbox.process import Limits
 from ecrl.envs.sandbox.remote import decode, encode
 
 needs_bwrap = pytest.mark.skipif(

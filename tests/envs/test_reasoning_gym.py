@@ -22,7 +22,7 @@ from gymnasium.utils.env_checker import check_env
 from ecrl.compose import build_config
 from ecrl.envs import item_seed
 from ecrl.envs.reasoning_gym import TASKS, ReasoningGymEnv, extract
-from ecrl.errors import UsageError
+from ecrl.errors import EcrlError, UsageError
 
 pytest.importorskip("reasoning_gym")
 from reasoning_gym.factory import DATASETS, create_dataset
@@ -265,11 +265,29 @@ def test_programs_that_come_with_a_task_leave_no_files(
     ]  # so the seed is still a bad one
     (tmp_path / "simulation_data.txt").unlink()
     env = ReasoningGymEnv(task="codeio")
-    entry = env._draw_apart(seed)
+    entry = env._entry(seed)
     assert entry["question"] == question
     assert list(tmp_path.iterdir()) == []
     composite = Task("composite", None, json.dumps({"datasets": [{"name": "codeio"}]}))
     assert runs_programs(composite) and not runs_programs(Task("gcd", None, "{}"))
+
+
+def test_a_seed_without_an_entry_gives_that_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, tried = make("gcd"), []
+
+    def give_up(task: Task, seed: int) -> dict[str, Any]:
+        tried.append(seed)
+        if seed < limit:
+            raise RuntimeError("no maze")
+        return draw(task, seed)
+
+    monkeypatch.setattr("ecrl.envs.reasoning_gym_tasks.draw", give_up)
+    limit = 12
+    assert env._entry(10)["question"] == draw(env.task, 12)["question"]
+    assert tried == [10, 11, 12]
+    limit = 1000
+    with pytest.raises(EcrlError, match=r"20 entries in a row could not be drawn \(RuntimeError: no maze\)"):
+        env._entry(10)
 
 
 def test_splits_are_disjoint() -> None:
