@@ -78,6 +78,8 @@ class CodeEnv(RowsEnv):
     """
 
     concurrent: ClassVar[bool] = True
+    #: Tests are read in a millisecond or less.
+    looked_at: ClassVar[int] = 20_000
 
     def __init__(
         self,

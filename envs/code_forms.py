@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 #: What `sandbox.testing` offers; of unittest all is there, but the rest of it cannot work over a pipe.
 OFFERED = {
@@ -35,8 +35,9 @@ def check_code(tree: ast.Module, entry: str | None) -> None:
     Raises:
         ValueError: says what is in it.
     """
-    _check_imports(tree)
-    _check_attributes(tree)
+    nodes = list(ast.walk(tree))
+    _check_imports(nodes)
+    _check_attributes(nodes)
     for test in _tests(tree):
         _check_arguments(test)
     for function in tree.body:
@@ -45,14 +46,14 @@ def check_code(tree: ast.Module, entry: str | None) -> None:
     run = [*_statements(tree), *_tests(tree), *_functions(tree, "check" if entry else None)]
     if not any(isinstance(node, ast.Call) for root in run for node in ast.walk(root)):
         raise ValueError("no test in the code calls anything: neither test_… nor check(…) of entry_column")
-    if not entry and not _asks(tree):
+    if not entry and not _asks(nodes):
         raise ValueError("the test code uses nothing of the program")
 
 
-def _check_imports(tree: ast.Module) -> None:
+def _check_imports(nodes: Sequence[ast.AST]) -> None:
     # In a `try` the code has an answer to a module that is missing.
-    tried = {node for outer in ast.walk(tree) if isinstance(outer, ast.Try) for node in ast.walk(outer)}
-    for node in ast.walk(tree):
+    tried = {node for outer in nodes if isinstance(outer, ast.Try) for node in ast.walk(outer)}
+    for node in nodes:
         if node in tried or not isinstance(node, (ast.Import, ast.ImportFrom)):
             continue
         within = [node.module or "."] if isinstance(node, ast.ImportFrom) else []
@@ -64,14 +65,10 @@ def _check_imports(tree: ast.Module) -> None:
             _check_offered(within[0], name.name)
 
 
-def _check_attributes(tree: ast.Module) -> None:
-    names = {
-        alias.asname or alias.name: alias.name
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import)
-        for alias in node.names
-    }
-    for node in ast.walk(tree):
+def _check_attributes(nodes: Sequence[ast.AST]) -> None:
+    imports = (alias for node in nodes if isinstance(node, ast.Import) for alias in node.names)
+    names = {alias.asname or alias.name: alias.name for alias in imports}
+    for node in nodes:
         match node:
             case ast.Attribute(ast.Name(name), attribute) if name in names:
                 _check_offered(names[name], attribute)
@@ -130,10 +127,10 @@ def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
             yield node
 
 
-def _asks(tree: ast.Module) -> bool:
+def _asks(nodes: Sequence[ast.AST]) -> bool:
     """Whether a name can only be the program's."""
     used, bound = set(), set(dir(builtins))
-    for node in ast.walk(tree):
+    for node in nodes:
         match node:
             case ast.ImportFrom("solution") | ast.alias("solution"):
                 return True

@@ -111,9 +111,9 @@ def _lines(value: Any, what: str) -> list[Any]:
 def _from_code(source: str, entry: str | None) -> Tests:
     try:
         tree = ast.parse(source)
-        compile(tree, "tests", "exec", dont_inherit=True)
         calls = split_asserts(tree)
         if calls is None:
+            compile(tree, "tests", "exec", dont_inherit=True)
             check_code(tree, entry)
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"the test code is no Python: {error}") from None
