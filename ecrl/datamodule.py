@@ -16,8 +16,8 @@ from ecrl.collector import Collector, Split
 from ecrl.compose import build
 from ecrl.config import Config
 from ecrl.engines.base import Engine, Sampling
-from ecrl.envs.border import border
-from ecrl.errors import EcrlError, UsageError
+from ecrl.envs.border import make
+from ecrl.errors import EcrlError
 from ecrl.evaluation import summarise
 from ecrl.metrics import MetricsRecorder
 from ecrl.objective import Objective
@@ -32,21 +32,8 @@ VAL_COMPLETIONS = 1024
 
 
 def make_env(env_id: str, split: Split, kwargs: dict[str, Any]) -> gym.Env[str, str]:
-    """Make one environment.
-
-    Raises:
-        UsageError: an unknown id, or keyword arguments that its constructor does not take.
-    """
-    import ecrl.envs  # noqa: F401  (registers the built-in environments)
-
-    try:
-        with border(f"Making {env_id}", but=(gym.error.Error, ModuleNotFoundError, TypeError)):
-            return gym.make(env_id, split=split, disable_env_checker=True, **kwargs)
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        known = sorted(i for i in gym.registry if i.startswith("ecrl/"))
-        raise UsageError(f"Unknown env {env_id!r} ({error}). Built in: {', '.join(known)}.") from None
-    except TypeError as error:
-        raise UsageError(f"env {env_id!r} could not be made with kwargs {kwargs}: {error}") from None
+    """Make one environment; see `ecrl.envs.border.make`."""
+    return make(env_id, split, kwargs)
 
 
 def env_name(env_id: str) -> str:

@@ -157,6 +157,12 @@ def check_integer(name: str, value: object, low: int, high: int) -> None:
         raise UsageError(f"{name} must be an integer from {low} to {high}; got {value!r}.")
 
 
+def check_seconds(name: str, value: object) -> None:
+    """Refuse a time limit that is none, or is longer than an hour."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 3600:
+        raise UsageError(f"{name} must be seconds above 0, at most 3600; got {value!r}.")
+
+
 def check_operators(value: object, allowed: str) -> None:
     """Refuse operators that are not a text of different characters out of ``allowed``."""
     if not isinstance(value, str) or not value or len(set(value)) < len(value) or set(value) - set(allowed):

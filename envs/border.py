@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
 
+from ecrl.envs.base import Split
 from ecrl.errors import EcrlError, UsageError
 
 
@@ -32,6 +33,23 @@ def border(name: str, but: tuple[type[Exception], ...] = ()) -> Iterator[None]:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         said = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
         raise EcrlError(f"{name} failed: {said} ({frame.filename}:{frame.lineno}).") from error
+
+
+def make(name: str, split: Split, kwargs: Mapping[str, Any]) -> gym.Env[str, str]:
+    """Make an environment by its id.
+
+    Raises:
+        UsageError: an unknown id, or arguments that it does not take.
+        EcrlError: its constructor failed otherwise.
+    """
+    try:
+        with border(f"Making {name}", but=(gym.error.Error, ModuleNotFoundError, TypeError)):
+            return gym.make(name, split=split, disable_env_checker=True, **kwargs)
+    except (gym.error.Error, ModuleNotFoundError) as error:
+        known = sorted(i for i in gym.registry if i.startswith("ecrl/"))
+        raise UsageError(f"Unknown env {name!r} ({error}). Built in: {', '.join(known)}.") from None
+    except TypeError as error:
+        raise UsageError(f"env {name!r} could not be made with kwargs {dict(kwargs)}: {error}") from None
 
 
 def env_id(env: gym.Env[str, str]) -> str:

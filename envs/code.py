@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from ecrl.envs.arguments import check_types
 from ecrl.envs.base import Problem, Score, Split
 from ecrl.envs.code_rows import read_entry, read_tests
-from ecrl.envs.code_tests import Limits, Tests
-from ecrl.envs.rows import Row, RowsEnv, value_at
+from ecrl.envs.code_tests import Tests
+from ecrl.envs.row_files import Row
+from ecrl.envs.rows import BadRows, RowsEnv, in_column, read_cell, value_at
 from ecrl.envs.sandbox import make_sandbox
-from ecrl.envs.sandbox.process import Limits as CheckedLimits
+from ecrl.envs.sandbox.process import Limits
 from ecrl.errors import UsageError
 
 Reward = Literal["all", "pass_rate"]
@@ -68,6 +70,7 @@ class CodeEnv(RowsEnv):
         subset: see `RowsEnv`.
         part: see `RowsEnv`.
         val_part: see `RowsEnv`.
+        bad_rows: ``refuse`` them, or ``skip`` them with a warning.
         split: ``train`` or ``val``.
 
     Raises:
@@ -75,6 +78,8 @@ class CodeEnv(RowsEnv):
     """
 
     concurrent: ClassVar[bool] = True
+    #: Tests are read in a millisecond or less.
+    looked_at: ClassVar[int] = 20_000
 
     def __init__(
         self,
@@ -99,11 +104,12 @@ class CodeEnv(RowsEnv):
         subset: str | None = None,
         part: str | None = None,
         val_part: str | None = None,
+        bad_rows: BadRows = "refuse",
         split: Split = "train",
     ) -> None:
-        if reward not in get_args(Reward):
-            raise UsageError(f"reward must be one of {', '.join(get_args(Reward))}; got {reward!r}.")
-        CheckedLimits(time_limit, memory_limit)
+        check_types(CodeEnv.__init__, locals())
+        if not tests_column:
+            raise UsageError(f"tests_column must name a column or several; got {tests_column!r}.")
         self.problem_column = problem_column
         self.tests_columns = (tests_column,) if isinstance(tests_column, str) else tuple(tests_column)
         self.entry_column = entry_column
@@ -122,6 +128,7 @@ class CodeEnv(RowsEnv):
             subset=subset,
             part=part,
             val_part=val_part,
+            bad_rows=bad_rows,
             split=split,
         )
         self.sandbox = make_sandbox(sandbox, python=python, url=sandbox_url)
@@ -132,15 +139,11 @@ class CodeEnv(RowsEnv):
         Raises:
             ValueError: they make no sense; says what was found.
         """
-        text = value_at(row, self.problem_column)
-        if not isinstance(text, str):
-            raise ValueError(f"column {self.problem_column!r} must be a text; found {text!r:.80}")
+        text = _text(row, self.problem_column)
+        entry = read_cell(row, self.entry_column, read_entry) if self.entry_column else None
         cells = [value_at(row, column) for column in self.tests_columns]
-        entry = read_entry(_optional(row, self.entry_column))
-        try:
+        with in_column(*self.tests_columns):
             tests = read_tests(cells if len(cells) > 1 else cells[0], entry)
-        except ValueError as error:
-            raise ValueError(f"column {', '.join(map(repr, self.tests_columns))}: {error}") from None
         starter = _text(row, self.starter_column)
         prompt = text + (f"\n```python\n{starter}\n```\n" if starter else "") + self.instruction
         if len(prompt) > self.max_prompt:
@@ -181,17 +184,8 @@ def extract_program(response: str) -> str:
     return blocks[-1] if blocks else response
 
 
-def _optional(row: Row, column: str | None) -> Any:
-    if column is None:
-        return None
-    try:
-        return value_at(row, column)
-    except KeyError:
-        raise ValueError(f"no column {column!r}; found {', '.join(map(str, row))}") from None
-
-
 def _text(row: Row, column: str | None) -> str:
-    value = _optional(row, column)
+    value = value_at(row, column) if column else None
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"column {column!r} must be a text; found {value!r:.80}")
+        raise ValueError(f"column {column!r}: a text was wanted; found {value!r:.80}")
     return value or ""

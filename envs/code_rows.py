@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import io
 import json
@@ -10,6 +11,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ecrl.envs.code_forms import check_code
 from ecrl.envs.code_tests import Call, CallTests, CodeTests, StdinTests, Tests, split_asserts
 from ecrl.envs.sandbox.remote import encode
 
@@ -47,11 +49,17 @@ def read_tests(cell: Any, entry: str | None) -> Tests:
 
 
 def read_entry(cell: Any) -> str | None:
-    """Read a function's name: as it is, or as LiveCodeBench's ``func_name`` in (JSON of) a mapping."""
+    """Read a function's name: as it is, or as LiveCodeBench's ``func_name`` in (JSON of) a mapping.
+
+    Raises:
+        ValueError: it is no name; None and a mapping without it are fine.
+    """
     value = _unpack(cell)
     if isinstance(value, Mapping):
         value = value.get("func_name")
-    return value if isinstance(value, str) and value.isidentifier() else None
+    if value is None or (isinstance(value, str) and value.isidentifier()):
+        return value
+    raise ValueError(f"the name of a function was wanted; found {_shown(cell)}")
 
 
 def _from_lists(value: Mapping[str, Any], entry: str | None) -> Tests:
@@ -63,6 +71,8 @@ def _from_lists(value: Mapping[str, Any], entry: str | None) -> Tests:
             f"tests need as many inputs as outputs, and one at least; found {len(inputs)} and {len(outputs)}"
         )
     name = value.get("fn_name") or (entry if isinstance(inputs[0], list) else None)
+    if name is not None and not (isinstance(name, str) and name.isidentifier()):
+        raise ValueError(f"`fn_name` must be the name of a function; found {_shown(name)}")
     if name is None:
         return StdinTests(tuple(map(_text, inputs)), tuple(map(_text, outputs)))
     if not all(isinstance(args, list) for args in inputs):
@@ -81,18 +91,33 @@ def _from_cases(cases: Sequence[Mapping[str, Any]], entry: str | None) -> Tests:
             )
         if entry is None:
             raise ValueError("functional cases need the function's name: set entry_column")
-        inputs = [[json.loads(line) for line in case["input"].split("\n") if line] for case in cases]
-        return _calls(entry, inputs, [json.loads(case["output"]) for case in cases])
+        inputs = [_lines(case["input"], f"`input` of case {i}") for i, case in enumerate(cases)]
+        outputs = [_lines(case["output"], f"`output` of case {i}") for i, case in enumerate(cases)]
+        if several := [i for i, values in enumerate(outputs) if len(values) != 1]:
+            raise ValueError(f"`output` of case {several[0]} must be one value")
+        return _calls(entry, inputs, [values[0] for values in outputs])
     except KeyError as error:
         raise ValueError(f"every case needs `input` and `output`; {error} is missing") from None
 
 
+def _lines(value: Any, what: str) -> list[Any]:
+    """Read a JSON value a line."""
+    try:
+        return [json.loads(line) for line in _text(value).split("\n") if line]
+    except ValueError as error:
+        raise ValueError(f"{what} must be JSON, a value a line; found {_shown(value)} ({error})") from None
+
+
 def _from_code(source: str, entry: str | None) -> Tests:
     try:
-        compile(source, "tests", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
+        tree = ast.parse(source)
+        calls = split_asserts(tree)
+        if calls is None:
+            compile(tree, "tests", "exec", dont_inherit=True)
+            check_code(tree, entry)
+    except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(f"the test code is no Python: {error}") from None
-    return split_asserts(source) or CodeTests(source, entry)
+    return calls or CodeTests(source, entry)
 
 
 def _calls(name: str, inputs: Sequence[Sequence[Any]], outputs: Sequence[Any]) -> CallTests:
@@ -128,7 +153,7 @@ def _unpack(cell: Any) -> Any:
     try:
         packed = zlib.decompress(base64.b64decode(cell, validate=True))
         return _unpack(_DataOnly(io.BytesIO(packed)).load())
-    except (ValueError, zlib.error, pickle.UnpicklingError, EOFError):
+    except Exception:  # what is not packed can look so, and unpickling it raises anything
         return cell
 
 

@@ -13,22 +13,14 @@ from typing import Any
 
 import ecrl.envs.sandbox as sandboxes
 from ecrl.envs.sandbox import Sandbox, Status
+from ecrl.envs.sandbox.process import Limits
 from ecrl.envs.sandbox.remote import encode
 
 _FOLDER = Path(sandboxes.__file__).parent
 _SERVER = (_FOLDER / "remote.py").read_text(encoding="utf-8")
-_JUDGE = _SERVER + re.sub(
-    r"^from ecrl.*$", "", (_FOLDER / "judge.py").read_text(encoding="utf-8"), flags=re.MULTILINE
-)
+_TESTING, _JUDGING = ((_FOLDER / name).read_text(encoding="utf-8") for name in ("testing.py", "judge.py"))
+_JUDGE = _SERVER + _TESTING + re.sub(r"^from ecrl.*$", "", _JUDGING, flags=re.MULTILINE)
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a program may use in one sandbox run: ``seconds`` of wall time, ``memory`` in MiB."""
-
-    seconds: float
-    memory: int
 
 
 @dataclass(frozen=True)
@@ -220,16 +212,15 @@ def _is_true(value: Any) -> bool:
     return bool(value)
 
 
-def split_asserts(source: str) -> CallTests | None:
+def split_asserts(tree: ast.Module) -> CallTests | None:
     """Read test code that is no more than ``assert f(<literals>) == <literal>``, line after line.
 
     Either side may come first; ``assert f(…)`` and ``assert not f(…)`` will do too. Anything else gives
     None: it has to be run.
     """
     try:
-        body = ast.parse(source).body
-        calls = tuple(_split(statement) for statement in body)
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+        calls = tuple(map(_split, tree.body))
+    except (ValueError, TypeError, RecursionError, MemoryError):
         return None
     return CallTests(calls, loose=False) if calls else None
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ecrl.envs.arguments import check_types
 from ecrl.envs.base import Split, check_integer
 from ecrl.envs.several import SeveralEnvs, make_member
 from ecrl.errors import UsageError
@@ -28,15 +29,17 @@ class Ladder:
     Args:
         last: the highest level.
         level: to begin with.
-        up: success rate, from which on the level rises; above 1 for never.
+        up: success rate, from which on the level rises.
         down: success rate, up to which the level falls; below 0 for never.
         window: iterations at one level that the rate is a mean of.
 
     Raises:
-        UsageError: ``down`` is not below ``up``, or the window is no positive integer.
+        UsageError: ``up`` is no success rate, ``down`` is not below it, or the window is no positive integer.
     """
 
     def __init__(self, last: int, level: int, up: float, down: float, window: int) -> None:
+        if not 0 < up <= 1:
+            raise UsageError(f"up must be a success rate above 0, at most 1; got {up!r}.")
         if not down < up:
             raise UsageError(f"down must be below up={up}; got {down}.")
         check_integer("window", window, 1, 1_000_000)
@@ -102,9 +105,12 @@ class CurriculumEnv(SeveralEnvs):
         window: int = 3,
         split: Split = "train",
     ) -> None:
-        if not isinstance(levels, list | tuple) or not all(isinstance(level, Mapping) for level in levels):
-            raise UsageError(f"levels must be a list of arguments, as [{{steps: 1}}, …]; got {levels!r}.")
-        if isinstance(start, bool) or not isinstance(start, int) or not 0 <= start < len(levels):
+        check_types(CurriculumEnv.__init__, locals())
+        if not levels:
+            raise UsageError(
+                f"levels must be one or more sets of arguments, as [{{steps: 1}}]; got {levels!r}."
+            )
+        if not 0 <= start < len(levels):
             raise UsageError(f"start must be one of the {len(levels)} levels, from 0 on; got {start!r}.")
         members = [make_member(env, split, {**(kwargs or {}), **level}) for level in levels]
         super().__init__(members, split=split)
@@ -118,7 +124,7 @@ class CurriculumEnv(SeveralEnvs):
             UsageError: there is no such level.
         """
         level = options.get("level", self.start)
-        if not isinstance(level, int) or not 0 <= level < len(self.members):
+        if isinstance(level, bool) or not isinstance(level, int) or not 0 <= level < len(self.members):
             raise UsageError(f"level must be from 0 to {len(self.members) - 1}; got {level!r}.")
         return level
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import inf
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ecrl.envs.base import Problem, Score, Split
+from ecrl.envs.arguments import check_types
+from ecrl.envs.base import Problem, Score, Split, check_seconds
 from ecrl.envs.grading import Verdict, extract, grade
 from ecrl.envs.pool import VerifierCrash, VerifierTimeout, shared_pool
-from ecrl.envs.rows import Row, RowsEnv, value_at
+from ecrl.envs.row_files import Row
+from ecrl.envs.rows import BadRows, RowsEnv, prompt_text, read_cell
 from ecrl.errors import UsageError
 
 BOXED = "{problem}\n\nPut your final answer within \\boxed{{}}."
@@ -34,10 +37,12 @@ class MathEnv(RowsEnv):
         subset: configuration of a data set.
         part: part of a data set that is the training split.
         val_part: part of a data set that is the validation split.
+        bad_rows: ``refuse`` them, or ``skip`` them with a warning.
         split: ``train`` or ``val``.
 
     Raises:
-        UsageError: rows that cannot be read, a template without ``{problem}``.
+        UsageError: rows that cannot be read or are no problems, a template without ``{problem}``, a limit or
+            tolerance that is none.
     """
 
     concurrent: ClassVar[bool] = True
@@ -56,8 +61,24 @@ class MathEnv(RowsEnv):
         subset: str | None = None,
         part: str | None = None,
         val_part: str | None = None,
+        bad_rows: BadRows = "refuse",
         split: Split = "train",
     ) -> None:
+        check_types(MathEnv.__init__, locals())
+        check_seconds("time_limit", time_limit)
+        if not 0 <= tolerance < 1:
+            raise UsageError(f"tolerance must be a number of at least 0 and below 1; got {tolerance!r}.")
+        try:
+            filled = template.format(problem="\0")
+        except (LookupError, ValueError):
+            filled = ""
+        if "\0" not in filled:
+            raise UsageError(f"template needs {{problem}}, and {{{{ for a brace; got {template!r}.")
+        self.problem_column = problem_column
+        self.answer_column = answer_column
+        self.template = template
+        self.tolerance = tolerance
+        self.time_limit = time_limit
         super().__init__(
             path,
             [problem_column, answer_column],
@@ -66,24 +87,19 @@ class MathEnv(RowsEnv):
             subset=subset,
             part=part,
             val_part=val_part,
+            bad_rows=bad_rows,
             split=split,
         )
-        try:
-            filled = template.format(problem="\0")
-        except (LookupError, ValueError):
-            filled = ""
-        if "\0" not in filled:
-            raise UsageError(f"template needs {{problem}}, and {{{{ for a brace; got {template!r}.")
-        self._problem_column = problem_column
-        self._answer_column = answer_column
-        self._template = template
-        self._tolerance = tolerance
-        self._time_limit = time_limit
 
     def problem_of(self, row: Row) -> Problem:
-        """The row's problem in the template, and its gold answer."""
-        text = _text(value_at(row, self._problem_column))
-        return Problem(self._template.format(problem=text), gold(value_at(row, self._answer_column)), text)
+        """The row's problem in the template, and its gold answer.
+
+        Raises:
+            ValueError: one of them is none; names the column and what was found.
+        """
+        text = read_cell(row, self.problem_column, prompt_text)
+        answer = read_cell(row, self.answer_column, gold)
+        return Problem(self.template.format(problem=text), answer, text)
 
     def score(self, problem: Problem, response: str) -> Score:
         """Grade the final answer."""
@@ -102,12 +118,10 @@ class MathEnv(RowsEnv):
         """Box the gold answer, or that of another row."""
         if correct:
             return f"The answer is \\boxed{{{problem.answer}}}."
-        return f"The answer is \\boxed{{{self.problem_at(int(rng.integers(len(self.rows)))).answer}}}."
+        return f"The answer is \\boxed{{{self.sample_problem(rng).answer}}}."
 
     def _judge(self, answer: str, response: str) -> Verdict:
-        verdict: Verdict = shared_pool().run(
-            grade, answer, response, self._tolerance, timeout=self._time_limit
-        )
+        verdict: Verdict = shared_pool().run(grade, answer, response, self.tolerance, timeout=self.time_limit)
         return verdict
 
 
@@ -117,18 +131,13 @@ def gold(value: Any) -> str:
     Raises:
         ValueError: there is none in it.
     """
-    if isinstance(value, (list, tuple)):
-        value = value[0]
-    text = str(value).strip()
+    first = value[0] if isinstance(value, (list, tuple)) and value else value
+    # True is a number to Python, and no answer to anything; so is infinity.
+    if isinstance(first, bool) or not isinstance(first, (str, int, float)) or first in (inf, -inf):
+        raise ValueError(f"an answer must be a text, a number or a list of them; found {value!r:.80}")
+    text = str(first).strip()
     found = extract(text) if "\\boxed" in text or "####" in text else text
-    if not found:
+    answer = (found or "").strip().strip("$")
+    if not answer.strip():
         raise ValueError(f"no answer can be found in {text[-80:]!r}")
-    return found.strip().strip("$")
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, (list, tuple)) and all(isinstance(m, dict) and "content" in m for m in value):
-        return "\n\n".join(str(message["content"]) for message in value)
-    raise ValueError(f"the problem is a {type(value).__name__}, not a text")
+    return answer

@@ -8,7 +8,9 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
+from ecrl.envs.arguments import check_types
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer
+from ecrl.envs.border import make
 from ecrl.envs.sandbox import Outcome, make_sandbox
 from ecrl.envs.sandbox.process import Limits
 from ecrl.errors import UsageError
@@ -58,11 +60,12 @@ class PythonToolEnv(ReasoningEnv):
         python: str | None = None,
         split: Split = "train",
     ) -> None:
+        check_types(PythonToolEnv.__init__, locals())
         super().__init__(split=split)
         check_integer("turns", turns, 1, 32)
         check_integer("max_output", max_output, 16, 1 << 15)
         Limits(time_limit, memory_limit)
-        task = gym.make(env, split=split, disable_env_checker=True, **(env_kwargs or {})).unwrapped
+        task = make(env, split, env_kwargs or {}).unwrapped
         if not isinstance(task, ReasoningEnv):
             raise UsageError(f"env={env!r} must be a ReasoningEnv; it is a {type(task).__name__}.")
         self.task = task

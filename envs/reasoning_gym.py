@@ -95,10 +95,9 @@ class ReasoningGymEnv(ReasoningEnv):
 
     def sample_problem(self, rng: np.random.Generator) -> Problem:
         """Draw an entry of the task by a seed of its own."""
-        from ecrl.envs.reasoning_gym_tasks import SEEDS, draw
+        from ecrl.envs.reasoning_gym_tasks import SEEDS
 
-        seed = int(rng.integers(SEEDS))
-        entry = self._draw_apart(seed) if self._runs_programs else draw(self.task, seed)
+        entry = self._entry(int(rng.integers(SEEDS)))
         return Problem(f"{entry['question'].rstrip()}{_ASK}", entry)
 
     def score(self, problem: Problem, response: str) -> Score:
@@ -126,19 +125,26 @@ class ReasoningGymEnv(ReasoningEnv):
             raise NotImplementedError(f"reasoning_gym/{self.task.name} gives no answers of its own.")
         return f"{_OPEN}{answer}{_CLOSE}"
 
-    def _draw_apart(self, seed: int) -> dict[str, Any]:
-        """Draw where programs may write, hang and die; the next seed's entry if they do."""
-        from ecrl.envs.reasoning_gym_tasks import draw_in_scratch
-
+    def _entry(self, seed: int) -> dict[str, Any]:
+        """Draw the entry of a seed, or of the next one that has any: some generators give up on a few."""
+        why = ""
         for following in range(seed, seed + _DRAWS):
             try:
-                entry: dict[str, Any] = shared_pool().run(
-                    draw_in_scratch, self.task, following, timeout=_SECONDS
-                )
-                return entry
-            except (VerifierTimeout, VerifierCrash):
-                continue
-        raise EcrlError(f"reasoning_gym/{self.task.name}: {_DRAWS} entries in a row could not be drawn.")
+                return self._draw_entry(following)
+            except Exception as error:  # whatever a generator raises
+                why = f"{type(error).__name__}: {error}"
+        raise EcrlError(
+            f"reasoning_gym/{self.task.name}: {_DRAWS} entries in a row could not be drawn ({why})."
+        )
+
+    def _draw_entry(self, seed: int) -> dict[str, Any]:
+        from ecrl.envs.reasoning_gym_tasks import draw, draw_in_scratch
+
+        if not self._runs_programs:
+            return draw(self.task, seed)
+        # In a worker, where programs may write, hang and die.
+        entry: dict[str, Any] = shared_pool().run(draw_in_scratch, self.task, seed, timeout=_SECONDS)
+        return entry
 
     def _judge(self, entry: dict[str, Any], answer: str) -> float:
         from ecrl.envs.reasoning_gym_tasks import judge

@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, item_seed
+from ecrl.envs.border import make
 from ecrl.errors import UsageError
 
 
@@ -108,13 +109,8 @@ def make_member(env_id: str, split: Split, kwargs: Mapping[str, Any]) -> gym.Env
     """Make a member of its id.
 
     Raises:
-        UsageError: an unknown id, or arguments that it does not take.
+        UsageError: see `ecrl.envs.border.make`, or these are no id and no arguments.
     """
     if not isinstance(env_id, str) or not isinstance(kwargs, Mapping):
         raise UsageError(f"A member is an id and a mapping of arguments; got {env_id!r} and {kwargs!r}.")
-    try:
-        return gym.make(env_id, split=split, disable_env_checker=True, **kwargs)
-    except (gym.error.Error, ModuleNotFoundError) as error:
-        raise UsageError(f"Unknown env {env_id!r} ({error}).") from None
-    except TypeError as error:
-        raise UsageError(f"env {env_id!r} could not be made with {dict(kwargs)}: {error}") from None
+    return make(env_id, split, kwargs)

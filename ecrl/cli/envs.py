@@ -103,7 +103,8 @@ def _first_line(env: Any) -> str:
 
 
 def _check(config: EnvConfig) -> int:
-    """Run the conformance suite."""
+    """Run the conformance suite, unless the environment cannot even be made: that is one line, not eight."""
+    make_env(config.id, "train", dict(config.kwargs)).close()
     findings = check(lambda split: make_env(config.id, split, dict(config.kwargs)))
     table = Table("check", "verdict", "detail", title=config.id)
     colours = {"pass": "green", "fail": "red", "skip": "yellow"}

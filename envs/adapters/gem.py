@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from ecrl.envs.adapters.foreign import load_target, numbers, randomness
+from ecrl.envs.arguments import check_types
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.errors import UsageError
 
@@ -33,8 +34,7 @@ class GemEnv(ReasoningEnv):
         split: Split = "train",
     ) -> None:
         super().__init__(split=split)
-        if split_by not in ("prompt", "seed"):
-            raise UsageError(f"split_by must be prompt or seed; got {split_by!r}.")
+        check_types(GemEnv.__init__, locals())
         self._by_seed = split_by == "seed"
         self._env = _make(target, kwargs or {})
         self._state = 0

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 
 from ecrl.envs.adapters.foreign import load_target, numbers, text_of
+from ecrl.envs.arguments import check_types
 from ecrl.envs.base import Problem, Score, Split
-from ecrl.envs.rows import Row, RowsEnv, value_at
+from ecrl.envs.row_files import Row
+from ecrl.envs.rows import RowsEnv, prompt_text, read_cell, value_at
 
 
 class SkyRLEnv(RowsEnv):
@@ -24,6 +26,9 @@ class SkyRLEnv(RowsEnv):
         split: ``train`` or ``val``.
     """
 
+    #: Each look makes an environment.
+    looked_at: ClassVar[int] = 1000
+
     def __init__(
         self,
         *,
@@ -34,16 +39,21 @@ class SkyRLEnv(RowsEnv):
         val_path: str | None = None,
         split: Split = "train",
     ) -> None:
-        super().__init__(path, [prompt_column], val_path=val_path, split=split)
+        check_types(SkyRLEnv.__init__, locals())
         self._target = target
         self._prompt_column = prompt_column
         self._config = dict(config or {})
         self._env: Any = None
+        super().__init__(path, [prompt_column], val_path=val_path, split=split)
 
     def problem_of(self, row: Row) -> Problem:
-        """The prompt that the environment makes of the row's."""
-        env = self._make(row)
-        messages, _ = env.init(_messages(value_at(row, self._prompt_column)))
+        """The prompt that the environment makes of the row's.
+
+        Raises:
+            ValueError: the row's is neither a text nor chat messages.
+        """
+        read_cell(row, self._prompt_column, prompt_text)
+        messages, _ = self._make(row).init(_messages(value_at(row, self._prompt_column)))
         return Problem(text_of(messages), row)
 
     def reset(

@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import gymnasium as gym
 
 from ecrl.envs.adapters.foreign import load_target, text_of
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, item_seed
+from ecrl.envs.arguments import check_types
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_seconds, item_seed
 from ecrl.envs.pool import VerifierCrash, VerifierTimeout, shared_pool
-from ecrl.envs.rows import Row, RowsEnv, value_at
+from ecrl.envs.row_files import Row
+from ecrl.envs.rows import RowsEnv, prompt_text, read_cell, value_at
 from ecrl.errors import UsageError
 
 
@@ -42,7 +44,8 @@ class RewardFunctionEnv(RowsEnv):
         val_path: str | None = None,
         split: Split = "train",
     ) -> None:
-        super().__init__(path, [prompt_column], val_path=val_path, split=split)
+        check_types(RewardFunctionEnv.__init__, locals())
+        check_seconds("time_limit", time_limit)
         self._functions = (functions,) if isinstance(functions, str) else tuple(functions)
         self._weights = tuple(weights or [1.0] * len(self._functions))
         if len(self._weights) != len(self._functions):
@@ -53,10 +56,15 @@ class RewardFunctionEnv(RowsEnv):
             load_target(target)
         self._prompt_column = prompt_column
         self._time_limit = time_limit
+        super().__init__(path, [prompt_column], val_path=val_path, split=split)
 
     def problem_of(self, row: Row) -> Problem:
-        """The row's prompt."""
-        return Problem(text_of(value_at(row, self._prompt_column)), row)
+        """The row's prompt.
+
+        Raises:
+            ValueError: it is neither a text nor chat messages.
+        """
+        return Problem(read_cell(row, self._prompt_column, prompt_text), row)
 
     def score(self, problem: Problem, response: str) -> Score:
         """Sum what the functions give; a None of one counts as nothing, as in TRL."""

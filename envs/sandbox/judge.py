@@ -1,8 +1,8 @@
 """Runs test code beside a program that it cannot see and that cannot see it.
 
-The tests' sandbox gets this file as text, after `remote.py`. What the tests import from the program are
-stand-ins: a call sends its arguments to the program's own sandbox and gets plain data back. Nothing else
-crosses, so no program can read the expected values, and none can touch what compares them.
+The tests' sandbox gets this file as text, after `remote.py` and `testing.py`. What the tests import from the
+program are stand-ins: a call sends its arguments to the program's own sandbox and gets plain data back.
+Nothing else crosses, so no program can read the expected values, and none can touch what compares them.
 """
 
 # Types stay out: this text is compiled anew in every sandbox.
@@ -10,13 +10,13 @@ crosses, so no program can read the expected values, and none can touch what com
 # ruff: noqa: D102
 
 import builtins
-import itertools
 import json
 import os
 import sys
 import types
 
 from ecrl.envs.sandbox.remote import decode, encode, take_channel
+from ecrl.envs.sandbox.testing import adapt_unittest, make_numpy, make_pytest
 
 
 class _Ended(BaseException):
@@ -161,78 +161,28 @@ class _Names(dict):
             raise KeyError(name) from None
 
 
-class _Raises:
-    def __init__(self, kinds, match=None):
-        self._kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-        self._match = match
-        self.value = None
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        import re
-
-        if error is None:
-            raise AssertionError("nothing was raised")
-        names = getattr(error, "names", ())
-        wanted = any(
-            isinstance(error, k) if isinstance(k, type) else k.__name__ in names for k in self._kinds
-        )
-        self.value = error
-        return wanted and (self._match is None or re.search(self._match, str(error)) is not None)
+def _hook(where, name, *rest):
+    """Call what a class may have to be called before and after its tests; pytest's may take the method."""
+    hook = getattr(where, name, None)
+    if hook is not None:
+        hook(*rest[: hook.__code__.co_argcount - 1])
 
 
-class _Approx:
-    def __init__(self, expected, rel=1e-6, abs=1e-12, nan_ok=False):
-        self._expected, self._rel, self._abs = expected, rel or 1e-6, abs or 1e-12
-
-    def __eq__(self, other):
-        return self._near(other, self._expected)
-
-    def _near(self, got, want):
-        import math
-
-        if isinstance(want, (list, tuple)):
-            return len(got) == len(want) and all(map(self._near, got, want))
-        if isinstance(want, dict):
-            return got.keys() == want.keys() and all(self._near(got[k], want[k]) for k in want)
-        return math.isclose(got, want, rel_tol=self._rel, abs_tol=self._abs)
-
-
-def _parametrize(names, values, **_):
-    names = [name.strip() for name in names.split(",")] if isinstance(names, str) else list(names)
-
-    def mark(test):
-        rows = [dict(zip(names, row if len(names) > 1 else [row], strict=False)) for row in values]
-        test.rows = [{**a, **b} for a, b in itertools.product(getattr(test, "rows", [{}]), rows)]
-        return test
-
-    return mark
-
-
-def _pytest():
-    """The little of pytest that tests of one function use."""
-    module = types.ModuleType("pytest")
-    module.raises, module.approx = _Raises, _Approx
-    module.mark = types.SimpleNamespace(parametrize=_parametrize)
-    return module
-
-
-def _allclose(got, want, rtol=1e-5, atol=1e-8):
-    """`numpy.allclose` for numbers and nested sequences of one length."""
-    if hasattr(want, "__len__") or hasattr(got, "__len__"):
-        return len(got) == len(want) and all(
-            _allclose(a, b, rtol, atol) for a, b in zip(got, want, strict=True)
-        )
-    return got == want or abs(got - want) <= atol + rtol * abs(want)
-
-
-def _numpy():
-    """The little of numpy that HumanEval+ and MBPP+ compare with; the sandbox has none."""
-    module = types.ModuleType("numpy")
-    module.allclose, module.ndarray = _allclose, type("ndarray", (), {})
-    return module
+def _play(test):
+    """Run the tests of a class, each on an object of its own."""
+    _hook(test, "setUpClass")
+    _hook(test, "setup_class")
+    for name in [name for name in dir(test) if name.startswith("test")]:
+        rows = getattr(getattr(test, name), "rows", [{}])
+        for row in rows:
+            case = test()
+            _hook(case, "setUp")
+            _hook(case, "setup_method", getattr(case, name))
+            getattr(case, name)(**row)
+            _hook(case, "teardown_method", getattr(case, name))
+            _hook(case, "tearDown")
+    _hook(test, "teardown_class")
+    _hook(test, "tearDownClass")
 
 
 def judge(tests, entry):
@@ -242,8 +192,9 @@ def judge(tests, entry):
     leave = os._exit
     _channel = _Channel()
     sys.modules["solution"] = _Solution("solution")
-    sys.modules["pytest"], sys.modules["numpy"] = _pytest(), _numpy()
+    sys.modules["pytest"], sys.modules["numpy"] = make_pytest(), make_numpy()
     names = _Names(__name__="tests", __builtins__=builtins)
+    cases = adapt_unittest() if "unittest" in tests else ()
     if entry:
         names["candidate"] = names[entry] = Function(entry)
     try:
@@ -254,10 +205,8 @@ def judge(tests, entry):
             if name.startswith("test") and isinstance(test, types.FunctionType):
                 for row in getattr(test, "rows", [{}]):
                     test(**row)
-            elif name.startswith("Test") and isinstance(test, type):
-                for method in [m for m in dir(test) if m.startswith("test")]:
-                    for row in getattr(getattr(test, method), "rows", [{}]):
-                        getattr(test(), method)(**row)
+            elif isinstance(test, type) and (name.startswith("Test") or issubclass(test, cases)):
+                _play(test)
     except BaseException as error:
         sys.stderr.write(f"{type(error).__name__}: {error}"[:1000])
         sys.stderr.flush()

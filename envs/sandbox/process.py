@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ecrl.envs.base import check_integer, check_seconds
 from ecrl.envs.sandbox.base import Outcome, SandboxError, Status
-from ecrl.errors import UsageError
 
 MIB = 1 << 20
 #: The most that a program may write to stdout, and the most to stderr, in bytes.
@@ -63,11 +63,8 @@ class Limits:
     memory: int
 
     def __post_init__(self) -> None:
-        seconds, memory = self.seconds, self.memory
-        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds <= 3600:
-            raise UsageError(f"time_limit must be seconds above 0, at most 3600; got {seconds!r}.")
-        if isinstance(memory, bool) or not isinstance(memory, int) or not 64 <= memory <= MIB:
-            raise UsageError(f"memory_limit must be an integer from 64 to {MIB} (MiB); got {memory!r}.")
+        check_seconds("time_limit", self.seconds)
+        check_integer("memory_limit", self.memory, 64, MIB)
 
     @property
     def arguments(self) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import pickle
@@ -16,7 +17,6 @@ from ecrl.envs.code_rows import read_entry, read_tests
 from ecrl.envs.code_tests import (
     CallTests,
     CodeTests,
-    Limits,
     StdinTests,
     Verdict,
     same_text,
@@ -24,6 +24,7 @@ from ecrl.envs.code_tests import (
     split_asserts,
 )
 from ecrl.envs.sandbox import Sandbox, make_sandbox
+from ecrl.envs.sandbox.process import Limits
 from ecrl.envs.sandbox.remote import decode, encode
 
 needs_bwrap = pytest.mark.skipif(
@@ -177,14 +178,13 @@ def test_asserts_that_split(source: str) -> None:
         "assert isinstance(f(1), int)",
         "assert abs(f(1) - 2) < 1e-6",
         "assert f.g(1) == 2",
-        "assert True",
         "x = 1\nassert f(x) == 2",
         "def test(): assert f(1) == 2",
         "assert f(lambda: 1) == 2",
     ],
 )
 def test_asserts_that_have_to_be_run(source: str) -> None:
-    assert split_asserts(source) is None
+    assert split_asserts(ast.parse(source)) is None
     assert isinstance(read_tests(source, None), CodeTests)
 
 
@@ -205,11 +205,57 @@ def test_asserts_that_have_to_be_run(source: str) -> None:
         ("assert f(1) ==", "no Python"),
         ([{"input": "1"}], "'output' is missing"),
         ([{"input": "1", "output": "1", "testtype": "functional"}], "entry_column"),
+        (
+            {"fn_name": 5, "inputs": [[1]], "outputs": [[1]]},
+            "`fn_name` must be the name of a function; found 5",
+        ),
+        ("x = 1", "calls anything"),
+        ("assert True", "calls anything"),
+        ("def helper():\n    assert f(1) == 2", "calls anything"),
+        ("def check(candidate):\n    assert candidate(1) == 2", "calls anything.*entry_column"),
+        ("if __name__ == '__main__':\n    f(1)", "calls anything"),
+        ("assert len([1]) < 2", "uses nothing of the program"),
+        ("import pandas\nassert f(1) == pandas.NA", "imports pandas"),
+        ("import numpy.testing\nf(1)", "imports numpy.testing"),
+        ("from . import f\nf(1)", "imports ."),
+        ("import numpy as np\nassert f(np.array([1])) == 2", "uses numpy.array; of numpy there are allclose"),
+        ("from unittest.mock import patch\nf(1)", "imports unittest.mock"),
+        ("from pytest import fixture\nf(1)", "uses pytest.fixture; of pytest there are approx, mark"),
+        ("import pytest\n@pytest.fixture\ndef x(): return 1\ndef test(x): f(x)", "uses pytest.fixture"),
+        ("def test(capsys):\n    f(1)", "test wants the fixture 'capsys'"),
+        ("class TestF:\n    def test(self, tmp_path):\n        f(1)", "wants the fixture 'tmp_path'"),
+        ("import pytest\n@pytest.mark.skip\ndef test(): f(1)", "pytest.mark.skip"),
+        ("async def test(): f(1)", "asynchronous"),
+        ("def setup_module(): pass\ndef test(): f(1)", "setup_module is not called"),
+        ("assert f(" + "(" * 300 + ")" * 300 + ")", "no Python"),
     ],
 )
 def test_bad_cells(cell: Any, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         read_tests(cell, None)
+
+
+@pytest.mark.parametrize(
+    ("case", "says"),
+    [
+        ({"input": "x", "output": "1"}, "`input` of case 1 must be JSON, a value a line; found 'x'"),
+        ({"input": "1", "output": "x"}, "`output` of case 1 must be JSON"),
+        ({"input": 1, "output": "1"}, "`input` of case 1 .* found 1"),
+        ({"input": "1", "output": None}, "`output` of case 1 .* found None"),
+        ({"input": "1", "output": "1\n2"}, "`output` of case 1 must be one value"),
+        ({"input": "1", "output": "9" * 5000}, "`output` of case 1 .*4300"),
+    ],
+)
+def test_bad_cases_say_which(case: dict[str, Any], says: str) -> None:
+    cases = [{"input": "1", "output": "1", "testtype": "functional"}, {**case, "testtype": "functional"}]
+    with pytest.raises(ValueError, match=says):
+        read_tests(cases, "f")
+
+
+@pytest.mark.parametrize("cell", [5, "a b", [1]])
+def test_what_is_no_entry(cell: Any) -> None:
+    with pytest.raises(ValueError, match="the name of a function was wanted; found"):
+        read_entry(cell)
 
 
 @pytest.mark.parametrize(
@@ -219,7 +265,6 @@ def test_bad_cells(cell: Any, says: str) -> None:
         ('{"func_name": "f"}', "f"),
         ("{}", None),
         (None, None),
-        ("a b", None),
     ],
 )
 def test_entries(cell: Any, entry: str | None) -> None:
@@ -350,7 +395,8 @@ def test_an_end_is_no_exception_that_a_test_could_expect(sandbox: Sandbox) -> No
 
 @needs_bwrap
 def test_test_code_that_asks_nothing_proves_nothing(sandbox: Sandbox) -> None:
-    assert not passes(sandbox, "x = 1\nassert x == 1", RIGHT)
+    source = "from solution import f\nx = 1\nassert x == 1"
+    assert CodeTests(source, None).judge(sandbox, [RIGHT], LIMITS, stop=True).passed == 0
 
 
 RICH = """
@@ -421,6 +467,69 @@ def test_pytest_style(sandbox: Sandbox) -> None:
         ("(ValueError)", "(KeyError)"),
     ]:
         assert not passes(sandbox, RICH, RICH_PROGRAM.replace(old, new)), (old, new)
+
+
+UNITTEST = """
+import unittest
+from solution import Mine, Stack, double
+
+class StackCase(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.first = 3
+    def setUp(self):
+        self.stack = Stack()
+        self.stack.push(self.first)
+    def tearDown(self):
+        self.assertEqual(len(self.stack), 1)
+    def test_pop(self):
+        self.assertEqual(self.stack.pop(), 3)
+        self.stack.push(1)
+    def test_a_stack_of_its_own(self):
+        with self.subTest('size'):
+            self.assertEqual(self.stack.size, 1)
+    def test_errors(self):
+        with self.assertRaises(Mine) as caught:
+            double(None)
+        self.assertIn('none', str(caught.exception))
+        self.assertRaises(ZeroDivisionError, double, 0)
+        with self.assertRaisesRegex(ValueError, 'no'):
+            double(None)
+
+unittest.main()
+"""
+MARKS = """
+import pytest
+from solution import double
+
+class TestDouble:
+    def setup_method(self, method):
+        self.two = double(1)
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(5)
+    @pytest.mark.parametrize(argnames=['x', 'y'], argvalues=[(1, 2), pytest.param(2, 4, id='two')])
+    def test_rows(self, x, y):
+        assert double(x) == y and self.two == 2
+"""
+
+
+@needs_bwrap
+@pytest.mark.parametrize(
+    ("tests", "faults"),
+    [
+        (UNITTEST, [("self.items.pop()", "4"), ("1 / 0", "pass"), ("'none'", "'x'"), ("x is None", "0"),
+                    ("len(self.items)", "2"), ("self.items = []", "self.items = [1]")]),
+        (MARKS, [("x * 2", "x + 2 - (x > 1)"), ("x * 2", "x + 1")]),
+    ],
+    ids=["unittest", "marks"],
+)  # fmt: skip
+def test_unittest_and_marks(sandbox: Sandbox, tests: str, faults: list[tuple[str, str]]) -> None:
+    assert passes(sandbox, tests, RICH_PROGRAM)
+    for old, new in faults:
+        assert not passes(sandbox, tests, RICH_PROGRAM.replace(old, new)), (old, new)
+    for cheat in ("exit", "an exception", "one equal to all", "nothing"):
+        assert not passes(sandbox, tests, CHEATS[cheat].replace("f(x)", "double(x)")), cheat
 
 
 EVALPLUS = """

@@ -68,7 +68,7 @@ def test_the_last_python_block_counts() -> None:
 
 BAD = {
     "no tests": ({"problem": "x"}, "no column 'tests'; found problem"),
-    "empty": ({"problem": "x", "tests": {}}, "nothing in column 'tests'"),
+    "empty": ({"problem": "x", "tests": {}}, "column 'tests' is empty: {}"),
     "lengths": ({"problem": "x", "tests": {"inputs": ["1"], "outputs": []}}, "tests"),
     "kind": ({"problem": "x", "tests": {"foo": 1}}, "tests"),
 }
@@ -79,8 +79,8 @@ def test_bad_rows_name_file_row_and_column(name: str, tmp_path: Path) -> None:
     row, part = BAD[name]
     path = rows_file(tmp_path / "bad.jsonl", row)
     with pytest.raises(UsageError) as caught:
-        CodeEnv(path=path).reset(options={"index": 0})
-    assert path in str(caught.value) and "row 0" in str(caught.value) and part in str(caught.value)
+        CodeEnv(path=path)
+    assert path in str(caught.value) and "bad.jsonl:1: " in str(caught.value) and part in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -104,9 +104,11 @@ def test_without_options_training_starts_and_validation_ends() -> None:
     [
         ({"levels": {"steps": 1}}, "levels must be a list"),
         ({"levels": [1, 2]}, "levels must be a list"),
-        ({"levels": []}, "start must be one of the 0 levels"),
+        ({"levels": []}, "levels must be one or more"),
         ({"start": 3}, "start must be one of the 3 levels"),
-        ({"start": True}, "start must be one of the 3 levels"),
+        ({"start": True}, "start must be an integer; got True"),
+        ({"up": 2}, "up must be a success rate above 0, at most 1; got 2"),
+        ({"up": "high"}, "up must be a number"),
         ({"env": "ecrl/Nothing-v0"}, "Unknown env"),
         ({"levels": [{"stps": 1}]}, "could not be made"),
         ({"up": 0.2, "down": 0.2}, "down must be below up"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from ecrl.envs.grading import equivalent, extract, grade
 from ecrl.envs.math import MathEnv, gold
 from ecrl.envs.pool import VerifierCrash, VerifierPool, VerifierTimeout
 from ecrl.errors import UsageError
+from tests.envs import faults
 from tests.envs.grading_table import PAIRS
 
 HOSTILE = {
@@ -125,10 +125,10 @@ def pool() -> Any:
 @pytest.mark.parametrize("name", HOSTILE)
 @pytest.mark.parametrize("right", ["5", "x^2+\\sqrt{2}"])
 def test_hostile_answers_score_nothing_in_time_and_memory(name: str, right: str, pool: VerifierPool) -> None:
-    begin = time.monotonic()
     wanted = name == "megabytes" and right == "5"  # a right answer at the end of a long text
-    assert pool.run(grade, right, HOSTILE[name], timeout=5.0).correct is wanted
-    assert time.monotonic() - begin < 5.5
+    verdict, seconds = pool.run(faults.timed, grade, right, HOSTILE[name], timeout=120.0)
+    assert verdict.correct is wanted
+    assert seconds < 5  # of the worker's own: the machine may be busy
     assert not Path("/tmp/ecrl_was_here").exists()
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from ecrl.envs.base import Problem, Score, Split
-from ecrl.envs.rows import Row, RowsEnv, load_rows, value_at
+from ecrl.envs.row_files import Row
+from ecrl.envs.rows import RowsEnv, load_rows, value_at
 from ecrl.errors import UsageError
 
 ROWS = [{"q": f"what is {i}?", "a": str(i), "meta": {"source": [{"name": "x"}]}} for i in range(200)]
@@ -59,24 +60,24 @@ def write_parquet(path: Path) -> None:
 def test_every_kind_of_file_reads_the_same(kind: str, write: Callable[[Path], None], tmp_path: Path) -> None:
     path = tmp_path / f"rows.{kind}"
     write(path)
-    assert [(r["q"], r["a"]) for r in load_rows(str(path), ["q", "a"])] == [(r["q"], r["a"]) for r in ROWS]
+    assert [(r["q"], r["a"]) for r in load_rows(str(path)).rows] == [(r["q"], r["a"]) for r in ROWS]
 
 
 def test_a_local_copy_of_a_data_set(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     jsonl(tmp_path / "train.jsonl", ROWS)
     jsonl(tmp_path / "test.jsonl", ROWS[:5])
-    assert len(load_rows(str(tmp_path), ["q"])) == 200
-    assert len(load_rows(str(tmp_path), ["q"], part="test")) == 5
+    assert len(load_rows(str(tmp_path))) == 200
+    assert len(load_rows(str(tmp_path), part="test")) == 5
     with pytest.raises(UsageError, match=r"no part 'dev'; found train, test"):
-        load_rows(str(tmp_path), ["q"], part="dev")
+        load_rows(str(tmp_path), part="dev")
 
 
 def test_nested_columns() -> None:
     assert value_at(ROWS[0], "meta.source.0.name") == "x"
     assert value_at({"a.b": 1}, "a.b") == 1
     for column in ("meta.source.1.name", "meta.nothing", "q.0.1"):
-        with pytest.raises(KeyError):
+        with pytest.raises(ValueError, match=r"no column '.*'; found q, a, meta"):
             value_at(ROWS[0], column)
 
 
@@ -115,17 +116,29 @@ def test_pickle_leaves_the_rows_behind(file: Path) -> None:
 WRONG = {
     "malformed": ("a.jsonl", '{"q": "x", "a": "1"}\n{"q": "x", "a" 1}\n', [":2:16", "no JSON"]),
     "no object": ("a.jsonl", "[1]\n", [":1", "an object was wanted", "list"]),
-    "no column": ("a.jsonl", '{"q": "x", "b": "1"}\n', ["row 0", "no column 'a'", "found q, b"]),
+    "no column": ("a.jsonl", '{"q": "x", "b": "1"}\n', [":1: no column 'a'; found q, b"]),
     "no answer": (
         "a.jsonl",
         '{"q": "x", "a": "1"}\n{"q": "x", "a": null}\n',
-        ["row 1", "nothing in column 'a'"],
+        [":2: column 'a' is empty: null"],
     ),
-    "bad row": ("a.jsonl", '{"q": "x", "a": "bad"}\n', ["row 0", "the answer is bad"]),
+    "bad row": ("a.jsonl", '{"q": "x", "a": "bad"}\n', [":1: the answer is bad."]),
     "empty": ("a.jsonl", "\n", ["holds no rows"]),
     "ragged": ("a.csv", "q,a\nx,1\ny\n", [":3", "1 columns instead of 2"]),
     "wide": ("a.csv", "q,a\nx,1,2\n", [":2", "3 columns instead of 2"]),
     "json": ("a.json", '{"q": 1}', ["a list of objects was wanted"]),
+    "twice": ("a.csv", "\nq,a,q\nx,1,y\n", [":2: the header has the column 'q' more than once"]),
+    "quotes": ("a.csv", 'q,a\n"x\ny",1\n\n"z\nz",""\n', [":5: column 'a' is empty: \"\""]),
+    "blank lines": ("a.jsonl", '\n\n{"q": "x", "a": " "}\n', [":3: column 'a' is empty: \" \""]),
+    "nan": ("a.jsonl", '{"q": "x", "a": NaN}\n', [":1: column 'a' is empty: NaN"]),
+    "digits": ("a.jsonl", '\n{"q": ' + "1" * 5000 + "}\n", [":2: no row", "4300"]),
+    "deep": ("a.json", '[{"q": "x"},\n' + '{"a":' * 100_000, [":2: no row (nested too deep)"]),
+    "digits in json": ("a.json", '[{"q": "x"},\n{"a": ' + "1" * 5000 + "}]", [":2: no row", "4300"]),
+    "line in json": ("a.json", '[{"q": "x", "a": "1"},\n\n {"q": "x",\n "a": []}\n]\n', [":3:", "empty: []"]),
+    "comma in json": ("a.json", '[{"q": "x"}\n{"q": "y"}]', [":2:1: no JSON (Expecting ',' delimiter)"]),
+    "more after json": ("a.json", '[{"q": "x"}]\n\n x', [":3:2: no JSON (Extra data)"]),
+    "open json": ("a.json", '[{"q": "x"},\n', [":2:1: no JSON (Expecting value)"]),
+    "empty json": ("a.json", " [ ] ", ["holds no rows"]),
     "kind": ("a.xlsx", "x", ["unknown kind of file '.xlsx'"]),
     "bytes": ("a.parquet", "x", ["no Parquet"]),
 }
@@ -136,7 +149,7 @@ def test_bad_files_are_one_line(name: str, tmp_path: Path) -> None:
     file, text, parts = WRONG[name]
     (tmp_path / file).write_text(text)
     with pytest.raises(UsageError) as caught:
-        Quiz(str(tmp_path / file)).reset(seed=0, options={"index": 0})
+        Quiz(str(tmp_path / file))
     message = str(caught.value)
     assert str(tmp_path / file) in message and "\n" not in message
     assert all(part in message for part in parts), message
@@ -148,7 +161,7 @@ def test_no_file_is_one_line(path: str | None, part: str) -> None:
         Quiz(path)
 
 
-@pytest.mark.parametrize("index", [-1, 200, "x", 1.5])
+@pytest.mark.parametrize("index", [-1, 200, "x", 1.5, True])
 def test_no_such_row_is_one_line(index: Any, file: Path) -> None:
     with pytest.raises(UsageError, match="rows 0 to 199"):
         Quiz(str(file)).reset(options={"index": index})
@@ -157,12 +170,81 @@ def test_no_such_row_is_one_line(index: Any, file: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"problem": "a", "answer": 1', "f.jsonl:2:29: no JSON"),
+        ('{"q": "a", "a": 1', "f.jsonl:2:18: no JSON"),
         ("[" * 100_000, "f.jsonl:2: no row .nested too deep."),
-        ('{"problem": "a", "answer": NaN}', "f.jsonl: row 1 has nothing in column 'answer'"),
     ],
 )
 def test_rows_that_are_none(line: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "f.jsonl").write_text('{"problem": "a", "answer": 1}\n' + line + "\n")
+    (tmp_path / "f.jsonl").write_text('{"q": "a", "a": 1}\n' + line + "\n")
     with pytest.raises(UsageError, match=message):
-        load_rows(str(tmp_path / "f.jsonl"), ["problem", "answer"])
+        load_rows(str(tmp_path / "f.jsonl"))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
+def test_what_is_no_utf_8_names_line_and_column(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / f"f.{kind}"
+    file.write_bytes(b"\xef\xbb\xbf[\n\nab\xff")
+    with pytest.raises(UsageError, match=rf"f\.{kind}:3:3: no UTF-8 .byte 0xff."):
+        load_rows(str(file))
+
+
+def test_every_row_is_tried_and_the_bad_ones_are_counted(tmp_path: Path) -> None:
+    rows = [*ROWS, {"q": "x", "a": "bad"}, {"q": "x", "a": None}, {"q": "y", "a": "bad"}]
+    path = str(jsonl(tmp_path / "f.jsonl", rows))
+    with pytest.raises(UsageError, match=r"f\.jsonl:201: the answer is bad \(2 more of 203 rows are bad"):
+        Quiz(path)
+    with pytest.warns(UserWarning, match="201: the answer is bad .2 more.*; skipped"):
+        env = Quiz(path, bad_rows="skip")
+    assert {env.reset(seed=i)[1]["problem"].answer for i in range(2000)} <= {row["a"] for row in ROWS}
+    with pytest.raises(UsageError, match=r"f\.jsonl:201: the answer is bad\.$"):
+        env.reset(options={"index": 200})
+    with pytest.raises(UsageError, match="2 more of 3 rows"):
+        Quiz(str(jsonl(tmp_path / "g.jsonl", rows[200:])), bad_rows="skip")
+
+
+def test_many_environments_try_the_rows_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Row] = []
+
+    def problem_of(self: Quiz, row: Row) -> Problem:
+        read.append(row)
+        return Problem(row["q"], row["a"])
+
+    monkeypatch.setattr(Quiz, "problem_of", problem_of)
+    splits: tuple[Split, ...] = ("train", "val", "train")
+    for split in splits:
+        Quiz(str(file), split=split)
+    assert len(read) == len(ROWS)
+    monkeypatch.setattr(Quiz, "looked_at", 30)
+    Quiz(str(file), where={"a": "7"})
+    Quiz(str(jsonl(file.with_name("g.jsonl"), ROWS)))
+    assert len(read) == len(ROWS) + 1 + 29  # of 200 every seventh
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [(None, "does not exist"), ("{", "no JSON"), ('{"q": "x"}', "1: no column 'a'"), ("", "holds no rows")],
+)
+def test_training_looks_at_the_rows_of_validation(text: str | None, message: str, file: Path) -> None:
+    val = file.with_name("val.jsonl")
+    if text is not None:
+        val.write_text(text)
+    with pytest.raises(UsageError, match=message) as caught:
+        Quiz(str(file), val_path=str(val))
+    assert str(val) in str(caught.value)
+
+
+def test_a_folder_that_is_no_data_set_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notes.md").write_text("x")
+    with pytest.raises(UsageError, match="a folder without data files"):
+        load_rows(str(tmp_path))
+    jsonl(tmp_path / "f.jsonl", ROWS)
+    monkeypatch.setattr("ecrl.envs.row_files._MOST_FILES", 1)
+    with pytest.raises(UsageError, match="more than 1 files"):
+        load_rows(str(tmp_path))
+
+
+def test_where_takes_plain_values(file: Path) -> None:
+    with pytest.raises(UsageError, match=r"where takes a plain value for each column; got \[1\] for 'q'"):
+        Quiz(str(file), where={"q": [1]})

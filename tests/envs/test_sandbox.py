@@ -103,7 +103,7 @@ def test_limits(local: Sandbox, program: str, status: str, says: str) -> None:
     assert outcome.status == status
     assert says in outcome.stderr
     assert len(outcome.stdout) <= MAX_OUTPUT and len(outcome.stderr) <= MAX_OUTPUT
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60  # sleep and loops would take longer
 
 
 def test_a_program_that_never_reads_and_one_that_only_reads(local: Sandbox) -> None:
@@ -114,11 +114,9 @@ def test_a_program_that_never_reads_and_one_that_only_reads(local: Sandbox) -> N
 
 def test_a_child_that_holds_the_pipes_does_not_hold_us(local: Sandbox) -> None:
     start = time.monotonic()
-    program = (
-        "import os, time\nprint(1, flush=True)\ntry:\n    os.fork() or time.sleep(60)\nexcept OSError: pass\n"
-    )
-    assert run(local, program, seconds=30).stdout.startswith("1\n")
-    assert time.monotonic() - start < 20
+    program = "import os, time\nprint(1, flush=True)\ntry:\n    os.fork() or time.sleep(600)\nexcept OSError: pass\n"
+    assert run(local, program, seconds=300).stdout.startswith("1\n")
+    assert time.monotonic() - start < 60
 
 
 def test_many_at_once_do_not_mix(local: Sandbox) -> None:
