@@ -103,7 +103,7 @@ class World:
         dist.broadcast_object_list(answer, src=0, group=self._everyone)
         if answer[1] is not None:
             if isinstance(answer[1], EcrlError):
-                answer[1].said_by_first = not self.is_first
+                answer[1].said_elsewhere = not self.is_first
             raise answer[1]
         return answer[0]  # type: ignore[no-any-return]
 

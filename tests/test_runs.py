@@ -16,10 +16,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ecrl.cli import main
 from ecrl.compose import build_config
 from ecrl.config import Config
 from ecrl.errors import NonFiniteError, UsageError
 from ecrl.history import is_wall_time, read_metrics
+from ecrl.module import PolicyModule
 from ecrl.resume import resumed_config
 from ecrl.run import train
 from tests.conftest import TINY
@@ -104,6 +106,20 @@ def test_signals_leave_a_checkpoint_that_resumes_exactly(
     train(resumed_config([f"resume={run_dir}", f"iterations={done + 2}"]), silent)
     whole = run(base, tmp_path / "whole", f"iterations={done + 2}")
     assert_same_run(whole, run_dir)
+
+
+def test_a_second_signal_stops_at_once_and_says_so(
+    base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def signal_twice(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(PolicyModule, "training_step", signal_twice)
+    assert main(["train", *base, f"run_dir={tmp_path / 'run'}"]) == 128 + signal.SIGTERM
+    captured = capsys.readouterr()
+    assert captured.err == "ecrl: interrupted by SIGTERM.\n"
+    assert captured.out.count("SIGTERM: finishing this iteration") == 1
 
 
 def test_kill_leaves_the_last_checkpoint_whole(base: list[str], tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ class _NamedStates:
             error = EcrlError(
                 f"The checkpoint {folder} could not be written: {failures[0]}. The last whole one stays."
             )
-            error.said_by_first = not self.is_global_zero  # type: ignore[attr-defined]
+            error.said_elsewhere = not self.is_global_zero  # type: ignore[attr-defined]
             raise error
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:

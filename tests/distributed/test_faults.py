@@ -122,6 +122,7 @@ def test_a_killed_process(start: Callable[..., Run], undisturbed: Path) -> None:
     code, output = broken.end()
     assert code == 1
     assert_one_line(output, "Process 1", "killed by SIGKILL", "resume=")
+    assert_one_line(output, "ecrl: ")  # those that only noticed say nothing
     assert_resumes(broken.run_dir, undisturbed)
 
 
@@ -146,6 +147,17 @@ def test_signals_stop_all_at_one_iteration(
     assert code == 128 + (signal.SIGINT if to_all else signal.SIGTERM), output
     assert_one_line(output, f"resume={stopped.run_dir}")
     assert_resumes(stopped.run_dir, undisturbed)
+
+
+def test_a_second_signal_stops_all_at_once(start: Callable[..., Run]) -> None:
+    stopped = start(*MANY, "rollout.group_size=64", "iterations=500").reach(1)  # some seconds an iteration
+    for _ in range(2):
+        stopped.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+    code, output = stopped.end()
+    assert code == 128 + signal.SIGTERM
+    assert_one_line(output, "ecrl: interrupted by SIGTERM")
+    assert "death signal" not in output, output
 
 
 def test_an_environment_that_raises_on_one_process(start: Callable[..., Run]) -> None:
