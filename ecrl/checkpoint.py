@@ -135,7 +135,10 @@ def find_checkpoint(run_dir: Path) -> Path:
         folder = folder.with_name(folder.name + OLD)
     if not folder.exists():
         path = run_dir / "checkpoints" / "last"
-        raise UsageError(f"{run_dir} has no checkpoint ({path} is missing), so it cannot be resumed.")
+        raise UsageError(
+            f"{run_dir} has no checkpoint ({path} is missing), so it cannot be resumed; begin anew in "
+            "another folder."
+        )
     check_manifest(folder)
     return folder
 

@@ -53,8 +53,8 @@ def check_targets(lm: Any, config: LoraConfig) -> None:
         named = [m for name, m in lm.named_modules() if f".{name}".endswith(f".{target}")]
         if not named or not all(isinstance(m, nn.Linear) and m is not head for m in named):
             raise UsageError(
-                f"model.lora.target_modules={config.target_modules}: {target} cannot be adapted; this model's "
-                f"linear layers but its head are {', '.join(names)}."
+                f"model.lora.target_modules={config.target_modules}: {target} cannot be adapted; "
+                f"this model's linear layers but its head are {', '.join(names)}."
             )
 
 

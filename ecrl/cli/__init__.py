@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ecrl.errors import EcrlError, unknown_name
-from ecrl.exhaustion import exhausted
+from ecrl.machine import denied
 
 USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language models
 
@@ -79,10 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"ecrl: {error}", file=sys.stderr)
         return error.exit_code
     except (OSError, MemoryError, RuntimeError) as error:
-        message = exhausted(error)
+        message = denied(error)
         if message is None:
             raise
-        print(f"ecrl: {message}", file=sys.stderr)
+        if not getattr(error, "said_elsewhere", False):
+            print(f"ecrl: {message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as stop:
         return _interrupted(stop)

@@ -70,7 +70,8 @@ class _NamedStates:
         failures = [f for f in _everyone(failure) if f]
         if failures:
             error = EcrlError(
-                f"The checkpoint {folder} could not be written: {failures[0]}. The last whole one stays."
+                f"The checkpoint {folder} could not be written: {failures[0]}. A whole one from "
+                "before, if any, stays."
             )
             error.said_elsewhere = not self.is_global_zero  # type: ignore[attr-defined]
             raise error
