@@ -22,8 +22,9 @@ FREE = (
     # Where an engine is and how much it takes at once: the same keys draw the same completions.
     "engine.urls", "engine.timeout", "engine.max_in_flight", "engine.batch_size",
     "engine.gpu_memory_utilization", "engine.kv_cache_gib", "engine.probe_tolerance",
-    "env.kwargs.path", "env.kwargs.val_path",  # files move
 )  # fmt: skip
+#: Files move, too; but of two runs with different ones nobody knows that they hold the same problems.
+_FILES = "env.kwargs.path", "env.kwargs.val_path"
 
 
 def resumed_config(overrides: Sequence[str]) -> Config:
@@ -40,10 +41,10 @@ def resumed_config(overrides: Sequence[str]) -> Config:
     for key in values:
         if key not in all_keys() and not is_open(key):
             raise unknown_key(key)
-        if not any(key == free or key.startswith(f"{free}.") for free in FREE):
+        if not any(key == free or key.startswith(f"{free}.") for free in (*FREE, *_FILES)):
             raise UsageError(
                 f"{key!r} cannot change on resume: the run would no longer be the one that began. "
-                f"What may change: {', '.join(FREE)}."
+                f"What may change: {', '.join((*FREE, *_FILES))}."
             )
     try:
         config = OmegaConf.merge(OmegaConf.structured(Config), _load(path))
