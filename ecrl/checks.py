@@ -15,7 +15,14 @@ PARALLEL = ("fsdp", "ddp")
 LONGEST_TIMEOUT = 1e6  # seconds; the clocks behind it cannot count much further
 LARGEST = 2**31 - 1  # beyond it, numbers are slips of the keyboard, and overflow in the libraries
 #: What is started or drawn one by one, so that a slip would not fail but never end.
-MOST = {"seed": 2**32 - 1, "trainer.devices": 1024, "trainer.num_nodes": 65536, "rollout.staleness": 1024}
+MOST = {
+    "seed": 2**32 - 1,  # numpy takes no more
+    "trainer.devices": 1024,
+    "trainer.num_nodes": 65536,
+    "rollout.prompts": 2**20,
+    "rollout.group_size": 65536,
+    "rollout.staleness": 1024,
+}
 ACCELERATORS = ("auto", "cpu", "gpu")
 ATTENTION = ("auto", "sdpa", "flex_attention")
 

@@ -48,7 +48,7 @@ def check_writable(path: Path, what: str) -> None:
         folder = next(parent for parent in (path.absolute(), *path.absolute().parents) if parent.exists())
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UsageError(f"{what}={str(path)!r} cannot be written: {error}.") from None
+        raise UsageError(f"{what}={str(path)!r} cannot be written: {error.strerror}.") from None
 
 
 def _of_files(error: OSError) -> str | None:
