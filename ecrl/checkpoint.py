@@ -48,13 +48,13 @@ class StopRequest:
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Take note of a signal."""
         if self.signal is not None:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)  # how `ecrl.cli.main` knows which one it was
         self.signal = signal.Signals(number)
         if not is_first_process():
             return
         print(
             f"\n{self.signal.name}: finishing this iteration and saving a checkpoint. "
-            "Send it again to stop at once (the last checkpoint stays).",
+            "Send it again to stop at once; what came after the last checkpoint is then lost.",
             flush=True,
         )
 
@@ -135,7 +135,10 @@ def find_checkpoint(run_dir: Path) -> Path:
         folder = folder.with_name(folder.name + OLD)
     if not folder.exists():
         path = run_dir / "checkpoints" / "last"
-        raise UsageError(f"{run_dir} has no checkpoint ({path} is missing), so it cannot be resumed.")
+        raise UsageError(
+            f"{run_dir} has no checkpoint ({path} is missing), so it cannot be resumed; begin anew in "
+            "another folder."
+        )
     check_manifest(folder)
     return folder
 

@@ -13,6 +13,16 @@ from ecrl.errors import UsageError
 PRECISIONS = ("32-true", "bf16-mixed")
 PARALLEL = ("fsdp", "ddp")
 LONGEST_TIMEOUT = 1e6  # seconds; the clocks behind it cannot count much further
+LARGEST = 2**31 - 1  # beyond it, numbers are slips of the keyboard, and overflow in the libraries
+#: What is started or drawn one by one, so that a slip would not fail but never end.
+MOST = {
+    "seed": 2**32 - 1,  # numpy takes no more
+    "trainer.devices": 1024,
+    "trainer.num_nodes": 65536,
+    "rollout.prompts": 2**20,
+    "rollout.group_size": 65536,
+    "rollout.staleness": 1024,
+}
 ACCELERATORS = ("auto", "cpu", "gpu")
 ATTENTION = ("auto", "sdpa", "flex_attention")
 
@@ -35,6 +45,7 @@ def check_values(config: Config) -> None:
         "rollout.max_new_tokens": (config.rollout.max_new_tokens, 1),
         "update.minibatches": (config.update.minibatches, 1),
         "update.epochs": (config.update.epochs, 1),
+        "update.max_tokens": (config.update.max_tokens, 1),
         "update.row_tokens": (config.update.row_tokens or 0, 0),
         "eval.every": (config.eval.every, 0),
         "eval.problems": (config.eval.problems, 1),
@@ -57,8 +68,8 @@ def check_values(config: Config) -> None:
     for name, (value, least) in at_least.items():
         if value < least:
             raise UsageError(f"{name} must be at least {least}, got {value}.")
-    if config.seed >= 2**32:
-        raise UsageError(f"seed must be below 2^32 = 4294967296, got {config.seed}.")
+        if value > MOST.get(name, LARGEST):
+            raise UsageError(f"{name} must be at most {MOST.get(name, LARGEST)}, got {value}.")
     if config.update.weight_decay < 0:
         raise UsageError(f"update.weight_decay must not be negative, got {config.update.weight_decay}.")
     if config.update.lr < 0 or config.update.grad_clip < 0:

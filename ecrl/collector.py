@@ -84,7 +84,8 @@ class Collector:
         tokenizer: the policy's.
         seed: of problems and of completions.
         world: the processes that share the problems.
-        timeout: seconds after which an engine's or an environment's call ends the process.
+        timeout: seconds after which an engine's or an environment's call ends the process; an engine whose
+            processes wait for each other has twice as many.
     """
 
     def __init__(
@@ -130,25 +131,22 @@ class Collector:
             process.
         """
         mine = [problems[i] for i in self._world.share(len(problems))]
-        return self._world.gather(self._play(split, mine, copies, sampling, iteration, recorder))
-
-    def _play(
-        self,
-        split: Split,
-        problems: Sequence[int],
-        copies: int,
-        sampling: Sampling,
-        iteration: int,
-        recorder: MetricsRecorder,
-    ) -> list[Trajectory]:
         stream = _STREAMS["greedy" if sampling.temperature == 0 else split]
         with recorder.timer("verify"):
-            episodes = self._reset(split, problems, copies, (stream, iteration))
+            episodes = self._reset(split, mine, copies, (stream, iteration))
+        self._play(episodes, sampling, recorder)
+        return self._world.gather([self._trajectory(e) for e in episodes])
+
+    def _play(self, episodes: Sequence[_Episode], sampling: Sampling, recorder: MetricsRecorder) -> None:
+        """Take turns until every episode has ended."""
+        # In lockstep a collective within the call has the time-out too. It must pass first, since the
+        # engine of a healthy process is not to blame for a peer that hangs.
+        limit = 2 * self._timeout if self.engine.lockstep else self._timeout
         active = episodes
         while self._world.any(bool(active)) if self.engine.lockstep else active:
             with recorder.timer("generate"):
                 keys = hash_u64(np.array([e.key for e in active], np.uint64), [len(e.turns) for e in active])
-                with deadline(self._timeout, f"The engine's drawing of {len(active)} completions"):
+                with deadline(limit, f"The engine's drawing of {len(active)} completions"):
                     completions = self.engine.generate([e.read for e in active], sampling, keys.tolist())
                 texts = [self._dialogue.text(c.token_ids) for c in completions]
             for episode, completion, text in zip(active, completions, texts, strict=True):
@@ -156,7 +154,6 @@ class Collector:
                 episode.texts.append(text)
             self._step_all(active, recorder)
             active = [e for e in active if not (e.terminated or e.truncated)]
-        return [self._trajectory(e) for e in episodes]
 
     def _reset(
         self, split: Split, problems: Sequence[int], copies: int, stream: tuple[int, int]

@@ -20,7 +20,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -96,8 +96,8 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     """Expand ``seed=1,2 strategy=[a],[b]`` to one list of overrides for each combination."""
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
-    except HydraException as error:
-        raise UsageError(_first_line(error)) from None
+    except OverrideParseException as error:
+        raise _unreadable(error) from None
     choices = [
         [f"{o.get_key_element()}={value}" for value in o.sweep_string_iterator()]
         if o.is_sweep_override()
@@ -225,6 +225,8 @@ def resolve(path: str, where: str) -> Any:
 
 def _explain(error: Exception, config_dir: Path | None) -> UsageError:
     """Turn Hydra's message into one line."""
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error)
     text = str(error)
     missing = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
     if missing and missing[1] in GROUPS:
@@ -232,11 +234,30 @@ def _explain(error: Exception, config_dir: Path | None) -> UsageError:
     group = re.search(r"Could not override '(\w+)'", text) or re.search(r"Key '(\w+)' (?:is )?not in", text)
     full = re.search(r"full_key: ([\w.]+)", text) or re.search(r"Could not override '([\w.]+)'", text)
     if full and ("not in" in text or "Could not override" in text):
-        return unknown_name("key", full[1], all_keys())
+        return unknown_key(full[1])
     if group:
-        return unknown_name("key", group[1], all_keys())
+        return unknown_key(group[1])
     cause = f": {_first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
     return UsageError(_first_line(error) + cause)
+
+
+def _unreadable(error: OverrideParseException) -> UsageError:
+    """Show how to quote a value that Hydra's grammar cannot read."""
+    key, _, value = error.override.lstrip("+").partition("=")
+    listed = value.startswith("[") and value.endswith("]")
+    parts = value[1:-1].split(",") if listed else [value]
+    quoted = ",".join("'" + part.replace("'", r"\'") + "'" for part in parts)
+    shown = f"[{quoted}]" if listed else quoted
+    return UsageError(
+        f'{key}={value} cannot be read. Quote the value, and all of it for the shell: "{key}={shown}"'
+    )
+
+
+def unknown_key(key: str) -> UsageError:
+    """Return the error for a key that the schema lacks; below a node of its own it lists the node's keys."""
+    node = key.rpartition(".")[0]
+    siblings = [known for known in all_keys() if node and known.rpartition(".")[0] == node]
+    return unknown_name("key", key, siblings or all_keys())
 
 
 def all_keys() -> list[str]:

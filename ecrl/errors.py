@@ -10,8 +10,8 @@ class EcrlError(Exception):
     """Base class: the message says what was got, what was wanted and what to do."""
 
     exit_code = 1
-    #: Whether the first process of the run raises it too, so that it need not be said again.
-    said_by_first = False
+    #: Whether another process of the run says it, or the cause of it, so that it need not be said again.
+    said_elsewhere = False
 
 
 class UsageError(EcrlError):

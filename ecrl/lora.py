@@ -27,19 +27,35 @@ def add_adapters(lm: Any, config: LoraConfig) -> None:
     """Put adapters beside the chosen linear layers, in place, and freeze all else.
 
     Raises:
-        UsageError: a target module that the model does not have.
+        UsageError: a target module that cannot be adapted.
     """
+    check_targets(lm, config)
     targets = sorted(_linear_names(lm)) if config.target_modules is None else config.target_modules
     scale: Any = config.alpha  # peft's annotation says int, its arithmetic takes any number
     settings = PeftConfig(r=config.r, lora_alpha=scale, target_modules=targets, lora_dropout=0.0)
-    try:
-        inject_adapter_in_model(settings, lm, adapter_name=ADAPTER)
-    except ValueError as error:
-        names = sorted(_linear_names(lm))
-        raise UsageError(
-            f"model.lora.target_modules={config.target_modules}: {str(error).splitlines()[0]} "
-            f"This model's linear layers are {', '.join(names)}."
-        ) from None
+    inject_adapter_in_model(settings, lm, adapter_name=ADAPTER)
+
+
+def check_targets(lm: Any, config: LoraConfig) -> None:
+    """Refuse to adapt anything but linear layers. The head is none: scoring reads its bare matrix.
+
+    Args:
+        lm: a transformers causal LM without adapters; it needs no storage.
+        config: names its target modules.
+
+    Raises:
+        UsageError: a name that is not that of linear layers alone, or a model without any.
+    """
+    head, names = lm.get_output_embeddings(), sorted(_linear_names(lm))
+    if not names:
+        raise UsageError(f"model.lora.r: {type(lm).__name__} has no linear layers to adapt; leave it out.")
+    for target in config.target_modules or []:
+        named = [m for name, m in lm.named_modules() if f".{name}".endswith(f".{target}")]
+        if not named or not all(isinstance(m, nn.Linear) and m is not head for m in named):
+            raise UsageError(
+                f"model.lora.target_modules={config.target_modules}: {target} cannot be adapted; "
+                f"this model's linear layers but its head are {', '.join(names)}."
+            )
 
 
 def fill_adapters(lm: nn.Module, seed: int, into: Any) -> None:

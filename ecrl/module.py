@@ -110,10 +110,10 @@ class PolicyModule(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW at a constant learning rate, over what is trained."""
         update = self.config.update
-        # Fused loops over parameters take one mesh; a split model has two, with and without its norms.
-        fused = None if self.config.trainer.tensor_parallel_size == 1 else False
+        # Loops over all parameters take one mesh; a split model has two, with and without its norms.
+        foreach = None if self.config.trainer.tensor_parallel_size == 1 else False
         return torch.optim.AdamW(
-            self._trained(), lr=update.lr, weight_decay=update.weight_decay, foreach=fused
+            self._trained(), lr=update.lr, weight_decay=update.weight_decay, foreach=foreach
         )
 
     def _trained(self) -> list[torch.nn.Parameter]:

@@ -10,31 +10,21 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from ecrl.compose import all_keys, as_object, is_open
+from ecrl.compose import all_keys, as_object, is_open, unknown_key
 from ecrl.config import Config
-from ecrl.errors import UsageError, unknown_name
+from ecrl.errors import UsageError
 
 #: Anything else would make it another run than the one whose history it continues.
 FREE = (
-    "iterations",
-    "eval",
-    "checkpoint",
-    "log",
-    "update.max_tokens",
-    "update.row_tokens",
-    *(
-        f"trainer.{key}"
-        for key in (
-            "accelerator",
-            "devices",
-            "num_nodes",
-            "parallel",
-            "tensor_parallel_size",
-            "cpu_offload",
-            "timeout",
-        )
-    ),
-)
+    "iterations", "eval", "checkpoint", "log", "update.max_tokens", "update.row_tokens",
+    "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.parallel",
+    "trainer.tensor_parallel_size", "trainer.cpu_offload", "trainer.timeout",
+    # Where an engine is and how much it takes at once: the same keys draw the same completions.
+    "engine.urls", "engine.timeout", "engine.max_in_flight", "engine.batch_size",
+    "engine.gpu_memory_utilization", "engine.kv_cache_gib", "engine.probe_tolerance",
+)  # fmt: skip
+#: Files move, too; but of two runs with different ones nobody knows that they hold the same problems.
+_FILES = "env.kwargs.path", "env.kwargs.val_path"
 
 
 def resumed_config(overrides: Sequence[str]) -> Config:
@@ -50,11 +40,11 @@ def resumed_config(overrides: Sequence[str]) -> Config:
         raise UsageError(f"resume={str(run_dir)!r} is not a run directory: {path} is missing.")
     for key in values:
         if key not in all_keys() and not is_open(key):
-            raise unknown_name("key", key, all_keys())
-        if not any(key == free or key.startswith(f"{free}.") for free in FREE):
+            raise unknown_key(key)
+        if not any(key == free or key.startswith(f"{free}.") for free in (*FREE, *_FILES)):
             raise UsageError(
                 f"{key!r} cannot change on resume: the run would no longer be the one that began. "
-                f"What may change: {', '.join(FREE)}."
+                f"What may change: {', '.join((*FREE, *_FILES))}."
             )
     try:
         config = OmegaConf.merge(OmegaConf.structured(Config), _load(path))

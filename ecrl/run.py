@@ -8,6 +8,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import OmegaConf
 from transformers.utils.logging import disable_progress_bar
 
 from ecrl.callbacks import ImportanceCorrection
@@ -42,6 +42,7 @@ from ecrl.module import PolicyModule
 from ecrl.objective import Objective
 from ecrl.parallel.launch import check_launch, processes
 from ecrl.parallel.strategies import ManyStrategy, SingleStrategy
+from ecrl.run_dir import check_run_dir, create_run_dir, gone_unless_begun
 from ecrl.sizes import check_size
 from ecrl.stack import build_strategies, check_stack
 from ecrl.versions import versions
@@ -91,11 +92,11 @@ def train(config: Config, say: Callable[[str], None] = print) -> Outcome:
     )
     world = module.world
     checkpoint = world.first(lambda: _checkpoint(config))
-    run_dir = Path(config.resume) if config.resume else world.first(lambda: _create(config))
+    run_dir = Path(config.resume) if config.resume else world.first(lambda: create_run_dir(config))
     stop = StopRequest()
     done = iterations_behind(checkpoint) if checkpoint else 0
     _attach(trainer, config, run_dir, done, module, stop)
-    with stop.listening():
+    with stop.listening(), gone_unless_begun(run_dir) if world.is_first else nullcontext():
         _fit(config, trainer, module, datamodule, checkpoint, stop)
     return _finish(run_dir, module, stop, time.perf_counter() - start)
 
@@ -148,17 +149,19 @@ def check_parts(config: Config) -> tuple[Objective, list[Strategy], list[str]]:
             "rollout.group_size=1 makes every group one of zero variance, and all would be dropped; set "
             "objective.filters.drop_zero_variance=false."
         )
-    if config.run_dir and Path(config.run_dir).exists() and config.resume is None:
-        raise UsageError(
-            f"run_dir={config.run_dir!r} exists already and nothing is overwritten; choose another, or go on "
-            f"with resume={config.run_dir}."
-        )
-    make_env(config.env.id, "train", dict(config.env.kwargs)).close()
+    check_run_dir(config)
+    for split in ("train", "val") if config.eval.every else ("train",):
+        make_env(config.env.id, split, dict(config.env.kwargs)).close()
     if config.model.path:
         check_model(config.model.path)
     resolve(config.engine["_target_"], "engine").check(config)
     warnings = check_stack(config, strategies)
     corrected = any(isinstance(s, ImportanceCorrection) for s in strategies)
+    if config.rollout.staleness >= config.iterations:
+        warnings.append(
+            f"rollout.staleness={config.rollout.staleness} is not below iterations={config.iterations}: the "
+            "first weights draw all that the run trains on."
+        )
     if config.rollout.staleness and not corrected:
         warnings.append(
             f"rollout.staleness={config.rollout.staleness} trains on what older weights drew; add "
@@ -270,24 +273,6 @@ def _fit(
     if stop.signal is not None:
         raise EcrlError(f"{stop.signal.name} came before the first iteration; nothing was trained.")
     trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
-
-
-def _create(config: Config) -> Path:
-    """Make the run directory.
-
-    Raises:
-        UsageError: it exists already, or cannot be made.
-    """
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    default = Path("runs") / "-".join([stamp, *config.strategy, f"seed{config.seed}"])
-    run_dir = Path(config.run_dir) if config.run_dir else default
-    try:
-        run_dir.mkdir(parents=True)
-        (run_dir / "checkpoints").mkdir()
-    except OSError as error:
-        raise UsageError(f"run_dir={str(run_dir)!r} cannot be created: {error}.") from None
-    OmegaConf.save(OmegaConf.structured(config), run_dir / "config.yaml")
-    return run_dir
 
 
 def _finish(run_dir: Path, module: PolicyModule, stop: StopRequest, seconds: float) -> Outcome:

@@ -1,4 +1,4 @@
-"""Whether the processes can split the model and hold it, found before anything is loaded."""
+"""Whether the processes can split, adapt and hold the model, found before anything is loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from ecrl.config import Config
 from ecrl.errors import UsageError
+from ecrl.lora import check_targets
 from ecrl.parallel.tensor_parallel import check_tensor_parallel
 from ecrl.plan.architecture import meta_model
 
@@ -17,7 +18,7 @@ _STATE = 4  # numbers of a trained parameter: weight, gradient, AdamW's two mome
 
 
 def check_size(config: Config, training: bool = True) -> None:
-    """Refuse a model that cannot be split as asked, or whose resident state alone is too large.
+    """Refuse a model that cannot be split or adapted as asked, or whose resident state alone is too large.
 
     The state is a lower bound of what a run needs; `ecrl plan` counts the rest. A hub id whose config is not
     here yet is left for the loading to judge.
@@ -31,6 +32,8 @@ def check_size(config: Config, training: bool = True) -> None:
         if config.model.path is None:
             raise
         return
+    if config.model.lora.r:
+        check_targets(lm, config.model.lora)
     trainer = config.trainer
     if trainer.tensor_parallel_size > 1:
         check_tensor_parallel(lm, trainer.tensor_parallel_size)

@@ -15,8 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ecrl.errors import EcrlError
-
 T = TypeVar("T")
 
 
@@ -102,8 +100,7 @@ class World:
                 answer[1] = error
         dist.broadcast_object_list(answer, src=0, group=self._everyone)
         if answer[1] is not None:
-            if isinstance(answer[1], EcrlError):
-                answer[1].said_by_first = not self.is_first
+            answer[1].said_elsewhere = not self.is_first
             raise answer[1]
         return answer[0]  # type: ignore[no-any-return]
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from ecrl.cli import main
 from ecrl.compose import GROUPS, build, build_config, options
 from ecrl.embedded import build_tokenizer
-from ecrl.exhaustion import exhausted
+from ecrl.machine import denied
 from ecrl.stack import build_strategies, check_stack
 from tests.conftest import TINY
 
@@ -84,9 +84,18 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["train", "trainer.precision=fancy"], "fancy"),
         (["train", "update.lr=nan"], "update.lr must be a finite number"),
         (["train", "iterations=0"], "iterations must be at least 1"),
+        (["train", f"rollout.prompts={10**20}"], "rollout.prompts must be at most"),
+        (["train", f"update.max_tokens={10**20}"], "update.max_tokens must be at most"),
+        (["train", "trainer.devices=1000000"], "trainer.devices must be at most"),
+        (["train", "rollout.staleness=1000000"], "rollout.staleness must be at most"),
+        (["train", "rollout.foo=3"], "Known: rollout.group_size, rollout.max_new_tokens, rollout.prompts"),
+        (["train", "env.kwargs.template={x}"], "\"env.kwargs.template='{x}'\""),
+        (["train", "env.kwargs.template=it's"], "\"env.kwargs.template='it\\'s'\""),
+        (["train", "-m", "env.kwargs.template={x}"], "\"env.kwargs.template='{x}'\""),
+        (["train", "engine.urls=[http://h:1/p?x=1,b]"], "\"engine.urls=['http://h:1/p?x=1','b']\""),
         (["train", "warmup.wrong=2"], "in [0, 1]"),
         (["train", "model.path="], "model.path is empty"),
-        (["train", "seed=99999999999"], "below 2^32"),
+        (["train", "seed=99999999999"], "seed must be at most 4294967295"),
         (["train", "env=null"], "names nothing"),
         (["train", "engine=[]"], "names nothing"),
         (["train", "env=[]"], "write env=NAME"),
@@ -146,12 +155,17 @@ def test_what_cannot_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[st
         ("trainer.devces=2",): "Did you mean 'trainer.devices'?",
         ("strategy.kl_cov.fraction=0.1",): "cannot change on resume",
         ("trainer.precision=bf16-mixed",): "cannot change on resume",
+        ("engine._target_=x",): "cannot change on resume",
         ("iterations=many",): "many",
         ("--config-dir", str(tmp_path)): "--config-dir has no use",
     }.items():
         assert says in refused(capsys, "train", resume, *words)
     assert main(["train", "--cfg", resume, "iterations=7", "trainer.accelerator=cpu"]) == 0
     assert "iterations: 7" in capsys.readouterr().out
+    moved = ["engine.batch_size=7", "env.kwargs.path=/new/train.jsonl"]
+    assert main(["train", "--cfg", resume, *moved]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert (shown.engine.batch_size, shown.env.kwargs.path) == (7, "/new/train.jsonl")
     for text, says in {
         "": "holds no configuration",
         "- a": "holds no configuration",
@@ -167,10 +181,10 @@ def test_home_is_spelt_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    keys = ("run_dir", "output", "resume", "model.path")
+    keys = ("run_dir", "output", "resume", "model.path", "env.kwargs.path")
     assert main(["eval", "--cfg", *(f"{key}=~/x" for key in keys)]) == 0
     shown = OmegaConf.create(capsys.readouterr().out)
-    assert [OmegaConf.select(shown, key) for key in keys] == [f"{tmp_path}/x"] * 4
+    assert [OmegaConf.select(shown, key) for key in keys] == [f"{tmp_path}/x"] * 5
     assert build_config(["run_dir='~/x'"]).run_dir == f"{tmp_path}/x"
     assert f"{tmp_path}/x/config.yaml is missing" in refused(capsys, "train", "resume=~/x")
 
@@ -186,15 +200,36 @@ def test_an_output_that_cannot_be_written_is_refused_first(
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_run_directory_that_cannot_be_written_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused(capsys, "train", f"run_dir={tmp_path}/file/run")
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(build_config([]))))
+
+    def read_only(dir: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(dir))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    assert "Read-only file system" in refused(capsys, "train", f"resume={tmp_path}")
+
+
+def test_a_path_that_no_file_system_takes_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", f"run_dir={'x' * 300}"]) == 1
+    assert capsys.readouterr().err == f"ecrl: {'x' * 300}: File name too long.\n"
+
+
 def test_what_ran_out_is_said_in_a_line() -> None:
     # The wording of torch's own message.
     device = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB."
-    said = exhausted(torch.OutOfMemoryError(device))
+    said = denied(torch.OutOfMemoryError(device))
     assert said is not None and said.startswith("Out of memory on the GPU (20.00 MiB more were")
-    full = exhausted(OSError(errno.ENOSPC, "No space left on device", "/disk/file"))
+    full = denied(OSError(errno.ENOSPC, "No space left on device", "/disk/file"))
     assert full is not None and "The disk is full (/disk/file)" in full
-    assert exhausted(RuntimeError("shapes do not match")) is None
-    assert exhausted(PermissionError(errno.EACCES, "Permission denied")) is None
+    assert denied(RuntimeError("shapes do not match")) is None
+    assert denied(PermissionError(errno.EACCES, "Permission denied", "/a")) == "/a: Permission denied."
+    assert "Input/output error" in str(denied(OSError(errno.EIO, "Input/output error")))
+    assert denied(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")) is None
 
 
 def test_off_policy_updates_without_a_ratio_warn() -> None:

@@ -16,6 +16,7 @@ from ecrl.errors import UsageError
 from ecrl.lora import without_adapters
 from ecrl.resume import resumed_config
 from ecrl.run import train
+from ecrl.sizes import check_size
 from ecrl.weights import state_of
 from tests.conftest import TINY
 from tests.helpers import checkpoint_tensors
@@ -79,9 +80,18 @@ def test_adapters_start_as_nothing_and_can_be_left_out(tiny: Callable[..., Confi
     }
 
 
-def test_an_unknown_target_is_refused(tiny: Callable[..., Config]) -> None:
-    with pytest.raises(UsageError, match=r"target_modules=\['nose'\].*linear layers are .*q_proj"):
-        make_module(tiny(*LORA, "model.lora.target_modules=[nose]"), [])
+@pytest.mark.parametrize("target", ["nose", "lm_head", "embed_tokens", "self_attn", "model.q_proj"])
+@pytest.mark.parametrize("family", ["qwen3", "llama"])  # with a tied and an untied head
+def test_what_cannot_be_adapted_is_refused_before_anything_starts(
+    family: str, target: str, families: dict[str, Path], tiny: Callable[..., Config]
+) -> None:
+    config = tiny(*LORA, f"model.path={families[family]}", f"model.lora.target_modules=[q_proj,{target}]")
+    with pytest.raises(UsageError, match=rf"{target} cannot be adapted; .*linear layers .*q_proj"):
+        check_size(config)
+
+
+def test_one_layer_may_be_named_in_full(tiny: Callable[..., Config]) -> None:
+    check_size(tiny(*LORA, "model.lora.target_modules=[layers.1.self_attn.q_proj]"))
 
 
 @pytest.mark.parametrize("extra", [[], LORA])

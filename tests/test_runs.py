@@ -12,18 +12,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ecrl.cli import main
 from ecrl.compose import build_config
 from ecrl.config import Config
 from ecrl.errors import NonFiniteError, UsageError
 from ecrl.history import is_wall_time, read_metrics
+from ecrl.module import PolicyModule
 from ecrl.resume import resumed_config
-from ecrl.run import train
+from ecrl.run import check_parts, train
 from tests.conftest import TINY
 from tests.helpers import checkpoint_tensors
+from tests.tasks import DigitsEnv
 
 STACK = ["strategy=[kl_cov,adaptive_entropy]", "strategy.kl_cov.fraction=0.1"]
 PROMISED = """policy/entropy policy/ratio policy/clip_low policy/clip_high policy/grad_norm
@@ -104,6 +108,55 @@ def test_signals_leave_a_checkpoint_that_resumes_exactly(
     train(resumed_config([f"resume={run_dir}", f"iterations={done + 2}"]), silent)
     whole = run(base, tmp_path / "whole", f"iterations={done + 2}")
     assert_same_run(whole, run_dir)
+
+
+def test_a_second_signal_stops_at_once_and_says_so(
+    base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def signal_twice(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(PolicyModule, "training_step", signal_twice)
+    assert main(["train", *base, f"run_dir={tmp_path / 'run'}"]) == 128 + signal.SIGTERM
+    captured = capsys.readouterr()
+    assert captured.err == "ecrl: interrupted by SIGTERM.\n"
+    assert captured.out.count("SIGTERM: finishing this iteration") == 1
+
+
+def test_a_run_that_fails_before_anything_is_there_leaves_no_folder(
+    tiny: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> None:
+        raise UsageError("a fault")
+
+    monkeypatch.setattr(PolicyModule, "training_step", fails)
+    for validates in (False, True):  # the latter leaves a row, which is kept
+        with pytest.raises(UsageError, match="a fault"):
+            train(tiny(f"eval.every={int(validates)}", "eval.problems=2", "eval.k=2"), silent)
+        assert (tmp_path / "run").exists() == validates
+    with pytest.raises(UsageError, match=r"choose another; it holds no checkpoint to go on from"):
+        train(tiny(), silent)
+
+
+def test_the_validation_environment_is_tried_first(tiny: Callable[..., Config], tmp_path: Path) -> None:
+    config = tiny("env=tests.test_runs:test/TrainOnly-v0", "eval.every=1")
+    with pytest.raises(UsageError, match="has no val"):
+        train(config, silent)
+    assert not (tmp_path / "run").exists()
+    check_parts(tiny("env=tests.test_runs:test/TrainOnly-v0", "eval.every=0"))
+
+
+class TrainOnly(DigitsEnv):
+    """An environment without validation problems."""
+
+    def __init__(self, *, split: Any = "train") -> None:
+        if split == "val":
+            raise UsageError("has no val")
+        super().__init__(split=split)
+
+
+gym.register("test/TrainOnly-v0", entry_point=TrainOnly)
 
 
 def test_kill_leaves_the_last_checkpoint_whole(base: list[str], tmp_path: Path) -> None:

@@ -105,3 +105,4 @@ def test_staleness_without_correction_is_warned_of(base: list[str], tmp_path: Pa
     config = build_config([*base, f"run_dir={tmp_path / 'run'}", "strategy=[]", "iterations=1"])
     train(config, lines.append)
     assert any("add importance_correction" in line for line in lines)
+    assert any("is not below iterations=1" in line for line in lines)

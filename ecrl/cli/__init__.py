@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from ecrl.errors import EcrlError, unknown_name
-from ecrl.exhaustion import exhausted
+from ecrl.machine import denied
 
 USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language models
 
@@ -33,7 +34,7 @@ Overrides are Hydra's: seed=1 strategy=[clip_cov,clip_higher] update.lr=1e-5
 """
 
 
-# Imported when called for: `ecrl envs` need not wait for torch.
+# Imported when called for: no command waits for what only another one needs.
 COMMANDS = {
     "train": "ecrl.cli.train",
     "eval": "ecrl.cli.evaluate",
@@ -74,15 +75,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = command.main(words[1:])
         return code
     except EcrlError as error:
-        if not error.said_by_first:
+        if not error.said_elsewhere:
             print(f"ecrl: {error}", file=sys.stderr)
         return error.exit_code
     except (OSError, MemoryError, RuntimeError) as error:
-        message = exhausted(error)
+        message = denied(error)
         if message is None:
             raise
-        print(f"ecrl: {message}", file=sys.stderr)
+        if not getattr(error, "said_elsewhere", False):
+            print(f"ecrl: {message}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("ecrl: interrupted.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        return _interrupted(stop)
+    except SystemExit as end:
+        # Lightning turns the former into the latter, without a word.
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        return _interrupted(end.__context__)
+
+
+def _interrupted(stop: KeyboardInterrupt) -> int:
+    """Say which signal it was; SIGINT unless it carries another one's number."""
+    number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
+    if "ECRL_LAUNCHER" not in os.environ:  # it was told as well, and speaks for all
+        print(f"ecrl: interrupted by {number.name}.", file=sys.stderr)
+    return 128 + number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,9 @@ from omegaconf import OmegaConf
 from ecrl.compose import build_config
 from ecrl.config import Config
 from ecrl.errors import UsageError, unknown_name
+from ecrl.machine import check_writable
 
 _FLAGS = ("-m", "--multirun", "--cfg", "--config-dir")
-_PATHS = ("run_dir", "resume", "output", "model.path")
 
 
 @dataclass(frozen=True)
@@ -58,11 +57,9 @@ def parse(arguments: Sequence[str]) -> Options:
             config_dir = Path(value).expanduser()
         elif word.startswith("-"):
             raise unknown_name("option", key, _FLAGS)
-        elif key in _PATHS:
-            # No shell does it after `=`, and Hydra's grammar has no `~`.
-            overrides.append(f"{key}={os.path.expanduser(value)}" if equals else word)
         else:
-            overrides.append(word)
+            # No shell does it after `=`, and Hydra's grammar has no `~`.
+            overrides.append(key + equals + os.path.expanduser(value))
     return Options(overrides, config_dir, sweep, show)
 
 
@@ -91,13 +88,11 @@ def output_config(arguments: Sequence[str]) -> Config | None:
 
 
 def check_output(output: Path) -> None:
-    """Refuse now what could not be written after the work."""
-    try:
-        if output.exists():
-            raise UsageError(
-                f"output={str(output)!r} exists already and nothing is overwritten; choose another."
-            )
-        folder = next(parent for parent in output.absolute().parents if parent.exists())
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
+    """Refuse now what could not be written after the work.
+
+    Raises:
+        UsageError: it exists, or its folder takes no files.
+    """
+    if os.path.exists(output):
+        raise UsageError(f"output={str(output)!r} exists already and nothing is overwritten; choose another.")
+    check_writable(output, "output")

@@ -10,6 +10,7 @@ import json
 import socket
 from collections.abc import Iterable, Iterator
 from datetime import timedelta
+from ipaddress import ip_address
 from typing import Any
 
 import torch
@@ -107,8 +108,18 @@ class Channel:
 
 
 def own_address(hosts: Iterable[str]) -> str:
-    """The address under which these hosts reach this machine."""
-    host = next(iter(hosts))
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((host, 9))  # sends nothing: it only chooses the way
+    """The address under which all these hosts reach this machine: a loopback one only if all are here.
+
+    Raises:
+        OSError: a host has no address, or there is no way to it.
+    """
+    addresses = [_address_for(host) for host in hosts]
+    return next((a for a in addresses if not ip_address(a.partition("%")[0]).is_loopback), addresses[0])
+
+
+def _address_for(host: str) -> str:
+    """The address of this machine on the way to a host."""
+    family, kind, _, _, where = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.connect(where)  # sends nothing: it only chooses the way
         return str(probe.getsockname()[0])

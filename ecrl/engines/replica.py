@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ import httpx
 
 from ecrl.batch import Completion
 from ecrl.engines.base import Sampling
+from ecrl.engines.checksum import Receipt
 from ecrl.engines.vllm_checks import OLDEST, is_old
 from ecrl.errors import EcrlError, UsageError
 
@@ -18,6 +20,23 @@ QUICK = 10.0  # seconds for calls that do no work
 
 class StaleReplica(Exception):
     """It answered with other weights than it was given, e.g. because it was restarted."""
+
+
+class ForeignServer(httpx.HTTPError):
+    """It answered, but not as `ecrl serve` does: another server, or a proxy that speaks for it."""
+
+
+@contextmanager
+def _understood(url: str) -> Iterator[None]:
+    """Call an answer that lacks what every answer has by its name.
+
+    Raises:
+        ForeignServer: it is no JSON, or JSON of another shape.
+    """
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise ForeignServer(f"{url} answers, but is not an `ecrl serve`") from None
 
 
 class Replica:
@@ -50,10 +69,14 @@ class Replica:
             UsageError: it cannot be reached, is too old, or was not started by ``ecrl serve``.
         """
         try:
-            found = str(self._get("/version").json()["version"])
-            old = is_old(found)
+            answer = self._get("/version")
+            with _understood(self.url):
+                found = str(answer.json()["version"])
+                old = is_old(found)
             versioned = self._get("/weight_info", expect=False).status_code == 200
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError) as error:
+        except ForeignServer as error:
+            raise UsageError(f"{error}; start one with `ecrl serve`, or correct engine.urls.") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UsageError(
                 f"No vLLM server answers at {self.url} ({type(error).__name__}); start one there with "
                 "`ecrl serve model.path=… port=…`, or correct engine.urls."
@@ -80,6 +103,10 @@ class Replica:
         """
         try:
             served = self.rpc("ecrl_model")
+            with _understood(self.url):
+                served = {name: served[name] for name in ("dtype", "max_model_len", *policy)}
+        except ForeignServer as error:
+            raise UsageError(f"{error} of this version; start it with this one's.") from None
         except httpx.HTTPError as error:
             raise UsageError(
                 f"The server at {self.url} was not started by this version's `ecrl serve` "
@@ -118,8 +145,21 @@ class Replica:
         Raises:
             httpx.HTTPError: it failed, or did not answer in time.
         """
-        body = {"method": method, "args": list(args)}
-        return self._post("/collective_rpc", body).json()["results"][0]
+        answer = self._post("/collective_rpc", {"method": method, "args": list(args)})
+        with _understood(self.url):
+            return answer.json()["results"][0]
+
+    def receipt(self, shapes: dict[str, list[int]]) -> Receipt:
+        """What it says of the weights that it holds.
+
+        Args:
+            shapes: of every tensor that it was sent, by name.
+        """
+        told = self.rpc("ecrl_receipt", shapes)
+        with _understood(self.url):
+            return Receipt(
+                version=told["version"], checksums=dict(told["checksums"]), unsent=list(told["unsent"])
+            )
 
     def accept(self, version: int) -> None:
         """Forget what it computed with older weights, and stamp completions from now on.
@@ -128,7 +168,10 @@ class Replica:
             EcrlError: it holds on to its prefix cache.
             httpx.HTTPError: it failed.
         """
-        if not self._post("/reset_prefix_cache", {}).json()["success"]:
+        answer = self._post("/reset_prefix_cache", {})
+        with _understood(self.url):
+            emptied = answer.json()["success"]
+        if not emptied:
             raise EcrlError(f"The server at {self.url} kept its prefix cache of older weights.")
         self._post("/update_weight_version", {"new_version": str(version)})
 
@@ -136,8 +179,10 @@ class Replica:
         """Log-probabilities, nats, of a prompt's tokens after the first."""
         params = {"max_tokens": 1, "temperature": 0, "prompt_logprobs": 0, "detokenize": False}
         body = {"token_ids": token_ids, "sampling_params": params}
-        told = self._post("/inference/v1/generate", body).json()["prompt_logprobs"]
-        return [step[str(t)]["logprob"] for t, step in zip(token_ids[1:], told[1:], strict=True)]
+        answer = self._post("/inference/v1/generate", body)
+        with _understood(self.url):
+            told = answer.json()["prompt_logprobs"]
+            return [step[str(t)]["logprob"] for t, step in zip(token_ids[1:], told[1:], strict=True)]
 
     async def complete(
         self,
@@ -151,7 +196,7 @@ class Replica:
         """Draw one completion.
 
         Raises:
-            httpx.HTTPError: it failed, or did not answer in time.
+            httpx.HTTPError: it failed, did not answer in time, or answered nonsense.
             StaleReplica: it drew with other weights.
             EcrlError: it refuses the request.
         """
@@ -169,17 +214,19 @@ class Replica:
         if 400 <= answer.status_code < 500:
             raise EcrlError(f"The server at {self.url} refuses a request: {answer.text[:300]}")
         answer.raise_for_status()
-        (choice,) = answer.json()["choices"]
-        versions = {span["version"] for span in choice["weight_versions"]}
+        with _understood(self.url):
+            (choice,) = answer.json()["choices"]
+            versions = {span["version"] for span in choice["weight_versions"]}
+            completion = Completion(
+                token_ids=choice["token_ids"],
+                logprobs=[step["logprob"] for step in choice["logprobs"]["content"]],
+                entropy=None,
+                finish_reason="stop" if choice["finish_reason"] == "stop" else "length",
+                weights_version=version,
+            )
         if versions != {str(version)}:
             raise StaleReplica(f"{self.url} answered with weights {sorted(versions)}, not {version}")
-        return Completion(
-            token_ids=choice["token_ids"],
-            logprobs=[step["logprob"] for step in choice["logprobs"]["content"]],
-            entropy=None,
-            finish_reason="stop" if choice["finish_reason"] == "stop" else "length",
-            weights_version=version,
-        )
+        return completion
 
     def _get(self, path: str, expect: bool = True) -> httpx.Response:
         answer = httpx.get(self.url + path, timeout=QUICK)

@@ -164,10 +164,12 @@ class VLLMServerEngine:
             )
         if self._channel is not None and members == self._members:
             return
-        address = own_address(r.host for r in members)
-        device = self.model.device
         limit = min(self.timeout, CONNECT)
-        self._channel = Channel(address, 0, 0, len(members) + 1, device, limit)
+        try:
+            address = own_address(r.host for r in members)
+            self._channel = Channel(address, 0, 0, len(members) + 1, self.model.device, limit)
+        except (OSError, RuntimeError) as error:
+            raise EcrlError(f"No channel for weights could be opened: {str(error).splitlines()[0]}") from None
         place = self._channel.port, len(members) + 1
         with ThreadPoolExecutor(len(members)) as threads:
             joins = [
@@ -205,7 +207,7 @@ class VLLMServerEngine:
         causes = []
         for replica in self._members:
             try:
-                self.manifest.check(replica.rpc("ecrl_receipt", self.manifest.shapes), version)
+                self.manifest.check(replica.receipt(self.manifest.shapes), version)
                 replica.accept(version)
                 told[replica.url] = replica.probe(self._probe.token_ids)
             except httpx.HTTPError as error:  # it died since; the next sync may find it again

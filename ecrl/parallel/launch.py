@@ -81,6 +81,7 @@ def launch(config: Config, arguments: Sequence[str]) -> int:
 
     Raises:
         EcrlError: a process died without a word (killed, or crashed).
+        KeyboardInterrupt: a second signal came before all had ended.
     """
     _quiet_agent()
     # On a machine of its own each process would otherwise start a thread for every core.
@@ -102,9 +103,13 @@ def launch(config: Config, arguments: Sequence[str]) -> int:
     try:
         run("-m", "ecrl", *arguments)
     except SignalException as stop:
+        if isinstance(stop.__context__, SignalException):  # the second, while the processes were ending
+            raise KeyboardInterrupt(int(stop.sigval)) from None
         return 128 + int(stop.sigval)
     except ChildFailedError as error:
         return _first_failure(error)
+    finally:
+        del os.environ["ECRL_LAUNCHER"]  # the next job of a sweep may need no launcher
     return 0
 
 
@@ -129,7 +134,9 @@ def peers_named() -> Iterator[None]:
         if kind is None:
             raise
         what = str(error).splitlines()[0].split("] ")[-1].split(". ")[0]
-        raise kind(f"Process {os.environ.get('RANK', '0')} lost another one ({what}).") from None
+        lost = kind(f"Process {os.environ.get('RANK', '0')} lost another one ({what}).")
+        lost.said_elsewhere = "ECRL_LAUNCHER" in os.environ  # it sees which one, and why
+        raise lost from None
 
 
 def _first_failure(error: ChildFailedError) -> int:
@@ -163,5 +170,6 @@ def _signal_name(failure: ProcessFailure) -> str:
 
 def _quiet_agent() -> None:
     """Silence the agent's own reports; what failed is said in one line instead."""
-    for name in ("torch.distributed.elastic", "torch.distributed.launcher"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for name in list(logging.root.manager.loggerDict):  # each of its modules sets a level of its own
+        if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
+            logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -70,9 +70,10 @@ class _NamedStates:
         failures = [f for f in _everyone(failure) if f]
         if failures:
             error = EcrlError(
-                f"The checkpoint {folder} could not be written: {failures[0]}. The last whole one stays."
+                f"The checkpoint {folder} could not be written: {failures[0]}. A whole one from "
+                "before, if any, stays."
             )
-            error.said_by_first = not self.is_global_zero  # type: ignore[attr-defined]
+            error.said_elsewhere = not self.is_global_zero  # type: ignore[attr-defined]
             raise error
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -49,6 +50,17 @@ class HangingEngine(HFEngine):
         self.rounds += 1
         if is_second() and self.rounds == 2:
             time.sleep(600)
+        return super().generate(prompts, sampling, keys)
+
+
+class FreezingEngine(HFEngine):
+    """Stops the second process as it draws."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
+    ) -> list[Completion]:
+        if is_second():
+            os.kill(os.getpid(), signal.SIGSTOP)
         return super().generate(prompts, sampling, keys)
 
 

@@ -9,10 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
+import httpx
 import pytest
 
 from ecrl.cli import main
+from ecrl.engines import channel
+from ecrl.engines.base import Sampling
+from ecrl.engines.crowd import draw
+from ecrl.engines.replica import Replica
 from ecrl.engines.vllm_checks import is_old
+from ecrl.errors import EcrlError
+
+VLLM = {"/version": {"version": "0.32.0"}, "/weight_info": {}}
 
 
 @contextmanager
@@ -24,6 +32,10 @@ def answering(pages: dict[str, object]) -> Iterator[str]:
             self.send_response(200 if self.path in pages else 404)
             self.end_headers()
             self.wfile.write(json.dumps(pages.get(self.path)).encode())
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
 
         def log_message(self, *_: object) -> None: ...
 
@@ -58,13 +70,43 @@ def test_which_versions_are_too_old(found: str, old: bool) -> None:
         ({"/version": {"version": "0.28.1"}, "/weight_info": {}}, "runs vLLM 0.28.1; 0.29 or later"),
         ({"/version": {"version": "0.32.0"}}, "cannot take weights; start it with `ecrl serve`"),
         ({"/version": {"version": "0.32.0"}, "/weight_info": {}}, "not started by this version's"),
-        ({"/version": {"version": "a fine one"}}, "No vLLM server answers"),
+        ({"/version": {"version": "a fine one"}}, "answers, but is not an `ecrl serve`"),
+        ({"/version": "welcome"}, "answers, but is not an `ecrl serve`"),
+        ({"/version": []}, "answers, but is not an `ecrl serve`"),
+        ({**VLLM, "/collective_rpc": []}, "answers, but is not an `ecrl serve`"),
+        ({**VLLM, "/collective_rpc": {"results": []}}, "answers, but is not an `ecrl serve`"),
+        ({**VLLM, "/collective_rpc": {"results": [None]}}, "answers, but is not an `ecrl serve`"),
+        ({**VLLM, "/collective_rpc": {"results": [{"dtype": "x"}]}}, "answers, but is not an `ecrl serve`"),
         ({"/": "welcome"}, "No vLLM server answers"),
     ],
 )
 def test_another_server(pages: dict[str, object], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     with answering(pages) as url:
         assert says in refused(capsys, url)
+
+
+@pytest.mark.parametrize("nonsense", [[], {"choices": []}, {"choices": [{"weight_versions": 3}]}])
+def test_one_that_talks_nonsense_in_mid_run_is_dropped(nonsense: object) -> None:
+    with answering({"/inference/v1/generate": nonsense, "/collective_rpc": {"results": [[]]}}) as url:
+        replica = Replica(url, 5.0)
+        for ask in (lambda: replica.receipt({}), lambda: replica.probe([1, 2])):
+            with pytest.raises(httpx.HTTPError, match="answers, but is not"):
+                ask()
+        with pytest.raises(EcrlError, match=r"No vLLM server is left .*answers, but is not"):
+            draw([([1], 0)], [replica], (Sampling(), [1], 0), 1, 5.0)
+
+
+@pytest.mark.parametrize("here", ["127.0.0.1", "::1"])
+def test_the_address_that_replicas_are_told(here: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_INET6 if ":" in here else socket.AF_INET) as probe:
+        try:
+            probe.bind((here, 0))
+        except OSError:
+            pytest.skip("no IPv6 on this machine")
+    assert channel.own_address([here]) == here
+    # A second one, elsewhere, could not reach a loopback address.
+    monkeypatch.setattr(channel, "_address_for", {here: here, "10.0.0.7": "10.0.0.1"}.__getitem__)
+    assert channel.own_address([here, "10.0.0.7"]) == "10.0.0.1"
 
 
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:

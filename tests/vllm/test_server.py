@@ -217,7 +217,7 @@ def test_a_run(servers: list[Server], tiny_model: Path, tmp_path: Path, stalenes
     assert (rows[3]["mismatch/max"] > 1e-3) == bool(staleness)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)  # six processes on what may be two busy cores
 def test_two_processes_draw_from_the_same_servers(
     servers: list[Server], tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -227,7 +227,7 @@ def test_two_processes_draw_from_the_same_servers(
     one = history(run(base, tmp_path / "one"))
     two = tmp_path / "two"
     many = ["trainer.devices=2", "trainer.accelerator=cpu", f"run_dir={two}"]
-    subprocess.run([sys.executable, "-m", "ecrl", "train", *base, *many], check=True, timeout=300)
+    subprocess.run([sys.executable, "-m", "ecrl", "train", *base, *many], check=True, timeout=900)
     for a, b in zip(one, history(two), strict=True):
         drawn = [name for name in a if name.startswith("rollout/")]
         assert [a[name] for name in drawn] == [b[name] for name in drawn]
