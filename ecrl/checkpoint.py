@@ -24,10 +24,15 @@ OLD = ".old"
 
 
 class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a wish to stop; a second one interrupts at once."""
+    """Turns the first SIGINT or SIGTERM into a wish to stop; a second one interrupts at once.
+
+    Attributes:
+        signal: that this process or, as agreed, another one of the run got first.
+    """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._received = False  # by this process: all may have agreed on a signal that has yet to reach it
 
     def agreed(self, world: World) -> bool:
         """Whether any process got a signal; then all have it, so that they stop together."""
@@ -47,8 +52,9 @@ class StopRequest:
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Take note of a signal."""
-        if self.signal is not None:
+        if self._received:
             raise KeyboardInterrupt(number)  # how `ecrl.cli.main` knows which one it was
+        self._received = True
         self.signal = signal.Signals(number)
         if not is_first_process():
             return

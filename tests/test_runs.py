@@ -17,6 +17,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from ecrl.checkpoint import StopRequest
 from ecrl.cli import main
 from ecrl.compose import build_config
 from ecrl.config import Config
@@ -25,6 +26,7 @@ from ecrl.history import is_wall_time, read_metrics
 from ecrl.module import PolicyModule
 from ecrl.resume import resumed_config
 from ecrl.run import check_parts, train
+from ecrl.world import World
 from tests.conftest import TINY
 from tests.helpers import checkpoint_tensors
 from tests.tasks import DigitsEnv
@@ -272,3 +274,15 @@ def test_resume_refuses_what_would_be_another_run(base: list[str], tmp_path: Pat
     with pytest.raises(UsageError, match=r"config\.yaml is missing"):
         resumed_config([f"resume={tmp_path / 'nowhere'}"])
     assert len(history(run_dir)) == 2  # row 0 and row 1: nothing was lost
+
+
+def test_a_signal_that_all_agreed_on_may_reach_a_process_later() -> None:
+    class Peers(World):
+        def max(self, value: int) -> int:
+            return max(value, signal.SIGTERM)
+
+    stop = StopRequest()
+    assert stop.agreed(Peers()) and stop.signal is signal.SIGTERM
+    stop.on_signal(signal.SIGTERM, None)  # the first that it gets itself
+    with pytest.raises(KeyboardInterrupt):
+        stop.on_signal(signal.SIGTERM, None)

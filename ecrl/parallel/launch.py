@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
@@ -9,7 +10,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import torch
@@ -117,6 +118,18 @@ def end_with_launcher() -> None:
     """Let the kernel kill this process when its launcher dies, even by ``kill -9``."""
     if launcher := os.environ.get("ECRL_LAUNCHER"):
         end_with_parent(int(launcher))
+
+
+def leave(code: int) -> NoReturn:
+    """End this process of a run at once, but for what is registered to happen at its exit.
+
+    The interpreter's own way takes its time, and gloo's threads that let go of a tensor meanwhile abort
+    the process: https://github.com/pytorch/pytorch/issues/190489.
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 @contextmanager

@@ -89,3 +89,13 @@ def test_another_number_of_processes_is_one_line(launcher, base: list[str]) -> N
     done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "2 processes were started, but trainer.devices=2 × trainer.num_nodes=2 is 4" in done.stderr
+
+
+def test_a_process_leaves_at_once_but_in_order() -> None:
+    program = (
+        "import atexit, threading, time; from ecrl.parallel.launch import leave; "
+        "atexit.register(print, 'registered'); threading.Thread(target=time.sleep, args=(600,)).start(); "
+        "print('said'); leave(3)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
+    assert (ended.returncode, ended.stdout.split()) == (3, ["said", "registered"]), ended.stderr
