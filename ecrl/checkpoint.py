@@ -37,7 +37,9 @@ class StopRequest:
     def agreed(self, world: World) -> bool:
         """Whether any process got a signal; then all have it, so that they stop together."""
         number = world.max(self.signal or 0)
-        self.signal = signal.Signals(number) if number else None
+        # One that came while they agreed on none is for the next time.
+        if number:
+            self.signal = signal.Signals(number)
         return bool(number)
 
     @contextmanager

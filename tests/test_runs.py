@@ -286,3 +286,16 @@ def test_a_signal_that_all_agreed_on_may_reach_a_process_later() -> None:
     stop.on_signal(signal.SIGTERM, None)  # the first that it gets itself
     with pytest.raises(KeyboardInterrupt):
         stop.on_signal(signal.SIGTERM, None)
+
+
+def test_a_signal_that_comes_while_all_agree_is_not_lost() -> None:
+    stop = StopRequest()
+
+    class Peers(World):
+        def max(self, value: int) -> int:
+            if not value:
+                stop.on_signal(signal.SIGTERM, None)
+            return value
+
+    assert not stop.agreed(Peers())
+    assert stop.agreed(Peers()) and stop.signal is signal.SIGTERM
