@@ -21,9 +21,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ecrl.cli import main as ecrl
-from ecrl.history import read_metrics
 from ecrl.report.data import trailing
-from ecrl.versions import versions
+from ecrl.runs.metrics_file import read_metrics
+from ecrl.runs.versions import versions
 
 CELLS = {"GRPO": "[]", "Clip-Cov": "[clip_cov_small]", "KL-Cov": "[kl_cov_small]"}
 COLOURS = {"GRPO": "#c0392b", "Clip-Cov": "#2471a3", "KL-Cov": "#1e8449"}

@@ -55,9 +55,9 @@ LIMIT = 120.0  # seconds that one framework's iterations may take
 
 
 def run_ecrl(path: str, load: Load) -> list[float]:
-    from ecrl.compose import build_config
-    from ecrl.history import read_metrics
-    from ecrl.run import train
+    from ecrl.config.compose import build_config
+    from ecrl.runs.metrics_file import read_metrics
+    from ecrl.training.run import train
 
     precision = "bf16-mixed" if device().type == "cuda" else "32-true"
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ def run_trl(path: str, load: Load) -> list[float]:
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from ecrl.datamodule import make_env
+    from ecrl.training.datamodule import make_env
 
     env: Any = make_env("ecrl/Countdown-v0", "train", {})
     prompts = [env.reset(seed=index)[0] for index in range(load.groups * load.iterations)]
@@ -117,7 +117,7 @@ def run_trl(path: str, load: Load) -> list[float]:
 
 def run_worker(framework: str, model: Model, load: Load) -> list[float]:
     """Seconds of each iteration of a framework, from the same random weights."""
-    from ecrl.embedded import build_tokenizer
+    from ecrl.policy.tiny_model import build_tokenizer
 
     with tempfile.TemporaryDirectory() as path:
         build_lm(model).save_pretrained(path)
@@ -207,14 +207,14 @@ def measure_model(report: Report, name: str, model: Model, load: Load, best: str
         *(("shared prompts", shared, row, which, "sdpa") for which in other),
         ("shared prompts", shared, row, best, "flex_attention"),
     ]
-    for layout, batch, row_tokens, which, attention in cases:
+    for micro_batch, batch, row_tokens, which, attention in cases:
 
         def measure(batch: Any = batch, row_tokens: int = row_tokens, attention: str = attention) -> Any:
             policy = build_policy(model, attention)
             return update(policy, model, load, batch, row_tokens)
 
         with head(which):
-            label = {"model": name, "layout": layout, "head": which, "attention": attention}
+            label = {"model": name, "micro_batch": micro_batch, "head": which, "attention": attention}
             report.add("Update", label, measure)
     policy_label = {"model": name, "engine": "hf"}
     report.add("Generation", policy_label, lambda: generation(build_policy(model, "sdpa"), load, shared))

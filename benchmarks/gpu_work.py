@@ -18,15 +18,15 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-import ecrl.head.tiles
-import ecrl.model
-from ecrl.batch import RolloutBatch, SequenceTokens
+import ecrl.policy.lm_head.tiles
+import ecrl.policy.model
+from ecrl.algorithm.rollout_batch import RolloutBatch, SequenceTokens
+from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine
-from ecrl.head import token_stats
-from ecrl.layout import make_layouts
-from ecrl.model import PolicyModel
-from ecrl.world import World
+from ecrl.policy.lm_head import token_stats
+from ecrl.policy.model import PolicyModel
+from ecrl.policy.packing import pack_micro_batches
 
 # Dense bfloat16 of tensor cores, in FLOP/s, from the makers' data sheets.
 PEAK = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12}
@@ -142,10 +142,10 @@ def plain_stats(
 def head(name: str) -> Iterator[None]:
     """Let the policy use one version of the head."""
     if name == "plain":
-        with mock.patch.object(ecrl.model, "token_stats", plain_stats):
+        with mock.patch.object(ecrl.policy.model, "token_stats", plain_stats):
             yield
     elif name == "tiles":
-        with mock.patch.object(ecrl.head.tiles, "find_spec", lambda _: None):
+        with mock.patch.object(ecrl.policy.lm_head.tiles, "find_spec", lambda _: None):
             yield
     else:
         yield
@@ -171,7 +171,7 @@ def device_name() -> str:
 
 def check_kernels() -> dict[str, str]:
     """Triton head against tiles on this device: the largest difference of a result or gradient."""
-    backend = ecrl.head.tiles.choose_backend(device(), torch.float32, elements=1)
+    backend = ecrl.policy.lm_head.tiles.choose_backend(device(), torch.float32, elements=1)
     if type(backend).__name__ != "Fused":
         raise RuntimeError("Triton is not used on this device")
     random = torch.Generator().manual_seed(0)
@@ -199,14 +199,14 @@ def update(
     MFU counts the products with weights alone (6 × parameters × tokens that pass through them), padding not.
     """
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-6)
-    layouts = make_layouts(batch, model.max_tokens, row_tokens)
+    micro_batches = pack_micro_batches(batch.sequences, model.max_tokens, row_tokens)
     old, advantages = batch.old_logprobs.to(device()), batch.advantages.to(device())
 
     def step() -> None:
-        for layout in layouts:
-            order = layout.order.to(device())
+        for micro_batch in micro_batches:
+            order = micro_batch.order.to(device())
             with mixed():
-                logprobs, _ = policy(layout, 1.0)
+                logprobs, _ = policy(micro_batch, 1.0)
             ratio = (logprobs - old[order]).exp()
             loss = -torch.minimum(ratio * advantages[order], ratio.clamp(0.8, 1.2) * advantages[order])
             (loss.sum() / batch.num_tokens).backward()
@@ -219,7 +219,7 @@ def update(
     top = policy.lm.get_output_embeddings().weight.numel()
     body = sum(p.numel() for p in policy.parameters()) - top  # tied: the embedding is the head
     prompts = {tuple(s.prompt_ids) for s in batch.sequences}
-    passing = sum(map(len, prompts)) + sum(len(s.tail_ids) for s in batch.sequences)
+    passing = sum(map(len, prompts)) + sum(len(s.response_ids) for s in batch.sequences)
     flops = 6 * (body * passing + top * batch.num_tokens)
     peak = next((v for k, v in PEAK.items() if k in device_name()), None)
     middle = statistics.median(seconds)
@@ -227,13 +227,13 @@ def update(
         "response tokens/s": f"{batch.num_tokens / middle:,.0f}",
         "MFU": f"{flops / middle / peak:.1%}" if peak else "–",
         "seconds": spread(seconds),
-        "passes": str(len(layouts)),
+        "passes": str(len(micro_batches)),
         "peak GiB": peak_gib(),
     }
 
 
 def generation(policy: PolicyModel, load: Load, batch: RolloutBatch) -> dict[str, str]:
-    engine = HFEngine(policy, World())
+    engine = HFEngine(policy, ProcessGroup())
     prompts = [s.prompt_ids for s in batch.sequences]
     sampling = Sampling(max_new_tokens=load.new_tokens)
     drawn: list[int] = []

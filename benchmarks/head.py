@@ -62,7 +62,7 @@ def plain(hidden: Any, weight: Any, targets: Any, advantages: Any, bonus: float)
 
 
 def ecrl(hidden: Any, weight: Any, targets: Any, advantages: Any, bonus: float) -> Any:
-    from ecrl.head import token_stats
+    from ecrl.policy.lm_head import token_stats
 
     logprobs, entropy = token_stats(hidden, weight, targets)
     loss = clipped(logprobs, advantages)

@@ -13,11 +13,11 @@ import argparse
 import statistics
 import time
 
-from ecrl.batch import RolloutBatch
-from ecrl.compose import build_config, options
-from ecrl.module import PolicyModule
-from ecrl.run import make_trainer, prepare
-from ecrl.stack import build_strategies
+from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.algorithm.strategy_stack import build_strategies
+from ecrl.config.compose import build_config, options
+from ecrl.training.module import PolicyModule
+from ecrl.training.run import make_trainer, prepare
 
 ACTIVE = {
     "entropy_bonus": {"coefficient": 0.001},
@@ -27,7 +27,7 @@ ACTIVE = {
 
 
 def policy_and_minibatch() -> tuple[PolicyModule, RolloutBatch]:
-    """The embedded base, and the second minibatch of its first rollout (the first one is fresh)."""
+    """The tiny base, and the second minibatch of its first rollout (the first one is fresh)."""
     config = build_config(["strategy=[]", "objective.filters.drop_zero_variance=false"])
     module, datamodule = prepare(config, lambda line: None)
     trainer = make_trainer(config, logger=False, enable_checkpointing=False)

@@ -25,9 +25,9 @@ from math_verify import parse, verify
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from ecrl.envs.code import CodeEnv
+from ecrl.envs.code.env import CodeEnv
 from ecrl.envs.grading import grade
-from ecrl.envs.pool import VerifierPool
+from ecrl.envs.verifiers.pool import VerifierPool
 from tests.envs.grading_table import PAIRS
 
 ANSWERS = [(gold, response) for _, gold, response, _ in PAIRS if len(response) < 200]

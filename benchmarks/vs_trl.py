@@ -25,17 +25,17 @@ SKIPPED = 3  # first iterations, in which both fill caches
 
 
 def base_model() -> str:
-    """The embedded base, warmed up once for all runs."""
-    from ecrl.compose import build_config
-    from ecrl.warmup import cached_base
+    """The tiny base, warmed up once for all runs."""
+    from ecrl.config.compose import build_config
+    from ecrl.training.warmup import cached_base
 
     return str(cached_base(build_config(["strategy=[]"])))
 
 
 def run_ecrl(base: str, seed: int, iterations: int) -> dict[str, list[float]]:
-    from ecrl.compose import build_config
-    from ecrl.history import read_metrics
-    from ecrl.run import train
+    from ecrl.config.compose import build_config
+    from ecrl.runs.metrics_file import read_metrics
+    from ecrl.training.run import train
 
     with tempfile.TemporaryDirectory() as folder:
         config = build_config(
@@ -60,8 +60,8 @@ def run_trl(base: str, seed: int, iterations: int) -> dict[str, list[float]]:
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from ecrl.collector import problem_seed
-    from ecrl.datamodule import make_env
+    from ecrl.rollout.collector import problem_seed
+    from ecrl.training.datamodule import make_env
 
     env: Any = make_env("ecrl/Countdown-v0", "train", {})
     problems: dict[str, Any] = {}

@@ -16,13 +16,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ecrl.batch import TokenBatch, Trajectory
+from ecrl.algorithm.strategy import PenaltyMixin, Strategy
+from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import UsageError
-from ecrl.mixins import PenaltyMixin, RolloutObserver, Strategy
+from ecrl.rollout.trajectory import Trajectory
+from ecrl.training.observer import RolloutObserver
 
 if TYPE_CHECKING:
-    from ecrl.config import Config
-    from ecrl.module import PolicyModule
+    from ecrl.config.schema import Config
+    from ecrl.training.module import PolicyModule
 
 
 class AdaptiveEntropy(Strategy, PenaltyMixin, RolloutObserver):

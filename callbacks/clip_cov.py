@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ecrl.batch import TokenBatch
-from ecrl.covariance import token_covariance
+from ecrl.algorithm.covariance import token_covariance
+from ecrl.algorithm.strategy import Strategy, WeightMixin
+from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import UsageError
-from ecrl.mixins import Strategy, WeightMixin
 
 if TYPE_CHECKING:
-    from ecrl.config import Config
+    from ecrl.config.schema import Config
 
 
 class ClipCov(Strategy, WeightMixin):

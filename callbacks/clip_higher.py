@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ecrl.batch import TokenBatch
+from ecrl.algorithm.objective import has_ratio
+from ecrl.algorithm.strategy import RatioMixin, Strategy
+from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import UsageError
-from ecrl.mixins import RatioMixin, Strategy
-from ecrl.objective import has_ratio
 
 if TYPE_CHECKING:
-    from ecrl.config import Config
+    from ecrl.config.schema import Config
 
 
 class ClipHigher(Strategy, RatioMixin):

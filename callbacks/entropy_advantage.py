@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ecrl.batch import TokenBatch
+from ecrl.algorithm.strategy import AdvantageMixin, Strategy
+from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import UsageError
-from ecrl.mixins import AdvantageMixin, Strategy
 
 if TYPE_CHECKING:
-    from ecrl.config import Config
+    from ecrl.config.schema import Config
 
 
 class EntropyAdvantage(Strategy, AdvantageMixin):

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ecrl.batch import TokenBatch
+from ecrl.algorithm.strategy import PenaltyMixin, Strategy
+from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import UsageError
-from ecrl.mixins import PenaltyMixin, Strategy
 
 if TYPE_CHECKING:
-    from ecrl.config import Config
+    from ecrl.config.schema import Config
 
 
 class EntropyBonus(Strategy, PenaltyMixin):

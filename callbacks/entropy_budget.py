@@ -1,11 +1,11 @@
-"""Entropy budget: hold a target trajectory of the policy's entropy by PI control of another strategy's knob.
+"""Entropy budget: hold a target trajectory of entropy by PI control of another strategy's knob.
 
     e_t = 1 − H_t / H*(t)                        relative error, positive where entropy is short; 0 if H* = 0
     k_t = clamp(k_0 + (k_max − k_min)·(K_p·e_t + K_i·Σ_{s≤t} e_s), k_min, k_max)
 
 ``H_t`` is the entropy of the rollout of iteration t. ``H*`` goes from that of the first, ``H_0``, to
-``H_end`` (`ecrl.control`: trajectories, anti-windup). A strategy applies ``k_t`` in the iteration that
-measured ``H_t``; a sampling temperature is that of the next rollout. Source: ours;
+``H_end`` (`ecrl.algorithm.pi_controller`: trajectories, anti-windup). A strategy applies ``k_t`` in the
+iteration that measured ``H_t``; a sampling temperature is that of the next rollout. Source: ours;
 https://arxiv.org/abs/2511.15248 holds a constant entropy by PI control of a coefficient of its own.
 """
 
@@ -18,15 +18,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 
-from ecrl.batch import Trajectory
-from ecrl.compose import build
-from ecrl.control import PI, SHAPES, trajectory
+from ecrl.algorithm.pi_controller import SHAPES, PIController, trajectory
+from ecrl.algorithm.strategy import Strategy
+from ecrl.config.compose import build
 from ecrl.errors import UsageError, unknown_name
-from ecrl.mixins import RolloutObserver, Strategy
+from ecrl.rollout.trajectory import Trajectory
+from ecrl.training.observer import RolloutObserver
 
 if TYPE_CHECKING:
-    from ecrl.config import Config
-    from ecrl.module import PolicyModule
+    from ecrl.config.schema import Config
+    from ecrl.training.module import PolicyModule
 
 TEMPERATURE = "rollout.temperature"
 
@@ -79,7 +80,7 @@ class EntropyBudget(Strategy, RolloutObserver):
                 f"EntropyBudget: the gains must be finite and of one sign; got {proportional}, {integral}."
             )
         self.knob, self.target, self.spend, self.shape, self.by = knob, target, spend, shape, by
-        self._control = PI(minimum, maximum, proportional, integral)
+        self._control = PIController(minimum, maximum, proportional, integral)
         self._state: dict[str, float] = {}
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:

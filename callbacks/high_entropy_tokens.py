@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ecrl.batch import TokenBatch
+from ecrl.algorithm.strategy import Strategy, WeightMixin
+from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import UsageError
-from ecrl.mixins import Strategy, WeightMixin
 
 if TYPE_CHECKING:
-    from ecrl.config import Config
+    from ecrl.config.schema import Config
 
 
 class HighEntropyTokens(Strategy, WeightMixin):

@@ -23,9 +23,9 @@ import math
 import torch
 from torch import Tensor
 
-from ecrl.batch import TokenBatch
+from ecrl.algorithm.strategy import Strategy, WeightMixin
+from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import UsageError, unknown_name
-from ecrl.mixins import Strategy, WeightMixin
 
 LEVELS = ("token", "sequence", "geometric")
 MODES = ("truncate", "mask")

@@ -26,14 +26,14 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ecrl.batch import TokenBatch
-from ecrl.covariance import token_covariance
+from ecrl.algorithm.covariance import token_covariance
+from ecrl.algorithm.losses import KL_ESTIMATORS
+from ecrl.algorithm.strategy import PenaltyMixin, RatioMixin, Strategy
+from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import UsageError, unknown_name
-from ecrl.losses import KL_ESTIMATORS
-from ecrl.mixins import PenaltyMixin, RatioMixin, Strategy
 
 if TYPE_CHECKING:
-    from ecrl.config import Config
+    from ecrl.config.schema import Config
 
 
 class KLCov(Strategy, RatioMixin, PenaltyMixin):

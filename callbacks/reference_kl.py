@@ -22,14 +22,15 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from ecrl.batch import RolloutBatch, TokenBatch
+from ecrl.algorithm.losses import KL_ESTIMATORS
+from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.algorithm.strategy import PenaltyMixin, Strategy
+from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import UsageError, unknown_name
-from ecrl.losses import KL_ESTIMATORS
-from ecrl.mixins import PenaltyMixin, Strategy
 
 if TYPE_CHECKING:
-    from ecrl.config import Config
-    from ecrl.module import PolicyModule
+    from ecrl.config.schema import Config
+    from ecrl.training.module import PolicyModule
 
 COLUMN = "reference_logprobs"
 
@@ -61,7 +62,7 @@ class ReferenceKL(Strategy, PenaltyMixin):
         """Keep the module, which scores with a frozen copy of the initial policy."""
         self._module = cast("PolicyModule", pl_module)
 
-    def columns(self, batch: RolloutBatch) -> Mapping[str, Tensor]:
+    def extra_columns(self, batch: RolloutBatch) -> Mapping[str, Tensor]:
         """Score the rollout with the reference policy, once: ``[N]``, nats."""
         return {COLUMN: self._module.reference_logprobs(batch)} if self.coefficient > 0 else {}
 

@@ -13,9 +13,9 @@ def run() -> NoReturn:
     code = main()
     torch = sys.modules.get("torch")  # not to wait for it where no command did
     if torch is not None and torch.distributed.is_initialized():
-        from ecrl.parallel.launch import leave
+        from ecrl.distributed.launch import exit_without_finalizing
 
-        leave(code)
+        exit_without_finalizing(code)
     sys.exit(code)
 
 

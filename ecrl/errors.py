@@ -20,13 +20,13 @@ class UsageError(EcrlError):
     exit_code = 2
 
 
-class LostPeer(EcrlError):
+class LostPeerError(EcrlError):
     """Another process of the run is gone; why is for that one to say."""
 
     exit_code = 3
 
 
-class SilentPeer(LostPeer):
+class SilentPeerError(LostPeerError):
     """Another process of the run did not answer in time."""
 
     exit_code = 4

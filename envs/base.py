@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 import gymnasium as gym
 import numpy as np
 
-from ecrl.envs.text import Text
+from ecrl.envs.spaces import Text
 from ecrl.errors import UsageError
 from ecrl.hashing import stable_hash
 

@@ -62,7 +62,7 @@ class Finding:
     detail: str = ""
 
 
-class Skipped(Exception):
+class SkippedError(Exception):
     """The environment has nothing to check; the message says why."""
 
 
@@ -78,7 +78,7 @@ def check(make: Make) -> list[Finding]:
 def _run(name: str, one: Callable[[Make], str], make: Make) -> Finding:
     try:
         return Finding(name, "pass", one(make))
-    except Skipped as why:
+    except SkippedError as why:
         return Finding(name, "skip", str(why))
     except Exception as error:  # whatever someone else's environment raises is a finding
         text = " ".join(str(error).split()) or "no message"
@@ -101,15 +101,15 @@ def reference(env: Env, number: int, correct: bool = True) -> str:
     """A worked solution of the problem in play.
 
     Raises:
-        Skipped: the environment writes none.
+        SkippedError: the environment writes none.
     """
     base = env.unwrapped
     if not isinstance(base, ReasoningEnv):
-        raise Skipped("no ReasoningEnv, so no worked solutions")
+        raise SkippedError("no ReasoningEnv, so no worked solutions")
     try:
         return base.solution(base.problem, np.random.default_rng(number), correct)
     except NotImplementedError as error:
-        raise Skipped(str(error)) from None
+        raise SkippedError(str(error)) from None
 
 
 def _gymnasium(make: Make) -> str:
@@ -191,7 +191,7 @@ def _speed(make: Make) -> str:
         env.reset(seed=item_seed(5, number))
         try:
             text = reference(env, number)
-        except Skipped:
+        except SkippedError:
             text = NOISE[2]
         begin = time.perf_counter()
         env.step(text)

@@ -20,10 +20,10 @@ from transformers import (
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from ecrl.compose import build_config
-from ecrl.config import Config, ModelConfig
-from ecrl.embedded import build_model, build_tokenizer
-from ecrl.run import quiet
+from ecrl.config.compose import build_config
+from ecrl.config.schema import Config, ModelConfig
+from ecrl.policy.tiny_model import build_model, build_tokenizer
+from ecrl.training.run import quiet
 
 TINY = [
     "env=tests.tasks:test/Digits-v0",

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ecrl.head import tiles, token_stats
-from ecrl.head.eager import Eager
-from ecrl.head.kernels import BLOCK, Fused
+from ecrl.policy.lm_head import tiles, token_stats
+from ecrl.policy.lm_head.eager import Eager
+from ecrl.policy.lm_head.kernels import BLOCK, Fused
 from tests.test_head import gradients, plain, problem
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -78,10 +78,10 @@ def test_a_tile_is_treated_as_torch_treats_it(case: str, with_bias: bool) -> Non
     torch.testing.assert_close(states[1], states[0], rtol=1e-5, atol=1e-5)
     top, _, mass, _ = states[0]
     g, k = upstream_of(case, n)
-    bend = None if case == "logprobs" else k
-    upstream = tiles.Upstream(top + mass.log2(), torch.rand(n, device=DEVICE), g, bend)
-    expected = eager.slope(tile, upstream).clone()
-    torch.testing.assert_close(fused.slope(tile, upstream), expected, rtol=1e-5, atol=1e-5)
+    grad_entropy = None if case == "logprobs" else k
+    upstream = tiles.Upstream(top + mass.log2(), torch.rand(n, device=DEVICE), g, grad_entropy)
+    expected = eager.grad_logits(tile, upstream).clone()
+    torch.testing.assert_close(fused.grad_logits(tile, upstream), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_kernels_are_chosen() -> None:

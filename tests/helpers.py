@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
-from ecrl.batch import TokenBatch
+from ecrl.algorithm.token_batch import TokenBatch
 
 
 def make_tokens(

@@ -11,11 +11,13 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ecrl.assemble import build_batch
-from ecrl.batch import Completion, RolloutBatch, Trajectory, Turn
-from ecrl.layout import make_layouts
-from ecrl.model import PolicyModel
-from ecrl.objective import Objective
+from ecrl.algorithm.objective import Objective
+from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.engines.base import Completion
+from ecrl.policy.model import PolicyModel
+from ecrl.policy.packing import pack_micro_batches
+from ecrl.rollout.batching import build_batch
+from ecrl.rollout.trajectory import Trajectory, Turn
 
 LENGTH = 256
 
@@ -44,12 +46,12 @@ def _steps(path: str, max_tokens: int, checkpointing: bool, **smaller: int) -> N
         lm.gradient_checkpointing_enable({"use_reentrant": False})
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-    layouts = make_layouts(_batch(2 * max_tokens // LENGTH), max_tokens, 0)
-    assert len(layouts) == 2
+    micro_batches = pack_micro_batches(_batch(2 * max_tokens // LENGTH).sequences, max_tokens, 0)
+    assert len(micro_batches) == 2
     for _ in range(2):
         optimizer.zero_grad()
-        for layout in layouts:
-            logprobs, entropy = model(layout, 1.0)
+        for micro_batch in micro_batches:
+            logprobs, entropy = model(micro_batch, 1.0)
             (logprobs.sum() + entropy.sum()).backward()
         optimizer.step()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ecrl.batch import TokenBatch
-from ecrl.mixins import Strategy, WeightMixin
+from ecrl.algorithm.strategy import Strategy, WeightMixin
+from ecrl.algorithm.token_batch import TokenBatch
 
 
 class DropLate(Strategy, WeightMixin):

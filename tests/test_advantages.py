@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ecrl import advantages
+from ecrl.algorithm import advantages
 
 REWARDS = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 1.0])
 GROUPS = torch.tensor([7, 7, 7, 7, 3, 3])

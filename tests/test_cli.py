@@ -10,11 +10,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from ecrl.algorithm.strategy_stack import build_strategies, check_stack
 from ecrl.cli import main
-from ecrl.compose import GROUPS, build, build_config, options
-from ecrl.embedded import build_tokenizer
-from ecrl.machine import denied
-from ecrl.stack import build_strategies, check_stack
+from ecrl.config.compose import GROUPS, build, build_config, options
+from ecrl.policy.tiny_model import build_tokenizer
+from ecrl.runs import os_errors
 from tests.conftest import TINY
 
 
@@ -47,7 +47,7 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
                 "train",
                 "rollout.group_size=1",
                 "objective=cispo",
-                "objective.estimator._target_=ecrl.advantages.reinforce_pp",
+                "objective.estimator._target_=ecrl.algorithm.advantages.reinforce_pp",
             ],
             "drop_zero_variance=false",
         ),
@@ -116,12 +116,12 @@ def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
         (["train", "engine.batch_size=1.5"], "engine.batch_size must be a whole number"),
         (["train", "objective.filters.max_resample=abc"], "max_resample must be a whole number"),
         (["train", "objective.filters.max_resample=-1"], "max_resample must not be negative"),
-        (["train", "objective.filters=3"], "must be an ecrl.objective.Filters"),
+        (["train", "objective.filters=3"], "must be an ecrl.algorithm.objective.Filters"),
         (["train", "objective.bounds.low=1.5"], "low must be in [0, 1]"),
         (["train", "objective.surrogate.dual_clip=0.9"], "objective.surrogate.dual_clip must exceed 1"),
         (["train", "objective=dr_grpo", "objective.aggregation.length=0"], "length must exceed 0"),
         (
-            ["train", "objective.aggregation._target_=ecrl.losses.constant"],
+            ["train", "objective.aggregation._target_=ecrl.algorithm.losses.constant"],
             "missing a required argument: 'length'",
         ),
         (["train", "--config-dirx=configs"], "Did you mean '--config-dir'?"),
@@ -222,14 +222,17 @@ def test_a_path_that_no_file_system_takes_is_one_line(capsys: pytest.CaptureFixt
 def test_what_ran_out_is_said_in_a_line() -> None:
     # The wording of torch's own message.
     device = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB."
-    said = denied(torch.OutOfMemoryError(device))
+    said = os_errors.describe(torch.OutOfMemoryError(device))
     assert said is not None and said.startswith("Out of memory on the GPU (20.00 MiB more were")
-    full = denied(OSError(errno.ENOSPC, "No space left on device", "/disk/file"))
+    full = os_errors.describe(OSError(errno.ENOSPC, "No space left on device", "/disk/file"))
     assert full is not None and "The disk is full (/disk/file)" in full
-    assert denied(RuntimeError("shapes do not match")) is None
-    assert denied(PermissionError(errno.EACCES, "Permission denied", "/a")) == "/a: Permission denied."
-    assert "Input/output error" in str(denied(OSError(errno.EIO, "Input/output error")))
-    assert denied(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")) is None
+    assert os_errors.describe(RuntimeError("shapes do not match")) is None
+    assert (
+        os_errors.describe(PermissionError(errno.EACCES, "Permission denied", "/a"))
+        == "/a: Permission denied."
+    )
+    assert "Input/output error" in str(os_errors.describe(OSError(errno.EIO, "Input/output error")))
+    assert os_errors.describe(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")) is None
 
 
 def test_off_policy_updates_without_a_ratio_warn() -> None:
@@ -239,7 +242,7 @@ def test_off_policy_updates_without_a_ratio_warn() -> None:
     (warning,) = warnings("objective=rloo")
     assert "all but the first of the 4 updates" in warning
     assert warnings("objective=rloo", "update.minibatches=1") == []
-    assert warnings("objective=rloo", "objective.surrogate._target_=ecrl.losses.ppo_clip") == []
+    assert warnings("objective=rloo", "objective.surrogate._target_=ecrl.algorithm.losses.ppo_clip") == []
     assert warnings("objective=grpo") == []
 
 
@@ -298,7 +301,8 @@ def test_own_folders_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     (tmp_path / "strategy" / "mine.yaml").write_text("mine:\n  _target_: tests.outside.DropLate\n")
     (tmp_path / "objective").mkdir()
     (tmp_path / "objective" / "ours.yaml").write_text(
-        "_target_: ecrl.objective.Objective\nsurrogate: {_target_: ecrl.losses.reinforce, _partial_: true}\n"
+        "_target_: ecrl.algorithm.objective.Objective\n"
+        "surrogate: {_target_: ecrl.algorithm.losses.reinforce, _partial_: true}\n"
     )
     config = build_config(["strategy=[mine,clip_cov]", "objective=ours"], tmp_path)
     assert list(config.strategy) == ["mine", "clip_cov"] and config.strategy["mine"]["position"] == 4

@@ -16,18 +16,21 @@ import pytest
 import torch
 from torch import Tensor
 
-from ecrl.assemble import build_batch
-from ecrl.batch import Completion, RolloutBatch, Trajectory, Turn
-from ecrl.compose import build, build_config, options
-from ecrl.config import Config
+from ecrl.algorithm.loss_plan import LossPlan
+from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.algorithm.strategy import Strategy
+from ecrl.algorithm.strategy_stack import build_strategies, check_stack
+from ecrl.config.compose import build, build_config, options
+from ecrl.config.schema import Config
+from ecrl.engines.base import Completion
 from ecrl.errors import UsageError
-from ecrl.mixins import PlanObserver, Strategy
-from ecrl.model import load_policy, load_tokenizer
-from ecrl.module import PolicyModule
-from ecrl.planning import Plan
-from ecrl.run import connect, make_trainer, train
-from ecrl.stack import build_strategies, check_stack
-from ecrl.weights import whole, write_whole
+from ecrl.policy.model import load_policy, load_tokenizer
+from ecrl.policy.weights import whole, write_whole
+from ecrl.rollout.batching import build_batch
+from ecrl.rollout.trajectory import Trajectory, Turn
+from ecrl.training.module import PolicyModule
+from ecrl.training.observer import PlanObserver
+from ecrl.training.run import connect, make_trainer, train
 from tests.conftest import TINY
 from tests.helpers import checkpoint_tensors
 
@@ -91,9 +94,9 @@ def test_every_shipped_strategy_has_a_row() -> None:
 class Spy(L.Callback, PlanObserver):
     """Keeps the last plan."""
 
-    plan: Plan
+    plan: LossPlan
 
-    def on_plan(self, module: PolicyModule, plan: Plan, fresh: bool) -> None:
+    def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:
         self.plan = plan
 
 
@@ -101,8 +104,10 @@ def make_module(config: Config, strategies: Sequence[Strategy]) -> PolicyModule:
     """A policy attached to a trainer, as in a run but without its loop."""
     path = str(config.model.path)
     trainer = make_trainer(config)
-    world = connect(trainer, config)
-    module = PolicyModule(config, path, load_tokenizer(path), build(config.objective), strategies, world)
+    process_group = connect(trainer, config)
+    module = PolicyModule(
+        config, path, load_tokenizer(path), build(config.objective), strategies, process_group
+    )
     trainer.callbacks = [*strategies, Spy()]  # type: ignore[attr-defined]
     trainer.strategy.connect(module)
     trainer.strategy.setup_environment()
@@ -150,11 +155,11 @@ def make_batch(module: PolicyModule, seed: int = 0) -> RolloutBatch:
     for strategy in module.strategies:
         if hasattr(strategy, "on_rollout"):
             strategy.on_rollout(module, trajectories)
-        columns |= strategy.columns(batch)
+        columns |= strategy.extra_columns(batch)
     return replace(batch, columns=columns)
 
 
-def gradient(module: PolicyModule, batch: RolloutBatch) -> tuple[float, Tensor, Plan]:
+def gradient(module: PolicyModule, batch: RolloutBatch) -> tuple[float, Tensor, LossPlan]:
     """Loss, gradient and plan of one optimizer minibatch."""
     module.zero_grad()
     loss = module.accumulate(batch)
@@ -203,10 +208,10 @@ def test_active_settings_do_something(row: Row, tiny: Callable[..., Config]) -> 
     _, with_strategy, plan = gradient(module, batch)
     _, without, _ = gradient(plain, batch)
     if row.looks:
-        assert torch.equal(with_strategy, without) and row.name not in plan.touched
+        assert torch.equal(with_strategy, without) and row.name not in plan.changed_fraction
         return
     assert (with_strategy - without).norm() > 1e-3 * without.norm()
-    assert all(0 < plan.touched[name] <= 1 for name in row.planned)
+    assert all(0 < plan.changed_fraction[name] <= 1 for name in row.planned)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +269,7 @@ def test_composes_with_every_other(row: Row, tiny: Callable[..., Config]) -> Non
         module = make_module(config, strategies)
         _, result, plan = gradient(module, make_batch(module))
         assert torch.isfinite(result).all()
-        assert row.planned | other.planned <= plan.touched.keys()
+        assert row.planned | other.planned <= plan.changed_fraction.keys()
 
 
 def test_order_of_the_stack_is_the_order_of_the_config(tiny: Callable[..., Config]) -> None:

@@ -17,24 +17,26 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ecrl.batch import Completion, TokenBatch, Trajectory, Turn
+from ecrl.algorithm.covariance import response_covariance
+from ecrl.algorithm.loss_plan import LossPlan, make_loss_plan
+from ecrl.algorithm.objective import Objective
+from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.callbacks import EntropyDynamics
-from ecrl.callbacks.entropy_dynamics import entropy_change
 from ecrl.callbacks.monitors.accuracy import AccuracyMonitor
 from ecrl.callbacks.monitors.covariance import CovarianceMonitor
+from ecrl.callbacks.monitors.entropy_dynamics import entropy_change
 from ecrl.callbacks.monitors.leading_tokens import LeadingTokens, leaders
 from ecrl.callbacks.monitors.token_picture import WIDTH, Sample, TokenPicture, draw, drawable, pieces
-from ecrl.config import Config
-from ecrl.covariance import response_covariance
-from ecrl.embedded import build_tokenizer
+from ecrl.config.resume import resumed_config
+from ecrl.config.schema import Config
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.engines.base import Completion
 from ecrl.errors import UsageError
-from ecrl.history import read_metrics
 from ecrl.metrics import MetricsRecorder, Record
-from ecrl.objective import Objective
-from ecrl.planning import Plan, make_plan
-from ecrl.resume import resumed_config
-from ecrl.run import train
-from ecrl.world import World
+from ecrl.policy.tiny_model import build_tokenizer
+from ecrl.rollout.trajectory import Trajectory, Turn
+from ecrl.runs.metrics_file import read_metrics
+from ecrl.training.run import train
 from tests.helpers import make_tokens
 from tests.test_conformance import gradient, make_batch, make_module
 from tests.test_runs import assert_same_run, silent
@@ -42,13 +44,16 @@ from tests.test_runs import assert_same_run, silent
 
 def recording(iteration: int = 0) -> Any:
     return SimpleNamespace(
-        recorder=MetricsRecorder(), iteration=iteration, tokenizer=build_tokenizer(), world=World()
+        recorder=MetricsRecorder(),
+        iteration=iteration,
+        tokenizer=build_tokenizer(),
+        process_group=ProcessGroup(),
     )
 
 
-def plan_of(tokens: TokenBatch) -> Plan:
+def plan_of(tokens: TokenBatch) -> LossPlan:
     logprobs, entropy = tokens.logprobs.detach(), tokens.entropy.detach()
-    return make_plan(replace(tokens, logprobs=logprobs, entropy=entropy), Objective(), [])
+    return make_loss_plan(replace(tokens, logprobs=logprobs, entropy=entropy), Objective(), [])
 
 
 def two_prompts() -> TokenBatch:
@@ -277,7 +282,7 @@ def test_an_iteration_that_learns_nothing_is_no_point(monkeypatch: pytest.Monkey
     dynamics = EntropyDynamics()
     changes = iter([(0.0, 0.0), (0.3, 0.1), (0.0, 0.0), (0.1, 0.3), (0.2, 0.25)])
     monkeypatch.setattr(dynamics, "_look", lambda module: torch.zeros(1, 2))
-    monkeypatch.setattr("ecrl.callbacks.entropy_dynamics.entropy_change", lambda *_: next(changes))
+    monkeypatch.setattr("ecrl.callbacks.monitors.entropy_dynamics.entropy_change", lambda *_: next(changes))
     dynamics._logits = torch.zeros(1, 2)
     module, said = recording(), []
     module.config = SimpleNamespace(update=SimpleNamespace(lr=1.0), log=SimpleNamespace(samples_every=1))

@@ -17,16 +17,16 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from ecrl.batch import Completion, Trajectory
-from ecrl.collector import Collector
-from ecrl.config import ModelConfig
-from ecrl.dialogue import Dialogue
-from ecrl.embedded import build_model
-from ecrl.engines.base import Sampling
+from ecrl.config.schema import ModelConfig
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.engines.base import Completion, Sampling
 from ecrl.engines.hf import HFEngine
 from ecrl.metrics import MetricsRecorder
-from ecrl.model import as_policy
-from ecrl.world import World
+from ecrl.policy.model import as_policy
+from ecrl.policy.tiny_model import build_model
+from ecrl.rollout.chat import Chat
+from ecrl.rollout.collector import Collector
+from ecrl.rollout.trajectory import Trajectory
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -88,7 +88,7 @@ def engine(kind: str) -> Watched:
         model = build_model(ModelConfig(hidden_size=32, layers=2, heads=2), tokenizer, seed=0)
         with torch.no_grad():  # a random policy that ends some of its turns
             model.get_input_embeddings().weight[tokenizer.eos_token_id] *= 60
-        ENGINES[kind] = Watched(as_policy(model, tokenizer), World())
+        ENGINES[kind] = Watched(as_policy(model, tokenizer), ProcessGroup())
     ENGINES[kind].seen = []
     return ENGINES[kind]
 
@@ -122,7 +122,7 @@ def test_the_joined_ids_are_what_the_engine_saw(kind: str, messages: list[str], 
 @example(message="", said="<", ended=False)  # the first character of the end-of-turn token
 def test_a_chat_is_what_the_template_writes(message: str, said: str, ended: bool) -> None:
     tokenizer = TOKENIZERS["chat"]
-    dialogue = Dialogue(tokenizer)
+    dialogue = Chat(tokenizer)
     ids = tokenizer(said, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] * ended
     reply = dialogue.reply(tokenizer.eos_token_id if ended else None, message)
     whole = dialogue.opening("p") + ids + reply
@@ -136,7 +136,7 @@ def test_a_chat_is_what_the_template_writes(message: str, said: str, ended: bool
 
 
 def test_a_border_may_be_where_the_tokenizer_would_merge() -> None:
-    dialogue, tokenizer = Dialogue(TOKENIZERS["plain"]), TOKENIZERS["plain"]
+    dialogue, tokenizer = Chat(TOKENIZERS["plain"]), TOKENIZERS["plain"]
     one, two, both = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("1", "2", "12"))
     assert dialogue.reply(None, "2") == two
     # So the ids that were drawn are not those of the joined text, and may not be made of it.

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ecrl.algorithm.pi_controller import PIController, trajectory
 from ecrl.callbacks import ClipCov, EntropyBonus, EntropyBudget
 from ecrl.cli import main
-from ecrl.compose import build_config
-from ecrl.control import PI, trajectory
+from ecrl.config.compose import build_config
+from ecrl.config.resume import resumed_config
 from ecrl.errors import UsageError
-from ecrl.history import read_metrics
 from ecrl.metrics import MetricsRecorder
-from ecrl.resume import resumed_config
-from ecrl.run import check_parts, train
+from ecrl.runs.metrics_file import read_metrics
+from ecrl.training.run import check_parts, train
 from tests.conftest import TINY
 from tests.test_runs import assert_same_run, run, silent
 
@@ -49,22 +49,22 @@ def test_trajectories(shape: str, part: float, wanted: float) -> None:
 
 class TestPI:
     def test_by_hand(self) -> None:
-        control = PI(low=0.0, high=10.0, proportional=0.5, integral=0.1)
+        control = PIController(low=0.0, high=10.0, proportional=0.5, integral=0.1)
         assert control.step(1.0, 0.2) == pytest.approx(1 + 10 * (0.5 * 0.2 + 0.1 * 0.2))
         assert control.step(1.0, -0.1) == pytest.approx(1 + 10 * (-0.5 * 0.1 + 0.1 * 0.1))
 
     def test_an_error_that_pushes_beyond_a_limit_is_not_summed(self) -> None:
-        control = PI(low=0.0, high=1.0, proportional=1.0, integral=0.5)
+        control = PIController(low=0.0, high=1.0, proportional=1.0, integral=0.5)
         assert [control.step(0.5, 1.0) for _ in range(100)] == [1.0] * 100 and control.total == 0.0
         # So the knob leaves its limit in the very step in which the error turns.
         assert control.step(0.5, -0.2) == pytest.approx(0.5 - 0.2 - 0.1)
 
     def test_an_error_that_pulls_back_is_summed_at_the_limit(self) -> None:
-        control = PI(low=0.0, high=1.0, proportional=0.0, integral=1.0, total=3.0)
+        control = PIController(low=0.0, high=1.0, proportional=0.0, integral=1.0, total=3.0)
         assert control.step(0.0, -0.5) == 1.0 and control.total == 2.5
 
     def test_negative_gains_move_the_other_way(self) -> None:
-        control = PI(low=0.0, high=1.0, proportional=-0.5, integral=-0.1)
+        control = PIController(low=0.0, high=1.0, proportional=-0.5, integral=-0.1)
         assert control.step(0.5, 0.2) == pytest.approx(0.5 - 0.1 - 0.02)
         assert [control.step(0.5, 2.0) for _ in range(9)] == [0.0] * 9 and control.total == pytest.approx(0.2)
 

@@ -22,10 +22,10 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 import ecrl.envs  # noqa: F401  (registers the environments)
-from ecrl.envs.arithmetic import ArithmeticEnv
 from ecrl.envs.base import Problem, ReasoningEnv, Score, item_seed
-from ecrl.envs.countdown import CountdownEnv, Goal, _random_expression, evaluate
-from ecrl.envs.text import SharedTexts, Text
+from ecrl.envs.spaces import SharedTexts, Text
+from ecrl.envs.tasks.arithmetic import ArithmeticEnv
+from ecrl.envs.tasks.countdown import CountdownEnv, Goal, _random_expression, evaluate
 from ecrl.errors import UsageError
 
 ENV_IDS = ["ecrl/Arithmetic-v0", "ecrl/Countdown-v0"]

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ecrl.errors import UsageError
-from ecrl.head import token_stats
+from ecrl.policy.lm_head import token_stats
 
 
 def plain(

@@ -18,7 +18,7 @@ from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_modul
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from ecrl.errors import UsageError
-from ecrl.head import VocabShard, token_stats
+from ecrl.policy.lm_head import VocabShard, token_stats
 from tests.test_head import problem
 
 TOKENS, VOCABULARY, HIDDEN = 9, 13, 4

@@ -11,13 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ecrl.cli import main
-from ecrl.config import Config
+from ecrl.config.resume import resumed_config
+from ecrl.config.schema import Config
 from ecrl.errors import UsageError
-from ecrl.lora import without_adapters
-from ecrl.resume import resumed_config
-from ecrl.run import train
-from ecrl.sizes import check_size
-from ecrl.weights import state_of
+from ecrl.policy.lora import without_adapters
+from ecrl.policy.weights import state_of
+from ecrl.training.preflight import check_size
+from ecrl.training.run import train
 from tests.conftest import TINY
 from tests.helpers import checkpoint_tensors
 from tests.test_conformance import make_batch, make_module

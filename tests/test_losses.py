@@ -7,7 +7,7 @@ from math import exp, log
 import pytest
 import torch
 
-from ecrl import losses
+from ecrl.algorithm import losses
 from tests.helpers import make_tokens
 
 LOG2 = log(2.0)

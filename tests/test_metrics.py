@@ -14,19 +14,20 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ecrl.batch import Completion, Trajectory, Turn
+from ecrl.algorithm.covariance import token_covariance
+from ecrl.algorithm.loss_plan import make_loss_plan
+from ecrl.algorithm.objective import Objective
 from ecrl.callbacks.monitors.covariance import CovarianceMonitor
 from ecrl.callbacks.monitors.samples import cell
-from ecrl.config import Config
-from ecrl.covariance import token_covariance
-from ecrl.datamodule import rollout_entropy, rollout_metrics
+from ecrl.config.schema import Config
+from ecrl.engines.base import Completion
 from ecrl.errors import UsageError
-from ecrl.evaluation import majority_correct, pass_at_k, summarise
-from ecrl.history import drop_after, read_metrics
 from ecrl.metrics import MetricsRecorder
-from ecrl.objective import Objective
-from ecrl.planning import make_plan
-from ecrl.run import train
+from ecrl.rollout.pass_at_k import majority_correct, pass_at_k, summarise
+from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
+from ecrl.rollout.trajectory import Trajectory, Turn
+from ecrl.runs.metrics_file import drop_after, read_metrics
+from ecrl.training.run import train
 from tests.helpers import make_tokens
 
 
@@ -109,7 +110,7 @@ def test_covariance_sign_tells_where_entropy_goes() -> None:
 
 def test_monitor_looks_at_fresh_minibatches_only() -> None:
     tokens = make_tokens([-1.0, -3.0, -2.0, -2.0], [1.0, -1.0, 3.0, 1.0])
-    plan = make_plan(replace(tokens, logprobs=tokens.logprobs.detach()), Objective(), [])
+    plan = make_loss_plan(replace(tokens, logprobs=tokens.logprobs.detach()), Objective(), [])
     recorder = MetricsRecorder()
     module: Any = type("Module", (), {"recorder": recorder, "iteration": 0})()
     monitor = CovarianceMonitor(every=1)

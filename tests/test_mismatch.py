@@ -7,7 +7,7 @@ from math import log
 import pytest
 import torch
 
-from ecrl.mismatch import mismatch
+from ecrl.algorithm.mismatch import mismatch
 
 
 def test_golden_numbers() -> None:

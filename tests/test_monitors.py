@@ -20,18 +20,19 @@ from tensorboard.plugin_util import markdown_to_safe_html
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ecrl.batch import Completion, Trajectory, Turn
+from ecrl.algorithm.loss_plan import make_loss_plan
+from ecrl.algorithm.objective import Objective
 from ecrl.callbacks.monitors import progress
 from ecrl.callbacks.monitors.covariance import CovarianceMonitor
 from ecrl.callbacks.monitors.progress import ProgressMonitor
 from ecrl.callbacks.monitors.samples import LONGEST, SampleMonitor, cell
 from ecrl.callbacks.monitors.writer import LAYOUT, MetricsWriter
+from ecrl.engines.base import Completion
 from ecrl.errors import UsageError
-from ecrl.history import drop_after, is_wall_time, read_metrics
 from ecrl.metrics import MetricsRecorder, Record
-from ecrl.module import finished_iterations
-from ecrl.objective import Objective
-from ecrl.planning import make_plan
+from ecrl.rollout.trajectory import Trajectory, Turn
+from ecrl.runs.metrics_file import drop_after, is_wall_time, read_metrics
+from ecrl.training.module import finished_iterations
 from tests.helpers import make_tokens
 
 
@@ -146,9 +147,9 @@ def test_events_carry_the_iteration_and_the_layout_comes_once(tmp_path: Path) ->
     assert [e.step for e in board.Scalars("val/task/greedy")] == [0, 1, 2, 3]
     assert [e.step for e in board.Histograms("cov/tokens")] == [2]
     assert [e.step for e in board.Tensors("samples/text_summary")] == [2]
-    (layout,) = board.Tensors("custom_scalars__config__")
+    (micro_batch,) = board.Tensors("custom_scalars__config__")
     for group in LAYOUT:
-        assert group.encode() in layout.tensor_proto.string_val[0]
+        assert group.encode() in micro_batch.tensor_proto.string_val[0]
 
 
 def test_a_resumed_history_is_the_uninterrupted_one(tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_covariance_quantiles_and_top_shares() -> None:
     half = [i / 2 for i in range(1, 501)]
     values = [*half, *(-x for x in half)]
     tokens = make_tokens(values, values)
-    plan = make_plan(replace(tokens, logprobs=tokens.logprobs.detach()), Objective(), [])
+    plan = make_loss_plan(replace(tokens, logprobs=tokens.logprobs.detach()), Objective(), [])
     module = recording()
     CovarianceMonitor(every=2).on_plan(module, plan, fresh=True)
     record = module.recorder.flush()
@@ -227,7 +228,7 @@ def test_covariance_quantiles_and_top_shares() -> None:
 
 def test_covariance_uses_the_shaped_advantages_and_its_histogram_is_due() -> None:
     tokens = make_tokens([-1.0, -3.0], [1.0, 1.0])
-    plan = make_plan(replace(tokens, logprobs=tokens.logprobs.detach()), Objective(), [])
+    plan = make_loss_plan(replace(tokens, logprobs=tokens.logprobs.detach()), Objective(), [])
     shaped = replace(plan, tokens=replace(plan.tokens, advantages=torch.tensor([2.0, 0.0])))
     due = []
     for iteration in range(4):

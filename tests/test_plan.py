@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from transformers import Qwen2Config
 
+from ecrl.algorithm.strategy_stack import build_strategies, check_stack
 from ecrl.cli import main
-from ecrl.compose import build, build_config, options
-from ecrl.plan.advice import missing, ways_out
-from ecrl.plan.architecture import meta_model
-from ecrl.plan.flops import body_flops, iteration
-from ecrl.plan.job import Assumptions, Job
-from ecrl.plan.memory import GIB, kv_bytes_per_token, moments
-from ecrl.stack import build_strategies, check_stack
+from ecrl.config.compose import build, build_config, options
+from ecrl.estimate.advice import missing, ways_out
+from ecrl.estimate.flops import body_flops, iteration
+from ecrl.estimate.job import Assumptions, Job
+from ecrl.estimate.memory import GIB, kv_bytes_per_token, moments
+from ecrl.policy.meta_model import meta_model
 
 ROOT = Path(__file__).parent.parent
 PAPER = [f"paper_{size}_{name}" for size in ("7b", "32b") for name in ("grpo", "clip_cov", "kl_cov")]
@@ -60,7 +60,7 @@ def test_experiments_have_the_papers_settings(name: str) -> None:
         assert (chosen["fraction"], chosen["low"], chosen["high"]) == (2e-4, 1.0, 5.0)
     if algorithm == "kl_cov":
         assert (chosen["fraction"], chosen["coefficient"]) == ({"7b": 2e-3, "32b": 2e-4}[size], 1.0)
-    assert config.engine["_target_"] == "ecrl.engines.vllm.VLLMEngine"
+    assert config.engine["_target_"] == "ecrl.engines.vllm.colocated.VLLMEngine"
     assert config.trainer.precision == "bf16-mixed" and config.trainer.parallel == "fsdp"
 
 

@@ -17,11 +17,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from ecrl.cli import main
-from ecrl.compose import build_config
+from ecrl.config.compose import build_config
 from ecrl.report.reproduce import train_overrides
 from ecrl.report.runs import flat
-from ecrl.run import train
 from ecrl.sweep.definition import Sweep
+from ecrl.training.run import train
 from tests.conftest import TINY
 from tests.test_cli import refused
 

@@ -23,20 +23,20 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from ecrl.assemble import build_batch, split_minibatches
-from ecrl.attention import attention_mask
-from ecrl.batch import Trajectory
-from ecrl.collector import Collector
-from ecrl.config import Config
-from ecrl.datamodule import make_env
+from ecrl.algorithm.objective import Objective
+from ecrl.config.schema import Config
+from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine, StreamSampler
 from ecrl.errors import UsageError
-from ecrl.layout import make_layouts
 from ecrl.metrics import MetricsRecorder
-from ecrl.model import PolicyModel, load_policy, load_tokenizer
-from ecrl.objective import Objective
-from ecrl.world import World
+from ecrl.policy.attention import attention_mask
+from ecrl.policy.model import PolicyModel, load_policy, load_tokenizer
+from ecrl.policy.packing import pack_micro_batches
+from ecrl.rollout.batching import build_batch, split_minibatches
+from ecrl.rollout.collector import Collector
+from ecrl.rollout.trajectory import Trajectory
+from ecrl.training.datamodule import make_env
 from tests.test_conformance import make_batch, make_module
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8)
@@ -45,12 +45,12 @@ PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30], [40, 41]]
 
 @pytest.fixture
 def engine(tiny_model: Path) -> HFEngine:
-    return HFEngine(load_policy(str(tiny_model), load_tokenizer(str(tiny_model))), World())
+    return HFEngine(load_policy(str(tiny_model), load_tokenizer(str(tiny_model))), ProcessGroup())
 
 
 def collector(tiny_model: Path, env_id: str) -> Collector:
     tokenizer = load_tokenizer(str(tiny_model))
-    policy = HFEngine(load_policy(str(tiny_model), tokenizer), World())
+    policy = HFEngine(load_policy(str(tiny_model), tokenizer), ProcessGroup())
     return Collector(lambda split: make_env(env_id, split, {}), policy, tokenizer, seed=0)
 
 
@@ -115,8 +115,8 @@ def test_greedy_equals_transformers(engine: HFEngine) -> None:
 def test_known_log_probs_equal_recomputed_ones(tiny: Callable[..., Config], tiny_model: Path) -> None:
     module = make_module(tiny(), [])
     source = collector(tiny_model, "tests.tasks:test/Digits-v0")
-    source.engine = HFEngine(module.model, World())
-    assert source.engine.exact
+    source.engine = HFEngine(module.model, ProcessGroup())
+    assert source.engine.logprobs_exact
     batch = build_batch(collect(source, [0, 1, 2, 3], 4), Objective(), iteration=0)
     logprobs, entropy = module.score(module.model, batch)
     assert torch.allclose(batch.old_logprobs, logprobs, atol=1e-5)
@@ -139,11 +139,11 @@ def test_turns_of_the_environment_are_context(tiny: Callable[..., Config], tiny_
     batch = build_batch(trajectories, Objective(), iteration=0)
     for sequence, trajectory in zip(batch.sequences, trajectories, strict=True):
         assert len(trajectory.turns) == 2
-        context = [t for t, own in zip(sequence.tail_ids, sequence.own, strict=True) if not own]
+        context = [t for t, own in zip(sequence.response_ids, sequence.own, strict=True) if not own]
         assert tokenizer.decode(context) == "\nagain\n"
     assert batch.lengths.tolist() == [t.num_tokens for t in trajectories]
     module = make_module(tiny(), [])
-    source.engine = HFEngine(module.model, World())
+    source.engine = HFEngine(module.model, ProcessGroup())
     batch = build_batch(collect(source, [0, 1], 3), Objective(), iteration=0)
     # The engine read exactly the ids that scoring reads: the log-probs agree over both turns.
     assert torch.allclose(batch.old_logprobs, module.score(module.model, batch)[0], atol=1e-5)
@@ -187,19 +187,19 @@ def test_packed_rows_score_like_single_sequences(lm: PreTrainedModel, tiny: Call
     results = []
     for row_tokens in (0, 64, 256):
         logprobs = torch.zeros(batch.num_tokens)
-        for layout in make_layouts(batch, 10**6, row_tokens):
+        for micro_batch in pack_micro_batches(batch.sequences, 10**6, row_tokens):
             with torch.no_grad():
-                logprobs[layout.order] = model(layout, 1.0)[0]
+                logprobs[micro_batch.order] = model(micro_batch, 1.0)[0]
         results.append(logprobs)
     assert torch.allclose(results[0], results[1], atol=1e-5)
     assert torch.allclose(results[0], results[2], atol=1e-5)
     # And like the model itself, one sequence at a time.
     start = 0
     for sequence in batch.sequences:
-        ids = torch.tensor([sequence.prompt_ids + sequence.tail_ids])
+        ids = torch.tensor([sequence.prompt_ids + sequence.response_ids])
         with torch.no_grad():
             reference = lm(input_ids=ids).logits[0].log_softmax(-1)
-        for step, token in enumerate(sequence.tail_ids):
+        for step, token in enumerate(sequence.response_ids):
             position = len(sequence.prompt_ids) - 1 + step
             assert float(results[0][start]) == pytest.approx(float(reference[position, token]), abs=1e-5)
             start += 1
@@ -208,11 +208,11 @@ def test_packed_rows_score_like_single_sequences(lm: PreTrainedModel, tiny: Call
 def test_layouts_respect_the_budget_and_cover_every_token(tiny: Callable[..., Config]) -> None:
     batch = make_batch(make_module(tiny(), []))
     for max_tokens, row_tokens in [(10**6, 256), (64, 64), (40, 256), (20, 0)]:
-        layouts = make_layouts(batch, max_tokens, row_tokens)
-        assert all(layout.input_ids.numel() <= max_tokens for layout in layouts)
-        order = torch.cat([layout.order for layout in layouts])
+        micro_batches = pack_micro_batches(batch.sequences, max_tokens, row_tokens)
+        assert all(micro_batch.input_ids.numel() <= max_tokens for micro_batch in micro_batches)
+        order = torch.cat([micro_batch.order for micro_batch in micro_batches])
         assert torch.equal(order.sort().values, torch.arange(batch.num_tokens))
-        targets = torch.cat([layout.targets for layout in layouts])
+        targets = torch.cat([micro_batch.targets for micro_batch in micro_batches])
         assert torch.equal(targets, batch.token_ids[order])
 
 
@@ -220,11 +220,13 @@ def test_layouts_respect_the_budget_and_cover_every_token(tiny: Callable[..., Co
 def test_processes_share_tokens_and_make_equally_many_passes(size: int, tiny: Callable[..., Config]) -> None:
     batch = make_batch(make_module(tiny(), []))
     for max_tokens, row_tokens in [(10**6, 256), (40, 30), (25, 0)]:
-        shares = [make_layouts(batch, max_tokens, row_tokens, rank, size) for rank in range(size)]
+        shares = [
+            pack_micro_batches(batch.sequences, max_tokens, row_tokens, rank, size) for rank in range(size)
+        ]
         assert len({len(share) for share in shares}) == 1
-        order = torch.cat([layout.order for share in shares for layout in share])
+        order = torch.cat([micro_batch.order for share in shares for micro_batch in share])
         assert torch.equal(order.sort().values, torch.arange(batch.num_tokens))
-        loads = [sum(int((x.unit >= 0).sum()) for x in share if len(x.order)) for share in shares]
+        loads = [sum(int((x.prompt_group >= 0).sum()) for x in share if len(x.order)) for share in shares]
         longest = max(len(s) for s in batch.sequences) if row_tokens < 100 else 60
         assert max(loads) - min(loads) <= longest
 
@@ -234,19 +236,23 @@ def test_both_masks_show_a_token_its_own_prompt_and_branch(tiny: Callable[..., C
     random = torch.Generator().manual_seed(0)
     cpu = torch.device("cpu")
     for row_tokens, window in product((0, 64), (None, 4)):
-        for layout in make_layouts(batch, 10**6, row_tokens):
-            rows, length = layout.input_ids.shape
+        for micro_batch in pack_micro_batches(batch.sequences, 10**6, row_tokens):
+            rows, length = micro_batch.input_ids.shape
             rule = torch.zeros(rows, 1, length, length, dtype=torch.bool)
             for r, q, k in product(range(rows), range(length), range(length)):
-                same_unit = layout.unit[r, q] == layout.unit[r, k]
-                seen = layout.branch[r, k] in (0, layout.branch[r, q])
-                near = window is None or layout.position_ids[r, q] - layout.position_ids[r, k] < window
-                rule[r, 0, q, k] = same_unit and seen and near and q >= k
-            dense = attention_mask(layout, "sdpa", cpu, window)
+                same_group = micro_batch.prompt_group[r, q] == micro_batch.prompt_group[r, k]
+                seen = micro_batch.response_index[r, k] in (0, micro_batch.response_index[r, q])
+                near = (
+                    window is None or micro_batch.position_ids[r, q] - micro_batch.position_ids[r, k] < window
+                )
+                rule[r, 0, q, k] = same_group and seen and near and q >= k
+            dense = attention_mask(micro_batch, "sdpa", cpu, window)
             if dense.dim() == 4:
                 assert torch.equal(dense, rule)
             q, k, v = torch.randn(3, rows, 2, length, 16, generator=random)
-            sparse = flex_attention(q, k, v, block_mask=attention_mask(layout, "flex_attention", cpu, window))
+            sparse = flex_attention(
+                q, k, v, block_mask=attention_mask(micro_batch, "flex_attention", cpu, window)
+            )
             expected = scaled_dot_product_attention(q, k, v, attn_mask=rule)
             assert torch.allclose(sparse, expected, atol=1e-5)
 
@@ -254,7 +260,7 @@ def test_both_masks_show_a_token_its_own_prompt_and_branch(tiny: Callable[..., C
 def test_a_budget_below_one_sequence_is_refused(tiny: Callable[..., Config]) -> None:
     batch = make_batch(make_module(tiny(), []))
     with pytest.raises(UsageError, match=r"update\.max_tokens=9 cannot hold a sequence of \d+ tokens"):
-        make_layouts(batch, 9, 256)
+        pack_micro_batches(batch.sequences, 9, 256)
 
 
 def test_minibatches_partition_the_groups(tiny: Callable[..., Config]) -> None:

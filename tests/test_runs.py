@@ -17,16 +17,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ecrl.checkpoint import StopRequest
 from ecrl.cli import main
-from ecrl.compose import build_config
-from ecrl.config import Config
+from ecrl.config.compose import build_config
+from ecrl.config.resume import resumed_config
+from ecrl.config.schema import Config
+from ecrl.distributed.process_group import ProcessGroup
 from ecrl.errors import NonFiniteError, UsageError
-from ecrl.history import is_wall_time, read_metrics
-from ecrl.module import PolicyModule
-from ecrl.resume import resumed_config
-from ecrl.run import check_parts, train
-from ecrl.world import World
+from ecrl.runs.metrics_file import is_wall_time, read_metrics
+from ecrl.training.checkpoint import StopRequest
+from ecrl.training.module import PolicyModule
+from ecrl.training.run import check_parts, train
 from tests.conftest import TINY
 from tests.helpers import checkpoint_tensors
 from tests.tasks import DigitsEnv
@@ -277,7 +277,7 @@ def test_resume_refuses_what_would_be_another_run(base: list[str], tmp_path: Pat
 
 
 def test_a_signal_that_all_agreed_on_may_reach_a_process_later() -> None:
-    class Peers(World):
+    class Peers(ProcessGroup):
         def max(self, value: int) -> int:
             return max(value, signal.SIGTERM)
 
@@ -291,7 +291,7 @@ def test_a_signal_that_all_agreed_on_may_reach_a_process_later() -> None:
 def test_a_signal_that_comes_while_all_agree_is_not_lost() -> None:
     stop = StopRequest()
 
-    class Peers(World):
+    class Peers(ProcessGroup):
         def max(self, value: int) -> int:
             if not value:
                 stop.on_signal(signal.SIGTERM, None)

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ecrl.batch import RolloutBatch
-from ecrl.config import Config
-from ecrl.module import PolicyModule
-from ecrl.stack import build_strategies
+from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.algorithm.strategy_stack import build_strategies
+from ecrl.config.schema import Config
+from ecrl.training.module import PolicyModule
 from tests.test_conformance import gradient, make_batch, make_module
 
 TEMPERATURE = 0.7
@@ -22,9 +22,9 @@ def slow_logprobs(module: PolicyModule, batch: RolloutBatch) -> Tensor:
     """Log-probs ``[N]``, one sequence at a time through the whole model."""
     found = []
     for sequence in batch.sequences:
-        ids = torch.tensor([sequence.prompt_ids + sequence.tail_ids])
+        ids = torch.tensor([sequence.prompt_ids + sequence.response_ids])
         logits = module.model.lm(input_ids=ids).logits[0] / TEMPERATURE
-        for step, token in enumerate(sequence.tail_ids):
+        for step, token in enumerate(sequence.response_ids):
             row = logits[len(sequence.prompt_ids) - 1 + step]
             found.append(row[token] - row.exp().sum().log())
     return torch.stack(found)

@@ -12,27 +12,27 @@ import pytest
 import torch
 from torch import Tensor
 
-from ecrl.compose import build_config
+from ecrl.config.compose import build_config
+from ecrl.config.resume import resumed_config
+from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.hf import HFEngine
-from ecrl.model import PolicyModel
-from ecrl.resume import resumed_config
-from ecrl.rollouts import Rollout, RolloutQueue
-from ecrl.run import train
-from ecrl.world import World
+from ecrl.policy.model import PolicyModel
+from ecrl.rollout.queue import Rollout, RolloutQueue
+from ecrl.training.run import train
 from tests.conftest import TINY
 from tests.test_runs import assert_same_run, history, run, silent
 
 AHEAD = ["strategy=[importance_correction]", "rollout.staleness=2", "iterations=5"]
 
 
-class ApartEngine(HFEngine):
+class DisaggregatedEngine(HFEngine):
     """A real engine with a copy of the weights: it draws in a thread while the policy trains."""
 
-    apart = True
+    disaggregated = True
     threads: ClassVar[set[str]] = set()
 
-    def __init__(self, model: PolicyModel, world: World) -> None:
-        super().__init__(copy.deepcopy(model), world)
+    def __init__(self, model: PolicyModel, process_group: ProcessGroup) -> None:
+        super().__init__(copy.deepcopy(model), process_group)
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         own = dict(self.model.lm.named_parameters())
@@ -42,7 +42,7 @@ class ApartEngine(HFEngine):
         super().sync_weights((), version)
 
     def generate(self, *args: Any) -> Any:
-        ApartEngine.threads.add(threading.current_thread().name)
+        DisaggregatedEngine.threads.add(threading.current_thread().name)
         return super().generate(*args)
 
 
@@ -58,7 +58,7 @@ def test_iteration_i_trains_on_what_the_weights_of_iteration_i_minus_k_drew() ->
         drawn.append((iteration, version))
         return Rollout(iteration, version, temperature, [], [])
 
-    queue = RolloutQueue(draw, staleness=2, apart=False)
+    queue = RolloutQueue(draw, staleness=2, disaggregated=False)
     used = [queue.next(i, version=10 * i, temperature=1.0) for i in range(5)]
     assert [(r.iteration, r.version) for r in used] == [(0, 0), (1, 0), (2, 0), (3, 10), (4, 20)]
     assert drawn == [(0, 0), (1, 0), (2, 0), (3, 10), (4, 20), (5, 30), (6, 40)]
@@ -66,9 +66,9 @@ def test_iteration_i_trains_on_what_the_weights_of_iteration_i_minus_k_drew() ->
 
 def test_in_a_thread_or_at_once_is_the_same_run(base: list[str], tmp_path: Path) -> None:
     at_once = run(base, tmp_path / "once")
-    ApartEngine.threads.clear()
-    apart = run(base, tmp_path / "apart", "engine._target_=tests.test_staleness.ApartEngine")
-    assert any(name.startswith("rollouts") for name in ApartEngine.threads)
+    DisaggregatedEngine.threads.clear()
+    apart = run(base, tmp_path / "apart", "engine._target_=tests.test_staleness.DisaggregatedEngine")
+    assert any(name.startswith("rollouts") for name in DisaggregatedEngine.threads)
     # The copy may round differently, but it draws the same tokens and sees the same rewards.
     assert_same_run(at_once, apart)
 

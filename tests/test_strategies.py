@@ -15,7 +15,11 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from ecrl import callbacks
-from ecrl.batch import TokenBatch
+from ecrl.algorithm.loss_plan import make_loss_plan, planned_loss
+from ecrl.algorithm.losses import KL_ESTIMATORS
+from ecrl.algorithm.objective import Objective
+from ecrl.algorithm.strategy import Strategy
+from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.callbacks import (
     AdaptiveEntropy,
     ClipCov,
@@ -27,12 +31,8 @@ from ecrl.callbacks import (
     KLCov,
     ReferenceKL,
 )
-from ecrl.config import Config, UpdateConfig
+from ecrl.config.schema import Config, UpdateConfig
 from ecrl.errors import UsageError
-from ecrl.losses import KL_ESTIMATORS
-from ecrl.mixins import Strategy
-from ecrl.objective import Objective
-from ecrl.planning import make_plan, planned_loss
 
 FOLDER = Path(__file__).parents[1] / "configs" / "strategy"
 # `…_small` and `…_32b` are presets of the same strategies with other shares.
@@ -71,7 +71,7 @@ def batch(
 def config(minibatches: int = 4, epochs: int = 1, surrogate: str = "ppo_clip") -> Config:
     return Config(
         update=UpdateConfig(minibatches=minibatches, epochs=epochs),
-        objective={"surrogate": {"_target_": f"ecrl.losses.{surrogate}"}},
+        objective={"surrogate": {"_target_": f"ecrl.algorithm.losses.{surrogate}"}},
     )
 
 
@@ -130,7 +130,7 @@ class TestClipCov:
             strategies = [ClipCov(fraction=0.25) for _ in stack]
             for name, strategy in zip(stack, strategies, strict=True):
                 strategy.name = name
-            drawn["".join(stack)] = make_plan(tokens, Objective(), strategies).weights == 0
+            drawn["".join(stack)] = make_loss_plan(tokens, Objective(), strategies).weights == 0
         assert drawn["a"].sum() == drawn["b"].sum() == 100
         assert torch.equal(drawn["ab"], drawn["a"] | drawn["b"])
         # Two independent halves of 200 share 50, with a standard deviation of 3.5.
@@ -196,7 +196,7 @@ class TestKLCov:
     def test_loss_has_no_clip_and_the_penalty(self) -> None:
         # r = e^−0.5, e^−0.2, e^0.5, 1, 1. −A·r without clip, plus |−0.5| on token 0; token mean.
         strategy = KLCov(fraction=0.2)
-        plan = make_plan(self.tokens, Objective(), [strategy])
+        plan = make_loss_plan(self.tokens, Objective(), [strategy])
         loss = planned_loss(
             replace(self.tokens, low=plan.tokens.low, high=plan.tokens.high), plan, Objective(), [strategy]
         )
@@ -214,7 +214,7 @@ class TestKLCov:
     def test_nothing_to_penalise_while_the_policy_is_the_old_one(self) -> None:
         strategy = KLCov(fraction=1.0)
         strategy.name = "kl_cov"
-        assert not make_plan(batch(LOGPROBS, ADVANTAGES), Objective(), [strategy]).coefficients
+        assert not make_loss_plan(batch(LOGPROBS, ADVANTAGES), Objective(), [strategy]).coefficients
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_entropy_bonus_lowers_the_loss_by_the_entropy() -> None:
     tokens = batch(LOGPROBS, [0.0] * 4, entropy=[1.0, 2.0, 3.0, 4.0])
     tokens = replace(tokens, entropy=tokens.entropy.requires_grad_())
     near(strategy.penalty_coefficients(tokens), [-0.1] * 4)
-    loss = planned_loss(tokens, make_plan(tokens, Objective(), [strategy]), Objective(), [strategy])
+    loss = planned_loss(tokens, make_loss_plan(tokens, Objective(), [strategy]), Objective(), [strategy])
     assert float(loss.detach()) == pytest.approx(-0.1 * 2.5, abs=1e-6)
     near(torch.autograd.grad(loss, tokens.entropy)[0], [-0.025] * 4)
     assert strategy.needs_entropy_grad
@@ -263,7 +263,7 @@ class TestReferenceKL:
         for coefficient in (0.0, 0.5):
             strategy = ReferenceKL(coefficient=coefficient)
             strategy.setup(cast(Any, None), cast(Any, SimpleNamespace(reference_logprobs=score)), "fit")
-            columns = strategy.columns(cast(Any, "rollout"))
+            columns = strategy.extra_columns(cast(Any, "rollout"))
             assert list(columns) == (["reference_logprobs"] if coefficient else [])
         assert asked == ["rollout"]
 
@@ -338,7 +338,7 @@ class TestHighEntropyTokens:
     def test_loss_is_the_mean_over_the_kept_tokens(self) -> None:
         strategy = HighEntropyTokens(fraction=0.4)
         tokens = replace(self.tokens, advantages=torch.tensor([9.0, 1.0, 9.0, 2.0, 9.0]))
-        loss = planned_loss(tokens, make_plan(tokens, Objective(), [strategy]), Objective(), [strategy])
+        loss = planned_loss(tokens, make_loss_plan(tokens, Objective(), [strategy]), Objective(), [strategy])
         assert float(loss) == pytest.approx(-1.5, abs=1e-6)
 
     def test_all_tokens_and_one_token_change_nothing(self) -> None:

@@ -15,14 +15,14 @@ from typing import Any
 import lightning as L
 import pytest
 
+from ecrl.algorithm.strategy import Strategy
 from ecrl.cli import main
-from ecrl.compose import build_config
+from ecrl.config.compose import build_config
 from ecrl.errors import UsageError
-from ecrl.history import read_metrics
-from ecrl.mixins import Strategy
-from ecrl.run import train
+from ecrl.runs.metrics_file import read_metrics
 from ecrl.sweep.definition import Cell, Sweep
 from ecrl.sweep.running import is_finished
+from ecrl.training.run import train
 from tests.conftest import TINY
 from tests.test_cli import refused
 

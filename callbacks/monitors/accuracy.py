@@ -9,14 +9,14 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from ecrl.assemble import group_tensors
-from ecrl.covariance import response_covariance, token_covariance
-from ecrl.mixins import PlanObserver, RolloutObserver
+from ecrl.algorithm.covariance import response_covariance, token_covariance
+from ecrl.rollout.batching import group_tensors
+from ecrl.training.observer import PlanObserver, RolloutObserver
 
 if TYPE_CHECKING:
-    from ecrl.batch import Trajectory
-    from ecrl.module import PolicyModule
-    from ecrl.planning import Plan
+    from ecrl.algorithm.loss_plan import LossPlan
+    from ecrl.rollout.trajectory import Trajectory
+    from ecrl.training.module import PolicyModule
 
 # In float64, where a mean of equal rewards is that reward; bins are open below and closed above.
 BORDERS = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0 - 1e-9], dtype=torch.float64)
@@ -43,7 +43,7 @@ class AccuracyMonitor(L.Callback, RolloutObserver, PlanObserver):
         sums = torch.zeros(len(self._problems), dtype=torch.float64).index_add(0, member, rewards.double())
         self._accuracy = sums / torch.bincount(member)
 
-    def on_plan(self, module: PolicyModule, plan: Plan, fresh: bool) -> None:
+    def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:
         """Record the means of all bins that are not empty."""
         if not fresh:
             return

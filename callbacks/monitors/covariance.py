@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import lightning as L
 
-from ecrl.covariance import token_covariance
-from ecrl.mixins import PlanObserver
+from ecrl.algorithm.covariance import token_covariance
+from ecrl.training.observer import PlanObserver
 
 if TYPE_CHECKING:
-    from ecrl.module import PolicyModule
-    from ecrl.planning import Plan
+    from ecrl.algorithm.loss_plan import LossPlan
+    from ecrl.training.module import PolicyModule
 
 # Share above each quantile: 1 − 0.9 rounds to just below 0.1, which would be one rank too high.
 QUANTILES = {"q50": 0.5, "q90": 0.1, "q99": 0.01}
@@ -36,7 +36,7 @@ class CovarianceMonitor(L.Callback, PlanObserver):
     def __init__(self, *, every: int) -> None:
         self._every = every
 
-    def on_plan(self, module: PolicyModule, plan: Plan, fresh: bool) -> None:
+    def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:
         """Record mean, quantiles and the means of the top shares."""
         if not fresh:
             return

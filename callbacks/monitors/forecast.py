@@ -14,10 +14,10 @@ from ecrl.analysis.law import Law
 from ecrl.analysis.points import ENTROPY, Points, pair
 from ecrl.analysis.series import from_rows
 from ecrl.errors import UsageError
-from ecrl.history import read_metrics
+from ecrl.runs.metrics_file import read_metrics
 
 if TYPE_CHECKING:
-    from ecrl.module import PolicyModule
+    from ecrl.training.module import PolicyModule
 
 
 class ForecastMonitor(L.Callback):

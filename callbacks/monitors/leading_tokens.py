@@ -8,13 +8,13 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from ecrl.algorithm.covariance import token_covariance
 from ecrl.callbacks.monitors.samples import cell
-from ecrl.covariance import token_covariance
-from ecrl.mixins import PlanObserver
+from ecrl.training.observer import PlanObserver
 
 if TYPE_CHECKING:
-    from ecrl.module import PolicyModule
-    from ecrl.planning import Plan
+    from ecrl.algorithm.loss_plan import LossPlan
+    from ecrl.training.module import PolicyModule
 
 ROWS = 20
 VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
@@ -30,7 +30,7 @@ class LeadingTokens(L.Callback, PlanObserver):
     def __init__(self, *, every: int) -> None:
         self._every = every
 
-    def on_plan(self, module: PolicyModule, plan: Plan, fresh: bool) -> None:
+    def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:
         """Write the table when it is time."""
         if not fresh or (module.iteration + 1) % self._every:
             return

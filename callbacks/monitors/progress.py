@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from ecrl.module import PolicyModule
+    from ecrl.training.module import PolicyModule
 
 PLAIN_EVERY = 10  # iterations between lines without a terminal
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import lightning as L
 
-from ecrl.mixins import RolloutObserver
+from ecrl.training.observer import RolloutObserver
 
 if TYPE_CHECKING:
-    from ecrl.batch import Trajectory
-    from ecrl.module import PolicyModule
+    from ecrl.rollout.trajectory import Trajectory
+    from ecrl.training.module import PolicyModule
 
 LONGEST = 600  # characters of a cell
 # In one pass, so that no replacement is escaped again.

@@ -19,13 +19,13 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from ecrl.algorithm.covariance import token_covariance
 from ecrl.callbacks.monitors.leading_tokens import visible
-from ecrl.covariance import token_covariance
-from ecrl.mixins import PlanObserver
+from ecrl.training.observer import PlanObserver
 
 if TYPE_CHECKING:
-    from ecrl.module import PolicyModule
-    from ecrl.planning import Plan
+    from ecrl.algorithm.loss_plan import LossPlan
+    from ecrl.training.module import PolicyModule
 
 LONGEST = 200  # tokens of a completion
 WIDTH = 64  # characters of a line
@@ -49,10 +49,10 @@ class TokenPicture(L.Callback, PlanObserver):
         self._every = every
         self._count = count
 
-    def on_plan(self, module: PolicyModule, plan: Plan, fresh: bool) -> None:
+    def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:
         """Draw when it is time, on the process that writes."""
         due = fresh and (module.iteration + 1) % self._every == 0 and self._count > 0
-        if not due or not module.world.is_first:
+        if not due or not module.process_group.is_first:
             return
         tokens = plan.tokens
         cov = token_covariance(tokens.logprobs, tokens.advantages)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 
-from ecrl.history import as_line, drop_after
+from ecrl.runs.metrics_file import as_line, drop_after
 
 if TYPE_CHECKING:
-    from ecrl.module import PolicyModule
+    from ecrl.training.module import PolicyModule
 
 LAYOUT = {
     "entropy": {

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ecrl.analysis import Floats
 from ecrl.errors import UsageError, unknown_name
-from ecrl.history import read_metrics
+from ecrl.runs.metrics_file import read_metrics
 
 #: What the column of iterations is called, in order of preference; without one, rows are numbered from 1.
 ITERATION = ("iteration", "step", "_step", "Step", "global_step", "training/global_step")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ecrl.errors import EcrlError, unknown_name
-from ecrl.machine import denied
+from ecrl.runs import os_errors
 
 USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language models
 
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"ecrl: {error}", file=sys.stderr)
         return error.exit_code
     except (OSError, MemoryError, RuntimeError) as error:
-        message = denied(error)
+        message = os_errors.describe(error)
         if message is None:
             raise
         if not getattr(error, "said_elsewhere", False):

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from ecrl.cli.options import parse
 from ecrl.errors import UsageError
-from ecrl.versions import version_of
+from ecrl.runs.versions import version_of
 
 REQUIRED = ("ecrl", "torch", "lightning", "transformers", "gymnasium", "hydra-core", "sympy", "tensorboard")
 OPTIONAL = {

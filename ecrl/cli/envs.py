@@ -12,14 +12,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from ecrl.cli.options import Options, parse
-from ecrl.compose import build_config
-from ecrl.compose import options as group_options
-from ecrl.config import EnvConfig
-from ecrl.datamodule import make_env
-from ecrl.envs.border import border, reset
-from ecrl.envs.conformance import NOISE, Skipped, check, play, reference
-from ecrl.envs.reasoning_gym import TASKS
+from ecrl.config.compose import build_config
+from ecrl.config.compose import options as group_options
+from ecrl.config.schema import EnvConfig
+from ecrl.envs.conformance import NOISE, SkippedError, check, play, reference
+from ecrl.envs.reasoning_gym.env import TASKS
+from ecrl.envs.safe_calls import reset, user_code
 from ecrl.errors import UsageError
+from ecrl.training.datamodule import make_env
 
 USAGE = "`ecrl envs`, `ecrl envs show ID [key=value…]` or `ecrl envs check ID [key=value…]`"
 
@@ -83,14 +83,14 @@ def _show(config: EnvConfig) -> int:
     for what, correct in (("right", True), ("wrong", False)):
         reset(env, seed=0)
         try:
-            with border(f"{config.id}.solution", but=(Skipped,)):
+            with user_code(f"{config.id}.solution", but=(SkippedError,)):
                 answer = reference(env, 0, correct)
-        except Skipped as why:
+        except SkippedError as why:
             answer = NOISE[2]
             if correct:
                 console.print(f"[bold]a right answer[/bold]: {escape(str(why))}")
                 continue
-        with border(f"{config.id}.step"):
+        with user_code(f"{config.id}.step"):
             reward, info = play(env, answer)
         console.print(f"[bold]a {what} answer[/bold] earns {reward:g} {info.get('metrics', {})}")
         console.print(escape(answer))

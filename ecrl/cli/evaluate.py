@@ -11,10 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ecrl.cli.options import output_config
-from ecrl.config import Config
-from ecrl.run import prepare
-from ecrl.sizes import check_size
-from ecrl.versions import versions
+from ecrl.config.schema import Config
+from ecrl.runs.versions import versions
+from ecrl.training.preflight import check_size
+from ecrl.training.run import prepare
 
 
 def main(arguments: Sequence[str]) -> int:

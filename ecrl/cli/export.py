@@ -7,16 +7,16 @@ from pathlib import Path
 
 import torch
 
-from ecrl.checkpoint import find_checkpoint
 from ecrl.cli.options import parse
+from ecrl.config.resume import resumed_config
+from ecrl.distributed.lightning_strategies import load_trained
+from ecrl.distributed.loading import load_sharded_policy
+from ecrl.distributed.sharding import Sharding
 from ecrl.errors import UsageError
-from ecrl.model import load_tokenizer, save_policy
-from ecrl.parallel.load import spread_policy
-from ecrl.parallel.shard import Spread
-from ecrl.parallel.strategies import load_trained
-from ecrl.resume import resumed_config
-from ecrl.run import quiet
-from ecrl.warmup import cached_base
+from ecrl.policy.model import load_tokenizer, save_policy
+from ecrl.training.checkpoint import find_checkpoint
+from ecrl.training.run import quiet
+from ecrl.training.warmup import cached_base
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     path = config.model.path or str(cached_base(config))
     tokenizer = load_tokenizer(path)
     cpu = torch.device("cpu")
-    model = spread_policy(path, tokenizer, config.model, Spread(), cpu, config.seed)
+    model = load_sharded_policy(path, tokenizer, config.model, Sharding(), cpu, config.seed)
     load_trained(model, checkpoint)
     save_policy(model, tokenizer, output)
     print(f"Policy: {output}")

@@ -20,7 +20,7 @@ from ecrl.analysis.points import ENTROPY, Points, pair
 from ecrl.analysis.series import read_series
 from ecrl.cli.options import check_output
 from ecrl.errors import UsageError, unknown_name
-from ecrl.history import legible, runs_in
+from ecrl.runs.metrics_file import legible, runs_in
 
 HELP = """ecrl law: the entropy law R = −a·exp(H) + b of finished runs, and how early it could have been known
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from ecrl.compose import build_config
-from ecrl.config import Config
+from ecrl.config.compose import build_config
+from ecrl.config.schema import Config
 from ecrl.errors import UsageError, unknown_name
-from ecrl.machine import check_writable
+from ecrl.runs.os_errors import check_writable
 
 _FLAGS = ("-m", "--multirun", "--cfg", "--config-dir")
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from ecrl.cli.options import as_yaml, parse
-from ecrl.compose import build_config
+from ecrl.config.compose import build_config
 from ecrl.errors import UsageError
-from ecrl.plan.advice import check_fit
-from ecrl.plan.job import Assumptions, Job
-from ecrl.plan.report import memory_table, notes, work_table
+from ecrl.estimate.advice import check_fit
+from ecrl.estimate.job import Assumptions, Job
+from ecrl.estimate.report import memory_table, notes, work_table
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ecrl.errors import UsageError, unknown_name
-from ecrl.history import legible
 from ecrl.report.write import write_report
+from ecrl.runs.metrics_file import legible
 from ecrl.sweep.definition import NAME
 
 HELP = """ecrl report: one page that compares runs, arm by arm, with intervals over seeds

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import torch
 
 from ecrl.cli.options import parse
-from ecrl.engines.vllm_checks import as_dtype, check_head_size, check_memory_share, require_vllm
-from ecrl.engines.vllm_plugin import SERVER
-from ecrl.engines.vllm_worker import EXTENSION
+from ecrl.engines.vllm.plugin import SERVER
+from ecrl.engines.vllm.requirements import as_dtype, check_head_size, check_memory_share, require_vllm
+from ecrl.engines.vllm.worker import EXTENSION
 from ecrl.errors import UsageError, unknown_name
-from ecrl.model import check_model, load_config
+from ecrl.policy.model import check_model, load_config
 
 DEFAULTS = {
     "model.path": "",

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ecrl.cli.options import parse
-from ecrl.compose import options as group_options
-from ecrl.compose import resolve
+from ecrl.config.compose import options as group_options
+from ecrl.config.compose import resolve
 from ecrl.errors import UsageError
 
 

@@ -16,9 +16,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ecrl.cli.options import parse
 from ecrl.errors import UsageError
-from ecrl.run import check_parts
 from ecrl.sweep.definition import NAME, Cell, Sweep, make_sweep, parse_yaml, read_sweep, without
 from ecrl.sweep.running import Work, is_finished, iterations_done, run_cells
+from ecrl.training.run import check_parts
 
 HELP = """ecrl sweep: arms × seeds, each cell a run of its own in DIR/ARM-SEED
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from ecrl.analysis import Floats
 from ecrl.analysis.theory import Row, study
 from ecrl.errors import UsageError, unknown_name
-from ecrl.history import legible
+from ecrl.runs.metrics_file import legible
 
 HELP = """ecrl theory: the first-order theory of entropy change against exact steps of tabular policies
 

@@ -9,11 +9,10 @@ from rich.console import Console
 from rich.table import Table
 
 from ecrl.cli.options import Options, as_yaml, parse
-from ecrl.compose import build_config, expand_sweep
-from ecrl.config import Config
-from ecrl.datamodule import env_name
-from ecrl.errors import UsageError
-from ecrl.parallel.launch import (
+from ecrl.config.compose import build_config, expand_sweep
+from ecrl.config.resume import resumed_config
+from ecrl.config.schema import Config
+from ecrl.distributed.launch import (
     check_launch,
     end_with_launcher,
     is_first_process,
@@ -22,9 +21,10 @@ from ecrl.parallel.launch import (
     peers_named,
     processes,
 )
-from ecrl.resume import resumed_config
-from ecrl.run import Outcome, check_parts, train
-from ecrl.sizes import check_size
+from ecrl.errors import UsageError
+from ecrl.rollout.rollout_metrics import env_name
+from ecrl.training.preflight import check_size
+from ecrl.training.run import Outcome, check_parts, train
 
 
 def main(arguments: Sequence[str]) -> int:

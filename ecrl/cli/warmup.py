@@ -9,8 +9,8 @@ from rich.progress import Progress
 
 from ecrl.cli.options import output_config
 from ecrl.errors import UsageError
-from ecrl.run import quiet
-from ecrl.warmup import cached_base, make_base
+from ecrl.training.run import quiet
+from ecrl.training.warmup import cached_base, make_base
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -1,17 +1,38 @@
-"""The protocol of a rollout engine."""
+"""The protocol of a rollout engine, and what it draws."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from torch import Tensor
 
-from ecrl.batch import Completion
-
 if TYPE_CHECKING:
-    from ecrl.config import Config
+    from ecrl.config.schema import Config
+
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What an engine drew for one prompt.
+
+    Attributes:
+        token_ids: the drawn tokens, the end-of-sequence token included where it was drawn.
+        logprobs: log-probability of each token under the full-vocabulary distribution at the
+            sampling temperature (before top-p), in nats.
+        entropy: entropy of that distribution at each token, in nats; None if the engine has none.
+        finish_reason: ``stop`` at the end-of-sequence token, ``length`` at the token limit.
+        weights_version: the version of the weights that drew it.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float]
+    entropy: list[float] | None
+    finish_reason: FinishReason
+    weights_version: int
 
 
 @dataclass(frozen=True)
@@ -32,18 +53,18 @@ class Sampling:
 class Engine(Protocol):
     """Draws completions with the policy's current weights.
 
-    Built as ``Engine(model: PolicyModel, world: World, **knobs)`` on every process of the run; each
-    draws its own share of the completions.
+    Built as ``Engine(model: PolicyModel, process_group: ProcessGroup, **knobs)`` on every process of the run;
+    each draws its own share of the completions.
 
     Attributes:
-        exact: its log-probs are the trainer's own (same weights, process and precision), so they need
-            not be computed again.
-        apart: it has devices of its own, so it can draw while the trainer updates.
+        logprobs_exact: its log-probs are the trainer's own (same weights, process and precision), so they
+            need not be computed again.
+        disaggregated: it has devices of its own, so it can draw while the trainer updates.
         lockstep: drawing is a collective, so every process must call ``generate`` equally often.
     """
 
-    exact: bool
-    apart: bool
+    logprobs_exact: bool
+    disaggregated: bool
     lockstep: bool
 
     @classmethod

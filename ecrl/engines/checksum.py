@@ -59,7 +59,7 @@ def _weights(start: int, count: int, device: torch.device) -> Tensor:
 
 
 @dataclass
-class Manifest:
+class WeightManifest:
     """Names, shapes and checksums of tensors on their way to an engine.
 
     Attributes:

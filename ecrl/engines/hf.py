@@ -1,4 +1,4 @@
-"""The embedded engine: transformers ``generate`` in process, on the trainer's own weights."""
+"""The default engine: transformers ``generate`` in process, on the trainer's own weights."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from ecrl.batch import Completion
-from ecrl.config import Config
-from ecrl.engines.base import Sampling
+from ecrl.config.schema import Config
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.engines.base import Completion, Sampling
 from ecrl.errors import UsageError
 from ecrl.hashing import uniform
-from ecrl.model import PolicyModel
-from ecrl.world import World
+from ecrl.policy.model import PolicyModel
 
 
 class HFEngine:
@@ -23,17 +22,17 @@ class HFEngine:
 
     Args:
         model: the policy.
-        world: the run's processes.
+        process_group: the run's processes.
         batch_size: the most completions drawn at once.
     """
 
-    apart = False
+    disaggregated = False
 
-    def __init__(self, model: PolicyModel, world: World, *, batch_size: int = 1024) -> None:
+    def __init__(self, model: PolicyModel, process_group: ProcessGroup, *, batch_size: int = 1024) -> None:
         if batch_size < 1:
             raise UsageError(f"engine.batch_size must be at least 1, got {batch_size}.")
         self.model = model
-        self.world = world
+        self.process_group = process_group
         self.batch_size = batch_size
         self.version = 0
 
@@ -42,7 +41,7 @@ class HFEngine:
         """Nothing to refuse: all it needs is here."""
 
     @property
-    def exact(self) -> bool:
+    def logprobs_exact(self) -> bool:
         """True in float32: under mixed precision, decoding and scoring round differently."""
         mixed = self.model.computes_in_bf16 or torch.is_autocast_enabled(self.model.device.type)
         return self.model.lm.dtype == torch.float32 and not mixed
@@ -58,7 +57,7 @@ class HFEngine:
         """See ``Engine.generate``. Draws by inverting the CDF with one uniform number a token."""
         completions: list[Completion] = []
         rounds = -(-len(prompts) // self.batch_size)
-        for number in range(self.world.max(rounds) if self.lockstep else rounds):
+        for number in range(self.process_group.max(rounds) if self.lockstep else rounds):
             part = slice(number * self.batch_size, (number + 1) * self.batch_size)
             if prompts[part]:
                 completions += self._generate(prompts[part], sampling, keys[part])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ecrl.batch import RolloutBatch, SequenceTokens
+from ecrl.algorithm.rollout_batch import SequenceTokens
 from ecrl.errors import EcrlError
 from ecrl.hashing import hash_u64
-from ecrl.layout import make_layouts
-from ecrl.model import PolicyModel
+from ecrl.policy.model import PolicyModel
+from ecrl.policy.packing import pack_micro_batches
 
 _LENGTH = 16
 
@@ -50,29 +50,14 @@ class Probe:
 
     @torch.no_grad()
     def _trainer_logprobs(self) -> Tensor:
-        (layout,) = make_layouts(_batch(self.token_ids), max_tokens=_LENGTH, row_tokens=_LENGTH)
+        # All but the first token are scored.
+        sequence = SequenceTokens(self.token_ids[:1], self.token_ids[1:], [True] * (_LENGTH - 1))
+        (micro_batch,) = pack_micro_batches([sequence], max_tokens=_LENGTH, row_tokens=_LENGTH)
         was_training = self.model.training
         self.model.eval()
         # A rollout may run under autocast, which vLLM does not know.
         with torch.autocast(self.model.lm.device.type, enabled=False):
-            logprobs, _ = self.model(layout, 1.0)
+            logprobs, _ = self.model(micro_batch, 1.0)
         self.model.train(was_training)
         result: Tensor = logprobs.cpu()
         return result
-
-
-def _batch(token_ids: list[int]) -> RolloutBatch:
-    """One sequence, all but its first token to be scored."""
-    prompt, tail = token_ids[:1], token_ids[1:]
-    unknown, one = torch.zeros(len(tail)), torch.zeros(1, dtype=torch.long)
-    return RolloutBatch(
-        sequences=[SequenceTokens(prompt, tail, [True] * len(tail))],
-        lengths=torch.tensor([len(tail)]),
-        group_ids=one,
-        uid=one,
-        rewards=torch.zeros(1),
-        old_logprobs=unknown,
-        engine_logprobs=unknown,
-        old_entropy=unknown,
-        advantages=unknown,
-    )

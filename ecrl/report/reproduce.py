@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ecrl.compose import build_config, options
+from ecrl.config.compose import build_config, options
 from ecrl.errors import UsageError
 from ecrl.report.data import Comparison
 from ecrl.report.runs import Run, flat

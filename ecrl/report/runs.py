@@ -16,10 +16,10 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ecrl.analysis import Floats
 from ecrl.analysis.series import is_number
-from ecrl.config import Config
+from ecrl.config.resume import FREE
+from ecrl.config.schema import Config
 from ecrl.errors import UsageError
-from ecrl.history import legible, read_metrics, read_summary
-from ecrl.resume import FREE
+from ecrl.runs.metrics_file import legible, read_metrics, read_summary
 
 ENTROPY = "policy/entropy"
 REWARD = "rollout/reward"

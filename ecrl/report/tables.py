@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ecrl.analysis.stats import Interval, interval, paired
-from ecrl.history import is_wall_time
 from ecrl.report.data import CONFIDENCE, FINAL, Comparison
 from ecrl.report.figures import ceiling_of
 from ecrl.report.runs import ENTROPY, REWARD, differences, is_below
+from ecrl.runs.metrics_file import is_wall_time
 
 _TOPS = ("cov/mean", "cov/q50", "cov/q90", "cov/q99", "cov/top_20%", "cov/top_2%", "cov/top_0.2%")
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ecrl.errors import UsageError
-from ecrl.history import read_summary, runs_in
 from ecrl.report import tables
 from ecrl.report.data import Comparison, compare
 from ecrl.report.figures import draw
 from ecrl.report.page import Content, html, markdown
 from ecrl.report.reproduce import commands
 from ecrl.report.runs import group, read_run
+from ecrl.runs.metrics_file import read_summary, runs_in
 from ecrl.sweep.definition import NAME, make_sweep, read_sweep
 
 PAGE = "index.html"

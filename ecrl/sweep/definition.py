@@ -12,8 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from ecrl.compose import build_config
-from ecrl.config import Config
+from ecrl.config.compose import build_config
+from ecrl.config.schema import Config
 from ecrl.errors import UsageError, unknown_name
 
 NAME = "sweep.yaml"

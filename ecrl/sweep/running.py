@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from ecrl.checkpoint import OLD, find_checkpoint, iterations_behind
+from ecrl.distributed.parent_death import end_with_parent
 from ecrl.errors import UsageError
-from ecrl.history import read_summary
-from ecrl.orphans import end_with_parent
+from ecrl.runs.metrics_file import read_summary
 from ecrl.sweep.definition import Cell
+from ecrl.training.checkpoint import OLD, completed_iterations, find_checkpoint
 
 _TAIL = 2**16  # bytes at the end of a metrics.jsonl that hold its last row
 _POLL = 0.2  # seconds between two looks at the processes
@@ -35,7 +35,7 @@ def is_finished(cell: Cell) -> bool:
     if summary is not None and summary["iterations"] >= cell.iterations:
         return True
     try:
-        return iterations_behind(find_checkpoint(cell.run_dir)) >= cell.iterations
+        return completed_iterations(find_checkpoint(cell.run_dir)) >= cell.iterations
     except UsageError:
         return False
 

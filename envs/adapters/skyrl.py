@@ -10,8 +10,8 @@ import gymnasium as gym
 from ecrl.envs.adapters.foreign import load_target, numbers, text_of
 from ecrl.envs.arguments import check_types
 from ecrl.envs.base import Problem, Score, Split
-from ecrl.envs.row_files import Row
-from ecrl.envs.rows import RowsEnv, prompt_text, read_cell, value_at
+from ecrl.envs.datasets.row_files import Row
+from ecrl.envs.datasets.rows import RowsEnv, prompt_text, read_cell, value_at
 
 
 class SkyRLEnv(RowsEnv):

@@ -10,9 +10,9 @@ import gymnasium as gym
 from ecrl.envs.adapters.foreign import load_target, text_of
 from ecrl.envs.arguments import check_types
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_seconds, item_seed
-from ecrl.envs.pool import VerifierCrash, VerifierTimeout, shared_pool
-from ecrl.envs.row_files import Row
-from ecrl.envs.rows import RowsEnv, prompt_text, read_cell, value_at
+from ecrl.envs.datasets.row_files import Row
+from ecrl.envs.datasets.rows import RowsEnv, prompt_text, read_cell, value_at
+from ecrl.envs.verifiers.pool import VerifierCrashError, VerifierTimeoutError, shared_pool
 from ecrl.errors import UsageError
 
 
@@ -73,9 +73,9 @@ class RewardFunctionEnv(RowsEnv):
         names = [target.rpartition(":")[2] for target in self._functions]
         try:
             rewards = shared_pool().run(_rewards, *arguments, timeout=self._time_limit)
-        except VerifierTimeout:
+        except VerifierTimeoutError:
             rewards, lost["timeout"] = [0.0] * len(names), 1.0
-        except VerifierCrash:
+        except VerifierCrashError:
             rewards, lost["crash"] = [0.0] * len(names), 1.0
         total = sum(w * r for w, r in zip(self._weights, rewards, strict=True))
         return Score(total, dict(zip(names, rewards, strict=True)) | lost)

@@ -20,7 +20,7 @@ def make_sandbox(name: str = "bubblewrap", *, python: str | None = None, url: st
         UsageError: it is unknown, or this machine cannot offer it.
     """
     if name == "http":
-        from ecrl.envs.sandbox.http import HttpSandbox
+        from ecrl.envs.sandbox.http_sandbox import HttpSandbox
 
         if python is not None:
             raise UsageError("python= is the server's matter with sandbox=http; leave it out.")

@@ -15,10 +15,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from ecrl.analysis.law import fit_law
 from ecrl.cli import main
-from ecrl.compose import build_config
-from ecrl.history import is_wall_time, read_metrics
-from ecrl.resume import resumed_config
-from ecrl.run import train
+from ecrl.config.compose import build_config
+from ecrl.config.resume import resumed_config
+from ecrl.runs.metrics_file import is_wall_time, read_metrics
+from ecrl.training.run import train
 from tests.conftest import TINY
 
 LEARNING = ["rollout.prompts=16", "rollout.group_size=8", "update.lr=3e-3", "log.samples_every=2"]

@@ -14,7 +14,7 @@ from ecrl.analysis.law import fit_law
 from ecrl.analysis.points import default_reward, is_validation, pair, smooth
 from ecrl.analysis.series import Series, from_rows, read_series
 from ecrl.errors import UsageError
-from ecrl.history import read_metrics, runs_in
+from ecrl.runs.metrics_file import read_metrics, runs_in
 
 # A validation before the first iteration and after the second and fourth; one entropy was not measured.
 ROWS = [

@@ -11,8 +11,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from ecrl.batch import Completion
-from ecrl.engines.base import Sampling
+from ecrl.engines.base import Completion, Sampling
 from ecrl.engines.hf import HFEngine
 from ecrl.envs.base import Problem, Score
 from tests.tasks import DigitsEnv

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from ecrl.resume import resumed_config
-from ecrl.run import train
+from ecrl.config.resume import resumed_config
+from ecrl.training.run import train
 from tests.conftest import TINY
 from tests.test_runs import assert_same_run, run, silent
 

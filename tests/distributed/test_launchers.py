@@ -93,9 +93,9 @@ def test_another_number_of_processes_is_one_line(launcher, base: list[str]) -> N
 
 def test_a_process_leaves_at_once_but_in_order() -> None:
     program = (
-        "import atexit, threading, time; from ecrl.parallel.launch import leave; "
+        "import atexit, threading, time; from ecrl.distributed.launch import exit_without_finalizing; "
         "atexit.register(print, 'registered'); threading.Thread(target=time.sleep, args=(600,)).start(); "
-        "print('said'); leave(3)"
+        "print('said'); exit_without_finalizing(3)"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=100)
     assert (ended.returncode, ended.stdout.split()) == (3, ["said", "registered"]), ended.stderr

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from ecrl.compose import build_config
-from ecrl.config import Config
-from ecrl.resume import resumed_config
-from ecrl.run import quiet, train
-from ecrl.stack import build_strategies
+from ecrl.algorithm.strategy_stack import build_strategies
+from ecrl.config.compose import build_config
+from ecrl.config.resume import resumed_config
+from ecrl.config.schema import Config
+from ecrl.training.run import quiet, train
 from tests.test_conformance import gradient, make_batch, make_module
 
 

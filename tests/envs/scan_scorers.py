@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 from types import CodeType
 
-from ecrl.envs.reasoning_gym import TASKS
-from ecrl.envs.reasoning_gym_tasks import Task, draw, judge
+from ecrl.envs.reasoning_gym.env import TASKS
+from ecrl.envs.reasoning_gym.tasks import Task, draw, judge
 
 MARK = "marked_text"
 TEXTS = (f"{MARK}", f"[{MARK}]", f"[[{MARK}()]]", f"x + {MARK}(1)", f"({MARK}).real", f'{{"a": {MARK}}}')

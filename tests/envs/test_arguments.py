@@ -12,9 +12,9 @@ import pytest
 
 import ecrl.envs  # noqa: F401  (registers the environments)
 from ecrl.cli import main
-from ecrl.datamodule import make_env
 from ecrl.envs.arguments import check_types
 from ecrl.errors import UsageError
+from ecrl.training.datamodule import make_env
 
 
 def example(

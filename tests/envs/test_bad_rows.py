@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from ecrl.envs.adapters.trl import RewardFunctionEnv
-from ecrl.envs.code import CodeEnv
-from ecrl.envs.math import MathEnv
-from ecrl.envs.rows import RowsEnv, load_rows
+from ecrl.envs.code.env import CodeEnv
+from ecrl.envs.datasets.math_problems import MathEnv
+from ecrl.envs.datasets.rows import RowsEnv, load_rows
 from ecrl.errors import UsageError
 from tests.envs.test_rows import jsonl
 

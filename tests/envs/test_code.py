@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from ecrl.envs.code_rows import read_entry, read_tests
-from ecrl.envs.code_tests import (
+from ecrl.envs.code.rows import read_entry, read_tests
+from ecrl.envs.code.unit_tests import (
     CallTests,
     CodeTests,
     StdinTests,

@@ -11,8 +11,8 @@ import gymnasium as gym
 import pytest
 
 import ecrl.envs  # noqa: F401  (registers the environments)
-from ecrl.compose import build_config
-from ecrl.envs.code import CodeEnv, extract_program
+from ecrl.config.compose import build_config
+from ecrl.envs.code.env import CodeEnv, extract_program
 from ecrl.errors import UsageError
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")

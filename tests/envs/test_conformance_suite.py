@@ -13,11 +13,11 @@ import pytest
 
 import ecrl.envs  # noqa: F401  (registers the environments)
 from ecrl.cli import main
-from ecrl.compose import build_config
-from ecrl.compose import options as group_options
-from ecrl.datamodule import make_env
+from ecrl.config.compose import build_config
+from ecrl.config.compose import options as group_options
 from ecrl.envs.base import Problem, ReasoningEnv, Score
 from ecrl.envs.conformance import check
+from ecrl.training.datamodule import make_env
 
 
 class Sound(ReasoningEnv):

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from ecrl.compose import build_config
+from ecrl.config.compose import build_config
+from ecrl.config.resume import resumed_config
 from ecrl.envs.base import Problem, ReasoningEnv, Score
-from ecrl.envs.curriculum import CurriculumEnv, Ladder
+from ecrl.envs.composite.curriculum import CurriculumEnv, LevelSchedule
 from ecrl.errors import UsageError
-from ecrl.resume import resumed_config
-from ecrl.run import train
+from ecrl.training.run import train
 from tests.conftest import TINY
 from tests.helpers import checkpoint_tensors
 
@@ -57,20 +57,20 @@ def make(**kwargs: Any) -> CurriculumEnv:
 
 
 def test_the_ladder_by_hand() -> None:
-    ladder = Ladder(last=2, level=0, up=0.7, down=0.1, window=2)
+    level_schedule = LevelSchedule(last=2, level=0, up=0.7, down=0.1, window=2)
     levels = []
     for success in (1.0, 0.3, 0.9, 0.6, 0.8, 0.2, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0):
-        ladder.observe(success)
-        levels.append(ladder.level)
+        level_schedule.observe(success)
+        levels.append(level_schedule.level)
     # Means of two at a level: .65 | .6 | .75 up | .8 and .2 | .1 down | .5 | 1 up | 1 up to the last | stays
     assert levels == [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 2, 2, 2]
 
 
 def test_a_ladder_goes_on_from_its_state() -> None:
-    one = Ladder(last=5, level=0, up=0.5, down=-1.0, window=3)
+    one = LevelSchedule(last=5, level=0, up=0.5, down=-1.0, window=3)
     for success in (0.6, 0.6):
         one.observe(success)
-    other = Ladder(last=5, level=0, up=0.5, down=-1.0, window=3)
+    other = LevelSchedule(last=5, level=0, up=0.5, down=-1.0, window=3)
     other.load_state_dict(json.loads(json.dumps(one.state_dict())))
     other.observe(0.6)
     assert other.level == 1

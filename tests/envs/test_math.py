@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 import ecrl.envs  # noqa: F401  (registers the environments)
-from ecrl.compose import build_config
+from ecrl.config.compose import build_config
+from ecrl.envs.datasets.math_problems import MathEnv, gold
 from ecrl.envs.grading import equivalent, extract, grade
-from ecrl.envs.math import MathEnv, gold
-from ecrl.envs.pool import VerifierCrash, VerifierPool, VerifierTimeout
+from ecrl.envs.verifiers.pool import VerifierCrashError, VerifierPool, VerifierTimeoutError
 from ecrl.errors import UsageError
 from tests.envs import faults
 from tests.envs.grading_table import PAIRS
@@ -155,7 +155,7 @@ def test_by_name(file: str) -> None:
 
 def test_a_grader_that_hangs_or_dies_is_counted(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     env = MathEnv(path=file)
-    for error, name in ((VerifierTimeout("late"), "timeout"), (VerifierCrash("dead"), "crash")):
+    for error, name in ((VerifierTimeoutError("late"), "timeout"), (VerifierCrashError("dead"), "crash")):
 
         def judge(self: MathEnv, answer: str, response: str, error: Exception = error) -> None:
             raise error

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from ecrl.compose import build_config
-from ecrl.datamodule import make_env
+from ecrl.config.compose import build_config
 from ecrl.envs import item_seed
-from ecrl.envs.arithmetic import ArithmeticEnv
-from ecrl.envs.mixture import MixtureEnv
+from ecrl.envs.composite.mixture import MixtureEnv
+from ecrl.envs.tasks.arithmetic import ArithmeticEnv
 from ecrl.errors import UsageError
+from ecrl.training.datamodule import make_env
 
 MEMBERS = [
     {"id": "ecrl/Arithmetic-v0", "weight": 3, "kwargs": {"steps": 4}},

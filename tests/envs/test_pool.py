@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ecrl.envs.pool import VerifierCrash, VerifierPool, VerifierTimeout, shared_pool
+from ecrl.envs.verifiers.pool import VerifierCrashError, VerifierPool, VerifierTimeoutError, shared_pool
 from ecrl.errors import EcrlError, UsageError
 from tests.envs import faults
 
@@ -63,7 +63,7 @@ def test_a_call_that_hangs_is_killed_with_all_it_started() -> None:
     before = descendants(os.getpid())
     pool = VerifierPool(1)
     begin = time.monotonic()
-    with pytest.raises(VerifierTimeout):
+    with pytest.raises(VerifierTimeoutError):
         pool.run(faults.leave_children, 3600.0, timeout=1.0)
     assert time.monotonic() - begin < 60
     assert pool.run(faults.add, 1, 1) == 2
@@ -73,7 +73,7 @@ def test_a_call_that_hangs_is_killed_with_all_it_started() -> None:
 
 
 def test_a_crash_and_too_much_memory_end_one_call_only(pool: VerifierPool) -> None:
-    with pytest.raises(VerifierCrash):
+    with pytest.raises(VerifierCrashError):
         pool.run(faults.crash)
     with pytest.raises(MemoryError):
         pool.run(faults.eat, 1024)
@@ -101,7 +101,7 @@ def test_hangs_and_crashes_do_not_touch_the_calls_beside_them(pool: VerifierPool
         results = list(threads.map(one, range(100)))
     for number, result in enumerate(results):
         hangs, crashes = number % 20 == 7, number % 50 == 11
-        assert result == ("VerifierTimeout" if hangs else "VerifierCrash" if crashes else number**2)
+        assert result == ("VerifierTimeoutError" if hangs else "VerifierCrashError" if crashes else number**2)
     assert (pool.stats.timeouts, pool.stats.crashes, pool.stats.calls) == (5, 2, 100)
     assert pool.stats.queue_seconds > 0  # sixteen callers wait for two workers
     assert time.monotonic() - begin < 120  # five deadlines on two workers, with room; one hang takes an hour
@@ -109,16 +109,16 @@ def test_hangs_and_crashes_do_not_touch_the_calls_beside_them(pool: VerifierPool
 
 def test_killed_workers_and_a_killed_nursery_are_replaced(pool: VerifierPool) -> None:
     os.kill(pool.run(faults.where), signal.SIGKILL)
-    with pytest.raises(VerifierCrash):
+    with pytest.raises(VerifierCrashError):
         pool.run(faults.where)
-    assert pool._nursery is not None
-    pool._nursery.kill()
-    pool._nursery.wait()
+    assert pool._forkserver is not None
+    pool._forkserver.kill()
+    pool._forkserver.wait()
     answers = []
     for number in range(4):
         try:
             answers.append(pool.run(faults.add, number, 0))
-        except VerifierCrash:
+        except VerifierCrashError:
             answers.append(-1)
     assert answers[-1] == 3
 
@@ -134,7 +134,7 @@ def test_a_closed_pool_says_so(pool: VerifierPool) -> None:
 
 SCRIPT = """
 import os, signal, sys, threading, time
-from ecrl.envs.pool import shared_pool
+from ecrl.envs.verifiers.pool import shared_pool
 from tests.envs import faults
 threading.Thread(target=lambda: shared_pool().run(faults.sleep, 3600.0, timeout=3600.0), daemon=True).start()
 shared_pool().run(faults.add, 1, 1)
@@ -150,7 +150,7 @@ def test_nothing_outlives_the_trainer(number: signal.Signals) -> None:
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     below = descendants(process.pid)
-    assert len(below) >= 2  # the nursery and a worker
+    assert len(below) >= 2  # the forkserver and a worker
     process.send_signal(number)
     process.wait(60)
     process.stdout.close()

@@ -19,15 +19,15 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from ecrl.compose import build_config
+from ecrl.config.compose import build_config
 from ecrl.envs import item_seed
-from ecrl.envs.reasoning_gym import TASKS, ReasoningGymEnv, extract
+from ecrl.envs.reasoning_gym.env import TASKS, ReasoningGymEnv, extract
 from ecrl.errors import EcrlError, UsageError
 
 pytest.importorskip("reasoning_gym")
 from reasoning_gym.factory import DATASETS, create_dataset
 
-from ecrl.envs.reasoning_gym_tasks import _BY_SYMPY, Task, dataset, draw, judge, runs_programs
+from ecrl.envs.reasoning_gym.tasks import _BY_SYMPY, Task, dataset, draw, judge, runs_programs
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {"composite": {"datasets": [{"name": "gcd"}, {"name": "leg_counting", "weight": 2}]}}
@@ -60,7 +60,7 @@ def test_without_the_package_the_install_line_is_shown(monkeypatch: pytest.Monke
 
 
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ecrl.envs.reasoning_gym_tasks.version", lambda name: "0.2.0")
+    monkeypatch.setattr("ecrl.envs.reasoning_gym.tasks.version", lambda name: "0.2.0")
     dataset.cache_clear()
     with pytest.raises(UsageError, match=r"reasoning-gym 0\.2\.0 is installed"):
         ReasoningGymEnv(task="gcd")
@@ -288,7 +288,7 @@ def test_a_seed_without_an_entry_gives_that_of_the_next(monkeypatch: pytest.Monk
             raise RuntimeError("no maze")
         return draw(task, seed)
 
-    monkeypatch.setattr("ecrl.envs.reasoning_gym_tasks.draw", give_up)
+    monkeypatch.setattr("ecrl.envs.reasoning_gym.tasks.draw", give_up)
     limit = 12
     assert env._entry(10)["question"] == draw(env.task, 12)["question"]
     assert tried == [10, 11, 12]

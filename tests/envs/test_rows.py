@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from ecrl.envs.base import Problem, Score, Split
-from ecrl.envs.row_files import Row
-from ecrl.envs.rows import RowsEnv, load_rows, value_at
+from ecrl.envs.datasets.row_files import Row
+from ecrl.envs.datasets.rows import RowsEnv, load_rows, value_at
 from ecrl.errors import UsageError
 
 ROWS = [{"q": f"what is {i}?", "a": str(i), "meta": {"source": [{"name": "x"}]}} for i in range(200)]
@@ -240,7 +240,7 @@ def test_a_folder_that_is_no_data_set_is_refused_at_once(
     with pytest.raises(UsageError, match="a folder without data files"):
         load_rows(str(tmp_path))
     jsonl(tmp_path / "f.jsonl", ROWS)
-    monkeypatch.setattr("ecrl.envs.row_files._MOST_FILES", 1)
+    monkeypatch.setattr("ecrl.envs.datasets.row_files._MOST_FILES", 1)
     with pytest.raises(UsageError, match="more than 1 files"):
         load_rows(str(tmp_path))
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from ecrl.compose import build_config, options
+from ecrl.config.compose import build_config, options
 from ecrl.envs import Problem, ReasoningEnv, item_seed
-from ecrl.envs.bases import BasesEnv
-from ecrl.envs.graph_path import GraphPathEnv
-from ecrl.envs.guess_number import GuessNumberEnv
-from ecrl.envs.knights import KnightsEnv
-from ecrl.envs.strings import OPERATIONS, StringsEnv, apply
-from ecrl.envs.sudoku import SudokuEnv, _all_grids
+from ecrl.envs.tasks.graph_path import GraphPathEnv
+from ecrl.envs.tasks.guess_number import GuessNumberEnv
+from ecrl.envs.tasks.knights import KnightsEnv
+from ecrl.envs.tasks.number_bases import BasesEnv
+from ecrl.envs.tasks.strings import OPERATIONS, StringsEnv, apply
+from ecrl.envs.tasks.sudoku import SudokuEnv, _all_grids
 from ecrl.errors import UsageError
 from tests.test_envs import HOSTILE
 
@@ -267,7 +267,7 @@ def test_graph_paths_are_shortest_by_enumeration(kwargs: dict[str, Any]) -> None
     ],
 )
 def test_graph_path_by_hand(response: str, reward: float, valid: float) -> None:
-    from ecrl.envs.graph_path import Goal
+    from ecrl.envs.tasks.graph_path import Goal
 
     graph = {"A": "BD", "B": "AC", "C": "BDE", "D": "ACE", "E": "CD"}
     goal = Goal({a: dict.fromkeys(near, 1) for a, near in graph.items()}, "A", "C", 2)

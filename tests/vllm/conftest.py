@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ecrl.config import ModelConfig
-from ecrl.embedded import build_model, build_tokenizer
+from ecrl.config.schema import ModelConfig
+from ecrl.policy.tiny_model import build_model, build_tokenizer
 
 collect_ignore_glob = [] if find_spec("vllm") else ["test_colocated*", "test_server*"]
 collect_ignore_glob += [] if find_spec("vllm") and find_spec("ray") else ["test_ray*"]

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from ecrl.engines import checksum as module
-from ecrl.engines.checksum import Manifest, Receipt, checksum
-from ecrl.engines.vllm_checks import require_vllm
-from ecrl.engines.vllm_worker import find_weights
+from ecrl.engines.checksum import Receipt, WeightManifest, checksum
+from ecrl.engines.vllm.requirements import require_vllm
+from ecrl.engines.vllm.worker import find_weights
 from ecrl.errors import EcrlError, UsageError
 
 
@@ -60,13 +60,13 @@ def test_stacked_tensors_are_found_by_their_rows() -> None:
     assert find_weights(parameters, packing, shapes)[1] == ["a.v_proj.weight", "e.weight", "head.weight"]
 
 
-def receipt(manifest: Manifest, **changes: object) -> Receipt:
+def receipt(manifest: WeightManifest, **changes: object) -> Receipt:
     honest = {"version": 3, "checksums": dict(manifest.checksums), "unsent": []}
     return Receipt(**{**honest, **changes})  # type: ignore[typeddict-item]
 
 
 def test_a_receipt_must_agree() -> None:
-    manifest = Manifest()
+    manifest = WeightManifest()
     sent = list(manifest.note([("a", torch.ones(2)), ("b", torch.zeros(3))], torch.bfloat16))
     assert [(n, t.dtype) for n, t in sent] == [("a", torch.bfloat16), ("b", torch.bfloat16)]
     assert manifest.shapes == {"a": [2], "b": [3]}
@@ -90,10 +90,10 @@ def test_a_missing_vllm_is_one_line() -> None:
 def test_a_call_that_hangs_ends_the_process_and_says_why() -> None:
     script = """
 import time
-from ecrl.deadline import deadline
-with deadline(60, "A quick call"):
+from ecrl.distributed.watchdog import watchdog
+with watchdog(60, "A quick call"):
     pass
-with deadline(0.2, "A slow call"):
+with watchdog(0.2, "A slow call"):
     time.sleep(60)
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)

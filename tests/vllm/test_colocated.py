@@ -11,13 +11,12 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
-from ecrl.batch import Completion
-from ecrl.engines.base import Sampling
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.engines.base import Completion, Sampling
 from ecrl.engines.hf import HFEngine
-from ecrl.engines.vllm import VLLMEngine
+from ecrl.engines.vllm.colocated import VLLMEngine
 from ecrl.errors import EcrlError, UsageError
-from ecrl.model import PolicyModel
-from ecrl.world import World
+from ecrl.policy.model import PolicyModel
 
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30], [40, 41]]
 KEYS = [2**64 - 1, 2**63, 3, 4]
@@ -49,7 +48,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[VLLMEngine]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         lm = request.param().eval()
-    vllm = VLLMEngine(PolicyModel(lm, eos_ids=[1, 50], pad_id=0), World(), kv_cache_gib=0.25)
+    vllm = VLLMEngine(PolicyModel(lm, eos_ids=[1, 50], pad_id=0), ProcessGroup(), kv_cache_gib=0.25)
     yield vllm
     vllm.close()
 
@@ -92,7 +91,7 @@ def test_nothing_is_drawn_before_the_first_weights(engine: VLLMEngine) -> None:
 
 
 def test_greedy_equals_transformers_before_and_after_an_update(synced: VLLMEngine) -> None:
-    reference = HFEngine(synced.model, World())
+    reference = HFEngine(synced.model, ProcessGroup())
     seen = []
     for _ in range(2):
         got, expected = draw(synced, GREEDY), draw(reference, GREEDY)
@@ -111,7 +110,7 @@ def test_the_prefix_cache_is_shared_by_copies_and_dropped_with_the_weights(synce
     prompt = torch.randint(2, 97, (150,), generator=torch.Generator().manual_seed(0)).tolist()
     for _ in range(2):
         first, *copies = synced.generate([prompt] * 3, GREEDY, range(3))
-        (expected,) = HFEngine(synced.model, World()).generate([prompt], GREEDY, [0])
+        (expected,) = HFEngine(synced.model, ProcessGroup()).generate([prompt], GREEDY, [0])
         assert {tuple(c.token_ids) for c in [first, *copies]} == {tuple(expected.token_ids)}
         assert first.logprobs == pytest.approx(expected.logprobs, abs=1e-5)
         (output,) = synced._llm.generate([{"prompt_token_ids": prompt}], use_tqdm=False)

@@ -16,16 +16,16 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from ecrl.config import Config, ModelConfig
-from ecrl.embedded import build_model, build_tokenizer
-from ecrl.engines import vllm_plugin
+from ecrl.config.schema import Config, ModelConfig
+from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Sampling
-from ecrl.engines.vllm import VLLMEngine
+from ecrl.engines.vllm import plugin as vllm_plugin
+from ecrl.engines.vllm.colocated import VLLMEngine
 from ecrl.errors import EcrlError, UsageError
-from ecrl.history import read_metrics
-from ecrl.model import PolicyModel, load_policy, load_tokenizer
-from ecrl.run import train
-from ecrl.world import World
+from ecrl.policy.model import PolicyModel, load_policy, load_tokenizer
+from ecrl.policy.tiny_model import build_model, build_tokenizer
+from ecrl.runs.metrics_file import read_metrics
+from ecrl.training.run import train
 from tests.conftest import TINY
 
 # Each first start on a machine compiles a little.
@@ -41,8 +41,8 @@ def policy(tiny_model: Path) -> PolicyModel:
     return load_policy(str(tiny_model), load_tokenizer(str(tiny_model)))
 
 
-def draw(policy: PolicyModel, world: World, share: range) -> list[list[int]]:
-    engine = VLLMEngine(policy, world, kv_cache_gib=0.25, max_model_len=64)
+def draw(policy: PolicyModel, process_group: ProcessGroup, share: range) -> list[list[int]]:
+    engine = VLLMEngine(policy, process_group, kv_cache_gib=0.25, max_model_len=64)
     engine.sync_weights(policy.lm.named_parameters(), 0)
     drawn = engine.generate([PROMPTS[i] for i in share], SAMPLING, [KEYS[i] for i in share])
     engine.close()
@@ -54,7 +54,7 @@ def test_two_processes_draw_what_one_draws(tiny_model: Path, policy: PolicyModel
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     mp.spawn(two_processes, (port, tiny_model, tmp_path), nprocs=2)
-    whole = draw(policy, World(), range(len(PROMPTS)))
+    whole = draw(policy, ProcessGroup(), range(len(PROMPTS)))
     assert not dist.is_initialized()
     for rank in range(2):
         assert torch.load(tmp_path / f"{rank}.pt") == whole
@@ -64,10 +64,12 @@ def two_processes(rank: int, port: int, path: Path, out: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     environment = dict(os.environ)
-    world = World()
-    drawn = draw(load_policy(str(path), load_tokenizer(str(path))), world, world.share(len(PROMPTS)))
+    process_group = ProcessGroup()
+    drawn = draw(
+        load_policy(str(path), load_tokenizer(str(path))), process_group, process_group.share(len(PROMPTS))
+    )
     # The trainer's group is still there after the engine is closed.
-    torch.save(world.gather(drawn), out / f"{rank}.pt")
+    torch.save(process_group.gather(drawn), out / f"{rank}.pt")
     assert {name: os.environ.get(name) for name in ("RANK", "LOCAL_RANK")} == {
         name: environment.get(name) for name in ("RANK", "LOCAL_RANK")
     }
@@ -79,7 +81,7 @@ def test_starting_and_drawing_leave_the_trainers_randomness_alone(policy: Policy
     np.random.seed(1)
     torch.manual_seed(1)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-    draw(policy, World(), range(2))
+    draw(policy, ProcessGroup(), range(2))
     after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
     assert before == after
     torch.set_num_threads(2)
@@ -99,7 +101,7 @@ def _packed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("_packed")
 def test_weights_that_vllm_packs_away_are_noticed(policy: PolicyModel) -> None:
-    engine = VLLMEngine(policy, World(), kv_cache_gib=0.25, max_model_len=64)
+    engine = VLLMEngine(policy, ProcessGroup(), kv_cache_gib=0.25, max_model_len=64)
     with pytest.raises(EcrlError, match=r"model\.layers\.0\.self_attn\.q_proj\.weight, .* packed away"):
         engine.sync_weights(policy.lm.named_parameters(), 0)
     engine.close()
@@ -108,7 +110,7 @@ def test_weights_that_vllm_packs_away_are_noticed(policy: PolicyModel) -> None:
 def test_heads_that_its_attention_cannot_take_are_refused(policy: PolicyModel) -> None:
     lm = build_model(ModelConfig(hidden_size=32, layers=1, heads=2), build_tokenizer(), seed=0)
     with pytest.raises(UsageError, match="no attention for heads of size 16"):
-        VLLMEngine(PolicyModel(lm, [1], 0), World())
+        VLLMEngine(PolicyModel(lm, [1], 0), ProcessGroup())
 
 
 def test_a_run_draws_with_the_policy_that_it_trains(tiny: Callable[..., Config]) -> None:

@@ -8,10 +8,9 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from ecrl.batch import Completion
-from ecrl.engines.base import Sampling
-from ecrl.engines.crowd import draw
-from ecrl.engines.replica import Replica
+from ecrl.engines.base import Completion, Sampling
+from ecrl.engines.vllm.replica import Replica
+from ecrl.engines.vllm.replica_pool import draw
 
 SETTINGS = (Sampling(1.0, 1.0, 4), [1], 0)
 

@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 import httpx
 import pytest
 
+from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine
-from ecrl.engines.vllm_server import VLLMServerEngine
-from ecrl.model import load_policy, load_tokenizer
-from ecrl.weights import HFWeights
-from ecrl.world import World
+from ecrl.engines.vllm.server import VLLMServerEngine
+from ecrl.policy.model import load_policy, load_tokenizer
+from ecrl.policy.weights import HFWeights
 from tests.helpers import session_processes
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_servers.py"
@@ -86,12 +86,12 @@ def test_servers_placed_by_ray(tiny_model: Path) -> None:
     model = load_policy(str(tiny_model), load_tokenizer(str(tiny_model)))
     with example(tiny_model) as running:
         urls = running.urls()
-        engine = VLLMServerEngine(model, World(), urls=urls, dtype="float32")
+        engine = VLLMServerEngine(model, ProcessGroup(), urls=urls, dtype="float32")
         engine.sync_weights(HFWeights(model.lm), 1)
         before = [drawn(url) for url in urls]
         settings = Sampling(0.0, 1.0, 12), list(range(len(PROMPTS)))
         got = engine.generate(PROMPTS, *settings)
-        want = HFEngine(model, World()).generate(PROMPTS, *settings)
+        want = HFEngine(model, ProcessGroup()).generate(PROMPTS, *settings)
         assert [c.token_ids for c in got] == [c.token_ids for c in want]
         after = [drawn(url) for url in urls]
         assert len(urls) == 2 and all(b > a for a, b in zip(before, after, strict=True))

@@ -13,11 +13,11 @@ import httpx
 import pytest
 
 from ecrl.cli import main
-from ecrl.engines import channel
 from ecrl.engines.base import Sampling
-from ecrl.engines.crowd import draw
-from ecrl.engines.replica import Replica
-from ecrl.engines.vllm_checks import is_old
+from ecrl.engines.vllm import weight_channel as channel
+from ecrl.engines.vllm.replica import Replica
+from ecrl.engines.vllm.replica_pool import draw
+from ecrl.engines.vllm.requirements import is_old
 from ecrl.errors import EcrlError
 
 VLLM = {"/version": {"version": "0.32.0"}, "/weight_info": {}}

@@ -17,17 +17,16 @@ import pytest
 import torch
 from transformers import Qwen2Tokenizer
 
-from ecrl.batch import Completion
 from ecrl.cli import main
-from ecrl.config import ModelConfig
-from ecrl.embedded import build_model, build_tokenizer
-from ecrl.engines.base import Sampling
+from ecrl.config.schema import ModelConfig
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.engines.base import Completion, Sampling
 from ecrl.engines.hf import HFEngine
-from ecrl.engines.vllm_server import VLLMServerEngine
+from ecrl.engines.vllm.server import VLLMServerEngine
 from ecrl.errors import EcrlError
-from ecrl.model import PolicyModel, load_policy, load_tokenizer
-from ecrl.weights import HFWeights
-from ecrl.world import World
+from ecrl.policy.model import PolicyModel, load_policy, load_tokenizer
+from ecrl.policy.tiny_model import build_model, build_tokenizer
+from ecrl.policy.weights import HFWeights
 from tests.conftest import TINY
 from tests.helpers import session_processes
 from tests.test_runs import history, run
@@ -100,7 +99,7 @@ def model(tiny_model: Path) -> PolicyModel:
 
 def engine_for(servers: Sequence[Server], model: PolicyModel) -> VLLMServerEngine:
     return VLLMServerEngine(
-        model, World(), urls=[s.url for s in servers], dtype="float32", max_in_flight=4, timeout=60.0
+        model, ProcessGroup(), urls=[s.url for s in servers], dtype="float32", max_in_flight=4, timeout=60.0
     )
 
 
@@ -117,7 +116,7 @@ def tokens(completions: Sequence[Completion]) -> list[list[int]]:
 
 @pytest.mark.timeout(600)
 def test_greedy_and_logprobs_follow_the_weights(servers: list[Server], model: PolicyModel) -> None:
-    engine, reference = engine_for(servers, model), HFEngine(model, World())
+    engine, reference = engine_for(servers, model), HFEngine(model, ProcessGroup())
     for version in range(3):
         engine.sync_weights(HFWeights(model.lm), version)
         got = engine.generate(PROMPTS, Sampling(0.0, 1.0, 12), KEYS)
@@ -186,7 +185,7 @@ def test_a_replica_killed_in_mid_rollout(servers: list[Server], model: PolicyMod
     engine.sync_weights(HFWeights(model.lm), 4)
     assert [r.url for r in engine.live] == [s.url for s in servers]
     greedy = Sampling(0.0, 1.0, 12)
-    want = tokens(HFEngine(model, World()).generate(PROMPTS, greedy, KEYS))
+    want = tokens(HFEngine(model, ProcessGroup()).generate(PROMPTS, greedy, KEYS))
     assert tokens(engine.generate(PROMPTS, greedy, KEYS)) == want
 
 

@@ -1,0 +1,127 @@
+"""Trajectories as tensors: what a rollout gives to training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ecrl.algorithm.token_batch import TokenBatch
+
+
+@dataclass(frozen=True)
+class SequenceTokens:
+    """Token ids of one trajectory, as the policy reads them.
+
+    Attributes:
+        prompt_ids: the first observation.
+        response_ids: all that follows: own tokens, and the environment's between turns.
+        own: for each tail token, whether the policy wrote it.
+    """
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+    own: list[bool]
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids) + len(self.response_ids)
+
+
+@dataclass(frozen=True)
+class RolloutBatch:
+    """Trajectories ready for training: ``B`` sequences with ``N`` own tokens in all.
+
+    Attributes:
+        sequences: the ``B`` sequences' token ids, ragged.
+        lengths: ``[B]`` long, own tokens of each sequence.
+        group_ids: ``[B]`` long, the problem each sequence answers.
+        uid: ``[B]`` long, identity of each sequence, stable under any split.
+        rewards: ``[B]``.
+        old_logprobs: ``[N]`` log-probabilities at rollout time by the trainer's own weights, nats.
+        engine_logprobs: ``[N]`` the same by the engine, nats.
+        old_entropy: ``[N]`` full-vocabulary entropy at rollout time, nats.
+        advantages: ``[N]``.
+        columns: further named ``[N]`` tensors.
+        temperature: of the softmax that it was drawn with, and is scored with.
+        fresh: the stored log-probs are those of the current weights (no update since the rollout).
+    """
+
+    sequences: list[SequenceTokens]
+    lengths: Tensor
+    group_ids: Tensor
+    uid: Tensor
+    rewards: Tensor
+    old_logprobs: Tensor
+    engine_logprobs: Tensor
+    old_entropy: Tensor
+    advantages: Tensor
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    temperature: float = 1.0
+    fresh: bool = False
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    @property
+    def num_tokens(self) -> int:
+        """Number of own tokens, ``N``."""
+        return self.old_logprobs.shape[0]
+
+    @property
+    def sequence_ids(self) -> Tensor:
+        """``[N]`` long: the sequence of each own token."""
+        return torch.repeat_interleave(torch.arange(len(self)), self.lengths)
+
+    @property
+    def positions(self) -> Tensor:
+        """``[N]`` long: index of each own token within its sequence's own tokens."""
+        starts = self.lengths.cumsum(0) - self.lengths
+        return torch.arange(self.num_tokens) - torch.repeat_interleave(starts, self.lengths)
+
+    @property
+    def token_ids(self) -> Tensor:
+        """``[N]`` long: the own tokens."""
+        own = [t for s in self.sequences for t, mine in zip(s.response_ids, s.own, strict=True) if mine]
+        return torch.tensor(own, dtype=torch.long)
+
+    def select(self, index: Tensor) -> RolloutBatch:
+        """Take the sequences at ``index``, in that order."""
+        token_index = self.token_index(index)
+        return replace(
+            self,
+            sequences=[self.sequences[i] for i in index.tolist()],
+            **{name: getattr(self, name)[index] for name in ("lengths", "group_ids", "uid", "rewards")},
+            **{
+                name: getattr(self, name)[token_index]
+                for name in ("old_logprobs", "engine_logprobs", "old_entropy", "advantages")
+            },
+            columns={name: column[token_index] for name, column in self.columns.items()},
+        )
+
+    def token_index(self, index: Tensor) -> Tensor:
+        """Indices of the own tokens of the sequences at ``index``, in that order."""
+        starts = self.lengths.cumsum(0) - self.lengths
+        spans = [torch.arange(int(starts[i]), int(starts[i] + self.lengths[i])) for i in index.tolist()]
+        return torch.cat(spans) if spans else torch.zeros(0, dtype=torch.long)
+
+    def tokens(self, key: int, low: float, high: float) -> TokenBatch:
+        """View the batch as tokens whose current policy is the policy of the rollout."""
+        spread = self.sequence_ids
+        return TokenBatch(
+            token_ids=self.token_ids,
+            logprobs=self.old_logprobs,
+            entropy=self.old_entropy,
+            old_logprobs=self.old_logprobs,
+            engine_logprobs=self.engine_logprobs,
+            advantages=self.advantages,
+            sequence_ids=spread,
+            positions=self.positions,
+            group_ids=self.group_ids[spread],
+            uid=self.uid[spread],
+            low=torch.full_like(self.old_logprobs, low),
+            high=torch.full_like(self.old_logprobs, high),
+            key=key,
+            columns=self.columns,
+        )

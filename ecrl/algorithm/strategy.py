@@ -1,0 +1,107 @@
+"""Where a strategy may touch the loss.
+
+    L = Σ_i u_i·w_i·S(r_i, A_i; lo_i, hi_i) + Σ_i u_i·c_i·p_i        r_i = exp(logπ_i − logπ_old,i)
+
+``u`` is the aggregation (1/N for the token mean), ``S`` the surrogate. A strategy inherits from
+``Strategy`` and from a mixin for each of ``A``, ``lo/hi``, ``w`` and ``c·p`` that it changes. All
+hooks but ``penalty`` run in *planning*: once an optimizer step, without gradient, over all tokens of
+the optimizer minibatch, so what they compute is global by construction.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import lightning as L
+from torch import Tensor
+
+from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.algorithm.token_batch import TokenBatch
+
+if TYPE_CHECKING:
+    from ecrl.config.schema import Config
+
+
+class Strategy(L.Callback):
+    """An entropy-control strategy: a Lightning callback that may also inherit from loss mixins.
+
+    It keeps each knob as an attribute of its constructor's name and reads it where it acts, so that a
+    controller (``EntropyBudget``) can move it.
+
+    Attributes:
+        name: its key in the ``strategy`` config; set when the stack is built, names its metrics.
+        needs_current: planning must see log-probs and entropies of the current weights, not of the
+            rollout's. Costs a pass without gradient where a minibatch spans several micro-batches.
+    """
+
+    name: str = ""
+    needs_current: bool = False
+
+    @property
+    def state_key(self) -> str:
+        """Key of its state in a checkpoint, its own even where a stack holds two of one class."""
+        return self._generate_state_key(name=self.name)
+
+    def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
+        """Look at the whole configuration before the run.
+
+        Args:
+            config: the resolved configuration.
+            others: the other strategies of the stack, in config order.
+
+        Returns:
+            Warnings, one line each (e.g. a setting that makes this strategy inert).
+
+        Raises:
+            UsageError: the combination is impossible.
+        """
+        return []
+
+    def extra_columns(self, batch: RolloutBatch) -> Mapping[str, Tensor]:
+        """Add named per-token tensors ``[N]`` to a fresh rollout batch (e.g. reference log-probs)."""
+        return {}
+
+    def logged_coefficient(self) -> float | None:
+        """The number that this strategy adapts or applies, logged as ``strategy/<name>/coefficient``."""
+        return None
+
+
+class AdvantageMixin(ABC):
+    """Changes the advantages, e.g. the entropy-shaped advantage."""
+
+    @abstractmethod
+    def advantages(self, tokens: TokenBatch, advantages: Tensor) -> Tensor:
+        """Map advantages ``[N]`` to advantages ``[N]``."""
+
+
+class RatioMixin(ABC):
+    """Changes the bounds of the importance ratio, e.g. clip-higher."""
+
+    @abstractmethod
+    def ratio_bounds(self, tokens: TokenBatch, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+        """Map lower and upper bounds ``[N]``, ``[N]`` to new ones."""
+
+
+class WeightMixin(ABC):
+    """Weighs the tokens' surrogate terms; 0 means no gradient. E.g. Clip-Cov, 80/20."""
+
+    @abstractmethod
+    def weights(self, tokens: TokenBatch, weights: Tensor) -> Tensor:
+        """Map weights ``[N]`` to weights ``[N]``. ``tokens`` carries final advantages and bounds."""
+
+
+class PenaltyMixin(ABC):
+    """Adds a differentiable term to some tokens, e.g. KL-Cov, an entropy bonus, a reference KL."""
+
+    #: The penalty differentiates through ``tokens.entropy``.
+    needs_entropy_grad: bool = False
+
+    @abstractmethod
+    def penalty_coefficients(self, tokens: TokenBatch) -> Tensor:
+        """LossPlan the coefficient ``[N]`` of each token's penalty; 0 leaves the token out."""
+
+    @abstractmethod
+    def penalty(self, tokens: TokenBatch) -> Tensor:
+        """Compute the penalty ``[N]`` in a micro-batch, with gradient."""

@@ -1,0 +1,55 @@
+"""Builds the strategy stack from config, and looks at the whole before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ecrl.algorithm.objective import has_ratio
+from ecrl.algorithm.strategy import Strategy
+from ecrl.config.compose import build
+from ecrl.config.schema import Config
+from ecrl.errors import UsageError
+
+
+def build_strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
+    """Instantiate the strategies in config order and name each by its key.
+
+    Raises:
+        UsageError: a node that is not a strategy.
+    """
+    strategies = []
+    for name, node in nodes.items():
+        if not isinstance(node, Mapping) or "_target_" not in node:
+            raise UsageError(
+                f"strategy.{name} has no `_target_`, got {node!r}; is {name} in strategy=[…]? "
+                "One of your own needs a `_target_` that names a Strategy class."
+            )
+        strategy = build(node)
+        if not isinstance(strategy, Strategy):
+            raise UsageError(
+                f"strategy.{name} built a {type(strategy).__name__}; it must be an ecrl.Strategy."
+            )
+        strategy.name = name
+        strategies.append(strategy)
+    return strategies
+
+
+def check_stack(config: Config, strategies: list[Strategy]) -> list[str]:
+    """Return the warnings of the objective and all strategies; raise where a combination is impossible."""
+    return _objective_warnings(config) + [
+        f"{strategy.name}: {warning}"
+        for strategy in strategies
+        for warning in strategy.check(config, [s for s in strategies if s is not strategy])
+    ]
+
+
+def _objective_warnings(config: Config) -> list[str]:
+    updates = config.update.minibatches * config.update.epochs
+    if updates == 1 or has_ratio(config.objective):
+        return []
+    return [
+        "objective: the surrogate `reinforce` has no importance ratio, so all but the first of the "
+        f"{updates} updates per rollout are off-policy and biased. Set update.minibatches=1 and "
+        "update.epochs=1, or objective.surrogate._target_=ecrl.algorithm.losses.ppo_clip."
+    ]

@@ -1,0 +1,149 @@
+"""The data that flows through training: completions, trajectories, rollout batches, token batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+
+from ecrl.hashing import hash_u64
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Per-token facts, flat over the policy's own response tokens only: no padding, no masks.
+
+    ``N`` is the number of tokens, ``B`` of sequences. During planning the batch holds all tokens of
+    the optimizer minibatch; during a micro-batch pass it holds that micro-batch's tokens.
+
+    Attributes:
+        token_ids: ``[N]`` long.
+        logprobs: ``[N]`` log π(y_t | context) at the sampling temperature, nats; has a gradient in a
+            micro-batch pass.
+        entropy: ``[N]`` full-vocabulary entropy, nats; has a gradient in a micro-batch pass if asked for.
+        old_logprobs: ``[N]`` log π_old, the policy at rollout time, nats.
+        engine_logprobs: ``[N]`` the log-probability that the engine drew each token with, nats.
+        advantages: ``[N]``.
+        sequence_ids: ``[N]`` long, 0..B-1 within this batch, non-decreasing.
+        positions: ``[N]`` long, index of the token within its own sequence's response.
+        group_ids: ``[N]`` long, the problem each token's sequence answers.
+        uid: ``[N]`` long, identity of the sequence across batches and partitions.
+        low: ``[N]`` lower bound of the ratio, dimensionless.
+        high: ``[N]`` upper bound of the ratio, dimensionless.
+        key: hash key of (seed, optimizer step, strategy), for reproducible choice.
+        columns: further named ``[N]`` tensors that strategies asked for (e.g. reference log-probs).
+    """
+
+    token_ids: Tensor
+    logprobs: Tensor
+    entropy: Tensor
+    old_logprobs: Tensor
+    engine_logprobs: Tensor
+    advantages: Tensor
+    sequence_ids: Tensor
+    positions: Tensor
+    group_ids: Tensor
+    uid: Tensor
+    low: Tensor
+    high: Tensor
+    key: int = 0
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.token_ids.shape[0]
+
+    @property
+    def num_sequences(self) -> int:
+        """Number of sequences with at least one token here."""
+        return int(self.sequence_ids[-1]) + 1 if len(self) else 0
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """``[N]`` log π − log π_old, nats."""
+        return self.logprobs - self.old_logprobs
+
+    @property
+    def clipped_high(self) -> Tensor:
+        """``[N]`` bool: the upper PPO bound is active."""
+        return (self.log_ratio.exp() > self.high) & (self.advantages > 0)
+
+    @property
+    def clipped_low(self) -> Tensor:
+        """``[N]`` bool: the lower PPO bound is active."""
+        return (self.log_ratio.exp() < self.low) & (self.advantages < 0)
+
+    @property
+    def clipped(self) -> Tensor:
+        """``[N]`` bool: a PPO bound is active, so the token has no gradient under a clipped surrogate."""
+        return self.clipped_high | self.clipped_low
+
+    def per_sequence_sum(self, x: Tensor) -> Tensor:
+        """Sum ``[N]`` over each sequence: ``[B]``."""
+        return x.new_zeros(self.num_sequences).index_add(0, self.sequence_ids, x)
+
+    def per_sequence_mean(self, x: Tensor) -> Tensor:
+        """Mean of ``[N]`` over each sequence: ``[B]``."""
+        return self.per_sequence_sum(x) / self.lengths
+
+    @property
+    def lengths(self) -> Tensor:
+        """``[B]`` number of tokens of each sequence, as float."""
+        return self.per_sequence_sum(torch.ones_like(self.old_logprobs))
+
+    def top_fraction(self, x: Tensor, fraction: float) -> Tensor:
+        """Mark the ``max(⌊fraction·N⌋, 1)`` largest entries of ``x``; none where ``fraction`` is 0.
+
+        Ties are broken by each token's hash, so the choice does not depend on order or partition.
+
+        Args:
+            x: ``[N]``.
+            fraction: share of all tokens, in [0, 1].
+
+        Returns:
+            ``[N]`` bool.
+        """
+        count = self._count(fraction)
+        # Two stable sorts: by hash, then by value; equal values keep their hash order.
+        by_hash = torch.argsort(self._hash(), stable=True)
+        order = by_hash[torch.argsort(x.detach()[by_hash], descending=True, stable=True)]
+        return self._mark(order[:count])
+
+    def sample(self, candidates: Tensor, fraction: float) -> Tensor:
+        """Draw ``max(⌊fraction·N⌋, 1)`` of the candidates uniformly (all, if there are fewer).
+
+        Args:
+            candidates: ``[N]`` bool.
+            fraction: share of all tokens (not of the candidates), in [0, 1]; 0 draws none.
+
+        Returns:
+            ``[N]`` bool.
+        """
+        index = candidates.nonzero().flatten()
+        order = index[torch.argsort(self._hash()[index], stable=True)]
+        return self._mark(order[: self._count(fraction)])
+
+    def select(self, index: Tensor) -> TokenBatch:
+        """Take some tokens, renumbering the sequences that remain."""
+        changes: dict[str, object] = {
+            f.name: getattr(self, f.name)[index]
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), Tensor)
+        }
+        _, changes["sequence_ids"] = torch.unique(self.sequence_ids[index], return_inverse=True)
+        changes["columns"] = {name: column[index] for name, column in self.columns.items()}
+        return replace(self, **changes)  # type: ignore[arg-type]
+
+    def _count(self, fraction: float) -> int:
+        # 1e-9: 0.29 * 100 is 28.999… in floating point, and 29 tokens are meant.
+        return max(int(fraction * len(self) + 1e-9), 1) if fraction > 0 else 0
+
+    def _mark(self, index: Tensor) -> Tensor:
+        mask = torch.zeros(len(self), dtype=torch.bool, device=self.token_ids.device)
+        mask[index] = True
+        return mask
+
+    def _hash(self) -> Tensor:
+        codes = hash_u64(self.key, self.uid.cpu().numpy(), self.positions.cpu().numpy())
+        return torch.from_numpy((codes >> 1).astype("int64")).to(self.token_ids.device)

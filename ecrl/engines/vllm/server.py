@@ -1,0 +1,223 @@
+"""Rollouts by vLLM servers on devices or nodes of their own, each started by ``ecrl serve``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import torch
+from torch import Tensor
+
+from ecrl.config.schema import Config, ModelConfig
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.engines.base import Completion, Sampling
+from ecrl.engines.checksum import WeightManifest
+from ecrl.engines.probe import Probe
+from ecrl.engines.vllm.replica import Replica
+from ecrl.engines.vllm.replica_pool import draw
+from ecrl.engines.vllm.requirements import as_dtype, check_positive, check_top_p
+from ecrl.engines.vllm.weight_channel import Channel, own_address
+from ecrl.engines.vllm.worker import describe
+from ecrl.errors import EcrlError, UsageError
+from ecrl.policy.meta_model import meta_model
+from ecrl.policy.model import PolicyModel, load_config, load_tokenizer
+from ecrl.policy.tiny_model import build_tokenizer
+
+CONNECT = 120.0  # seconds that the ends of a channel have to meet
+
+
+class VLLMServerEngine:
+    """Every process of the run sends its share of prompts to all replicas; the first sends the weights.
+
+    A replica that fails is dropped, its work done by the others, and admitted again at the first weight
+    sync that finds it healthy.
+
+    Args:
+        model: the policy.
+        process_group: the run's processes.
+        urls: of the replicas, e.g. ``[http://10.0.0.7:8000]``.
+        max_in_flight: requests that one process has open at one replica.
+        dtype: of the servers' weights, a name such as ``bfloat16``.
+        probe_tolerance: how far, in nats, the mean log-probability of a probe's tokens may be from the
+            trainer's; None takes 1e-3 where both compute in float32, else 0.2.
+        timeout: seconds for one completion, or for one weight sync.
+    """
+
+    logprobs_exact = False
+    disaggregated = True
+    lockstep = False
+
+    def __init__(
+        self,
+        model: PolicyModel,
+        process_group: ProcessGroup,
+        *,
+        urls: list[str] | None = None,
+        max_in_flight: int = 256,
+        dtype: str = "bfloat16",
+        probe_tolerance: float | None = None,
+        timeout: float = 600.0,
+    ) -> None:
+        self.model = model
+        self.process_group = process_group
+        self.max_in_flight = max_in_flight
+        self.timeout = timeout
+        self.version: int | None = None
+        self.replicas = [Replica(url, timeout) for url in urls or []]
+        self.live: list[Replica] = []
+        self._dtype: torch.dtype = as_dtype(dtype)
+        rounded = self._dtype != torch.float32 or model.computes_in_bf16
+        self._probe = Probe(model, probe_tolerance or (0.2 if rounded else 1e-3))
+        self._channel: Channel | None = None
+        self._members: list[Replica] = []
+        self.manifest = WeightManifest()
+
+    @classmethod
+    def check(cls, config: Config) -> None:
+        """See ``Engine.check``."""
+        urls = config.engine.get("urls")
+        if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
+            raise UsageError(
+                "engine=vllm_server needs the replicas that `ecrl serve` started: "
+                "engine.urls=[http://HOST:PORT,…]."
+            )
+        check_top_p("vllm_server", config.rollout.top_p)
+        check_positive(config.engine, "timeout", "probe_tolerance", "max_in_flight")
+        dtype = str(as_dtype(config.engine.get("dtype", "bfloat16"))).removeprefix("torch.")
+        replicas = [Replica(url, config.engine.get("timeout", 600.0)) for url in urls]
+        if len({replica.url for replica in replicas}) < len(replicas):
+            raise UsageError(f"engine.urls names a server twice: {', '.join(urls)}.")
+        for replica in replicas:
+            replica.check()
+        policy = _policy(config.model)
+        for replica in replicas:
+            replica.check_model(policy, dtype, config.rollout.max_new_tokens + 1)
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
+    ) -> list[Completion]:
+        """See ``Engine.generate``. Each request has a generator of its own, seeded with its key.
+
+        Raises:
+            EcrlError: no replica is left, or one refuses a request.
+        """
+        if self.version is None:
+            raise EcrlError("The vLLM servers hold no weights: call sync_weights before generate.")
+        jobs = [(list(prompt), key) for prompt, key in zip(prompts, keys, strict=True)]
+        settings = sampling, self.model.eos_ids, self.version
+        completions, self.live = draw(jobs, self.live, settings, self.max_in_flight, self.timeout)
+        return completions
+
+    def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """See ``Engine.sync_weights``. Goes on with the replicas that stay alive.
+
+        Raises:
+            EcrlError: none does, or one holds other weights than it was sent.
+        """
+        if self.process_group.first(lambda: version == self.version and self._all_well()):
+            return
+        self.version = None
+        for _ in range(len(self.replicas) + 1):
+            self.process_group.first(self._connect)
+            self.manifest = WeightManifest()
+            if self._send(self.manifest.note(weights, self._dtype), version):
+                break
+        else:
+            raise EcrlError("The vLLM servers kept failing while weights were sent to them.")
+        self.confirm(version)
+        self.version = version
+
+    def confirm(self, version: int) -> None:
+        """Have every replica prove that it uses the weights last sent. Call it on every process together.
+
+        Raises:
+            EcrlError: one does not.
+        """
+        confirmed = self.process_group.first(lambda: self._receipts(version))
+        for told in confirmed.values():
+            self._probe.check(torch.tensor(told), version)
+        self.live = [replica for replica in self.replicas if replica.url in confirmed]
+
+    def sleep(self) -> None:
+        """Nothing to give back: the servers have devices of their own."""
+
+    def wake(self) -> None:
+        """Nothing to take."""
+
+    def close(self) -> None:
+        """Close the channel; the servers stay for the next run."""
+        self._channel = None
+
+    def _all_well(self) -> bool:
+        """Whether every replica took part in the last sync and still answers."""
+        return len(self.live) == len(self.replicas) and all(r.healthy() for r in self.live)
+
+    def _connect(self) -> None:
+        """Open a channel to the healthy replicas, unless it is open; on the first process only."""
+        members = [replica for replica in self.replicas if replica.healthy()]
+        if not members:
+            raise EcrlError(
+                f"No vLLM server answers any more ({', '.join(r.url for r in self.replicas)}); start them "
+                "again and go on from the last checkpoint with resume=RUN_DIR."
+            )
+        if self._channel is not None and members == self._members:
+            return
+        limit = min(self.timeout, CONNECT)
+        try:
+            address = own_address(r.host for r in members)
+            self._channel = Channel(address, 0, 0, len(members) + 1, self.model.device, limit)
+        except (OSError, RuntimeError) as error:
+            raise EcrlError(f"No channel for weights could be opened: {str(error).splitlines()[0]}") from None
+        place = self._channel.port, len(members) + 1
+        with ThreadPoolExecutor(len(members)) as threads:
+            joins = [
+                threads.submit(r.rpc, "ecrl_join", address, place[0], rank, place[1], limit)
+                for rank, r in enumerate(members, start=1)
+            ]
+            try:
+                self._channel.open()
+                for join in joins:
+                    join.result()
+            except (RuntimeError, httpx.HTTPError):
+                self._channel = None  # `_send` finds no channel, and all is tried again
+        self._members = members
+
+    def _send(self, weights: Iterable[tuple[str, Tensor]], version: int) -> bool:
+        """Send to every member; return whether all have received. Every process iterates."""
+        if not self.process_group.is_first or self._channel is None:
+            for _ in weights:
+                pass
+            return self.process_group.first(lambda: False)
+        with ThreadPoolExecutor(len(self._members)) as threads:
+            receipts = [threads.submit(r.rpc, "ecrl_receive", version) for r in self._members]
+            try:
+                self._channel.send(weights)
+                for receipt in receipts:
+                    receipt.result()
+                sent = True
+            except (RuntimeError, httpx.HTTPError):
+                self._channel, sent = None, False  # closes it: the others stop waiting
+        return self.process_group.first(lambda: sent)
+
+    def _receipts(self, version: int) -> dict[str, list[float]]:
+        """Have every member prove what it holds; return its log-probs of the probe, by URL."""
+        told: dict[str, list[float]] = {}
+        causes = []
+        for replica in self._members:
+            try:
+                self.manifest.check(replica.receipt(self.manifest.shapes), version)
+                replica.accept(version)
+                told[replica.url] = replica.probe(self._probe.token_ids)
+            except httpx.HTTPError as error:  # it died since; the next sync may find it again
+                causes.append(f"{replica.url}: {str(error).splitlines()[0]}")
+        if not told:
+            raise EcrlError(f"No vLLM server could draw with the weights it was sent ({'; '.join(causes)}).")
+        return told
+
+
+def _policy(config: ModelConfig) -> dict[str, int]:
+    """What the replicas must serve; of a hub id, config and tokenizer are downloaded."""
+    if config.path is None:
+        return describe(meta_model(config).config, build_tokenizer())
+    return describe(load_config(config.path).get_text_config(), load_tokenizer(config.path))

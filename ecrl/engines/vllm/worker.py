@@ -1,0 +1,139 @@
+"""What runs inside vLLM's workers: taking weights, and telling which ones the forward pass reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer
+
+from ecrl.engines.checksum import Receipt, checksum
+from ecrl.engines.vllm.weight_channel import Channel
+from ecrl.hashing import stable_hash
+
+#: How to name the extension to vLLM: ``LLM(worker_extension_cls=EXTENSION)``.
+EXTENSION = "ecrl.engines.vllm.worker.WeightsExtension"
+
+
+class WeightsExtension:
+    """Methods that vLLM mixes into its worker class, for ``collective_rpc``.
+
+    One worker holds the whole model: checksums are of whole tensors, so tensor-parallel size is 1.
+
+    Attributes:
+        ecrl_version: of the weights held, −1 while there are none.
+    """
+
+    ecrl_version: int = -1
+    ecrl_channel: Channel
+    model_runner: Any
+    device: torch.device
+
+    def ecrl_load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        """Load weights, one tensor at a time, under the names of the HF checkpoint."""
+        self.ecrl_stamp(-1)
+        self.model_runner.reload_weights(weights_iterator=weights)
+        self.ecrl_stamp(version)
+
+    def ecrl_join(self, address: str, port: int, rank: int, size: int, timeout: float) -> None:
+        """Open this end of the trainer's channel; see ``Channel``."""
+        self.ecrl_channel = Channel(address, port, rank, size, self.device, timeout)
+        self.ecrl_channel.open()
+
+    def ecrl_receive(self, version: int) -> None:
+        """Load what the channel brings."""
+        self.ecrl_load(self.ecrl_channel.receive(), version)
+
+    def ecrl_model(self) -> dict[str, Any]:
+        """What to compare with the policy before anything is sent."""
+        held = self.model_runner.model_config
+        return {
+            **describe(held.hf_text_config, _tokenizer(held.tokenizer)),
+            "dtype": str(held.dtype).removeprefix("torch."),
+            "max_model_len": held.max_model_len,
+        }
+
+    def ecrl_stamp(self, version: int) -> None:
+        """Remember the version of the weights; −1 before they change by another way than ``ecrl_load``."""
+        self.ecrl_version = version
+
+    def ecrl_receipt(self, shapes: Mapping[str, Sequence[int]]) -> Receipt:
+        """Say what the engine holds.
+
+        Args:
+            shapes: of every tensor that was sent, by its name in the HF checkpoint.
+        """
+        model = self.model_runner.get_model()
+        # Tied embeddings: both of their names lead to the one parameter.
+        parameters = dict(model.named_parameters(remove_duplicate=False))
+        views, unsent = find_weights(parameters, getattr(model, "packed_modules_mapping", {}), shapes)
+        held = {name: views.get(name) for name in shapes}
+        return Receipt(
+            version=self.ecrl_version,
+            checksums={name: None if view is None else checksum(view) for name, view in held.items()},
+            unsent=unsent,
+        )
+
+
+def describe(config: Any, tokenizer: Any) -> dict[str, int]:
+    """Numbers by which to tell another model: its sizes, and a hash of what each token id means.
+
+    Args:
+        config: of the model's text part, transformers'.
+        tokenizer: transformers'.
+    """
+    sizes = {name: getattr(config, name) for name in ("vocab_size", "hidden_size", "num_hidden_layers")}
+    return {**sizes, "vocabulary": stable_hash(json.dumps(sorted(tokenizer.get_vocab().items())))}
+
+
+@cache
+def _tokenizer(path: str) -> Any:
+    """The model's own, which a server of token ids does not load."""
+    return AutoTokenizer.from_pretrained(path)
+
+
+def find_weights(
+    parameters: Mapping[str, Tensor],
+    packing: Mapping[str, Sequence[str]],
+    shapes: Mapping[str, Sequence[int]],
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Find a checkpoint's tensors in a vLLM model, which stacks some and pads vocabularies.
+
+    Args:
+        parameters: vLLM's, by their names there.
+        packing: the modules that vLLM stacks into one, by that one's name, in order.
+        shapes: of the checkpoint's tensors, by their names there.
+
+    Returns:
+        The view of each tensor's own rows, for those that are there in their shape; and the names of
+        tensors that the model needs beyond ``shapes``.
+    """
+    views: dict[str, Tensor] = {}
+    complete: set[int] = set()
+    missing: list[tuple[str, Tensor]] = []
+    for name, parameter in parameters.items():
+        parts = _checkpoint_names(name, packing)
+        row = 0
+        for part in parts:
+            if part in shapes:
+                view = parameter.detach()[row : row + shapes[part][0]]
+                row += shapes[part][0]
+                if list(view.shape) == list(shapes[part]):
+                    views[part] = view
+        absent = [part for part in parts if part not in shapes]
+        missing += [(part, parameter) for part in absent]
+        if not absent:
+            complete.add(id(parameter))
+    # A tied weight is complete if it was sent under one of its names.
+    return views, [part for part, parameter in missing if id(parameter) not in complete]
+
+
+def _checkpoint_names(name: str, packing: Mapping[str, Sequence[str]]) -> list[str]:
+    """The checkpoint's names of what one of vLLM's parameters holds, in order of its rows."""
+    prefix, _, leaf = name.rpartition(".")
+    prefix, _, module = prefix.rpartition(".")
+    return [f"{prefix}.{part}.{leaf}" for part in packing[module]] if module in packing else [name]

@@ -1,0 +1,94 @@
+"""Refuses a plan that does not fit, and finds the changes that would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from math import floor
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ecrl.config.compose import as_object
+from ecrl.errors import EcrlError
+from ecrl.estimate.job import Job
+from ecrl.estimate.memory import GIB, RESERVE, Parts, moments, reserve, resident
+
+
+def check_fit(job: Job) -> None:
+    """Refuse a plan that does not fit.
+
+    Raises:
+        EcrlError: names the largest part, and changes each of which would make it fit.
+    """
+    if missing(job) <= 0:
+        return
+    parts = _fullest(job)
+    largest = max(parts, key=lambda name: parts[name])
+    ways = list(islice(ways_out(job), 3))
+    advice = f"try {', or '.join(ways)}" if ways else "no change known here would do; take a smaller model"
+    short = missing(job) / GIB
+    raise EcrlError(
+        f"{job.model.name} does not fit on {job.gpus} × {job.given.gpu_memory:g} GiB: {short:.1f} "
+        f"GiB too much on each GPU. The largest part is {largest} ({parts[largest] / GIB:.1f} GiB); {advice}."
+    )
+
+
+def missing(job: Job) -> float:
+    """Bytes that are missing on each GPU; not positive where the plan fits."""
+    return sum(_fullest(job).values()) + reserve(job) - job.given.gpu_memory * GIB
+
+
+def ways_out(job: Job) -> Iterator[str]:
+    """Overrides that make the plan fit, those that cost least first.
+
+    Where the trainer then leaves vLLM less than it was to take, vLLM's share is part of the change.
+    """
+    alone = _with_engine_share(job) != ""
+    grown = False
+    for name, keys, times in _changes(job):
+        if times > 1 and grown:
+            continue
+        changed = _changed(job, keys, times)
+        rest = "" if missing(changed) <= 0 else _with_engine_share(changed)
+        if (name and missing(changed) <= 0) or (rest and not (name and alone)):
+            grown = grown or times > 1
+            yield f"{name} {rest}".strip()
+
+
+def _with_engine_share(job: Job) -> str:
+    """The override that gives vLLM just what the trainer leaves, if the job then fits; else nothing."""
+    # In steps of 0.05.
+    share = floor(20 * (1 - RESERVE - sum(resident(job).values()) / (job.given.gpu_memory * GIB))) / 20
+    if job.in_process or job.apart or share <= 0:
+        return ""
+    changed = _changed(job, {"engine": {"gpu_memory_utilization": share}}, 1)
+    return f"engine.gpu_memory_utilization={share:g}" if missing(changed) <= 0 else ""
+
+
+def _changes(job: Job) -> Iterator[tuple[str, dict[str, Any], int]]:
+    """Overrides as text and as keys, and how many times the GPUs."""
+    trainer = job.config.trainer
+    yield "", {}, 1
+    yield "model.activation_checkpointing=true", {"model": {"activation_checkpointing": True}}, 1
+    yield f"update.max_tokens={job.longest}", {"update": {"max_tokens": job.longest}}, 1
+    if trainer.parallel == "ddp":
+        yield "trainer.parallel=fsdp", {"trainer": {"parallel": "fsdp"}}, 1
+    for times in (2, 4, 8):
+        yield f"gpus={times * job.gpus}", {}, times
+    if job.shards > 1 and not trainer.cpu_offload:
+        yield "trainer.cpu_offload=true", {"trainer": {"cpu_offload": True}}, 1
+    if not job.config.model.lora.r:
+        yield "model.lora.r=16", {"model": {"lora": {"r": 16}}}, 1
+
+
+def _changed(job: Job, keys: dict[str, Any], times: int) -> Job:
+    more = {"trainer": {"devices": times * job.config.trainer.devices}}
+    config: Any = OmegaConf.merge(OmegaConf.structured(job.config), more, keys)
+    return replace(job, config=as_object(config))
+
+
+def _fullest(job: Job) -> Parts:
+    """The parts of the fullest moment."""
+    return max(moments(job).values(), key=lambda parts: sum(parts.values()))

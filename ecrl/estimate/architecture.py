@@ -1,0 +1,111 @@
+"""The numbers of a model's architecture, counted on a copy without storage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ecrl.config.schema import ModelConfig
+from ecrl.errors import UsageError
+from ecrl.policy.meta_model import meta_model
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A dense decoder-only transformer.
+
+    Attributes:
+        name: what the user called it.
+        parameters: of the whole model; a tied head counts once.
+        layer_parameters: of one decoder layer.
+        layers: decoder layers.
+        hidden: width of the residual stream.
+        intermediate: width inside the MLP.
+        heads: query heads.
+        kv_heads: key-value heads.
+        head_dim: width of a head.
+        vocabulary: rows of the embedding.
+        linears: name, inputs and outputs of each linear layer in one decoder layer.
+    """
+
+    name: str
+    parameters: int
+    layer_parameters: int
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    linears: tuple[tuple[str, int, int], ...]
+
+    @property
+    def root_parameters(self) -> int:
+        """Parameters outside the decoder layers: embedding, head, last norm."""
+        return self.parameters - self.layers * self.layer_parameters
+
+    @property
+    def head_parameters(self) -> int:
+        """Parameters of the head's matrix, tied or not."""
+        return self.vocabulary * self.hidden
+
+    @property
+    def matrix_parameters(self) -> int:
+        """Parameters that multiply every token: all but the embedding, of which a token reads one row."""
+        return self.layers * self.layer_parameters + self.head_parameters
+
+    def adapter_parameters(self, rank: int, targets: list[str] | None) -> int:
+        """Parameters of low-rank adapters, ``r·(in + out)`` for each adapted linear layer.
+
+        Args:
+            rank: r.
+            targets: names of the linear layers to adapt; None takes all but the head.
+        """
+        return self.layers * sum(
+            rank * (inputs + outputs)
+            for name, inputs, outputs in self.linears
+            if targets is None or name in targets
+        )
+
+
+def architecture(config: ModelConfig) -> Architecture:
+    """Count a model's numbers; nothing is downloaded and no weights are made.
+
+    Raises:
+        UsageError: the model is not known, not here, or not a dense decoder.
+    """
+    lm = meta_model(config)
+    name = config.path or "tiny"
+    layers = _decoder_layers(lm)
+    numbers: Any = lm.config
+    if getattr(numbers, "num_experts", None) or getattr(numbers, "num_local_experts", None):
+        raise UsageError(f"model.path={name!r} is a mixture of experts; `ecrl plan` knows dense models only.")
+    return Architecture(
+        name=name,
+        parameters=_count(lm),
+        layer_parameters=_count(layers[0]),
+        layers=len(layers),
+        hidden=numbers.hidden_size,
+        intermediate=numbers.intermediate_size,
+        heads=numbers.num_attention_heads,
+        kv_heads=getattr(numbers, "num_key_value_heads", None) or numbers.num_attention_heads,
+        head_dim=getattr(numbers, "head_dim", None) or numbers.hidden_size // numbers.num_attention_heads,
+        vocabulary=numbers.vocab_size,
+        linears=tuple(
+            (name.rpartition(".")[2], module.in_features, module.out_features)
+            for name, module in layers[0].named_modules()
+            if isinstance(module, nn.Linear)
+        ),
+    )
+
+
+def _decoder_layers(lm: nn.Module) -> list[nn.Module]:
+    lists = [list(m) for m in lm.modules() if isinstance(m, nn.ModuleList)]
+    return max(lists, key=len)
+
+
+def _count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

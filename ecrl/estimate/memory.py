@@ -1,0 +1,226 @@
+"""Memory of each GPU, by part; all in bytes.
+
+Formulas count what the implementation keeps, tensor by tensor: transformers' Qwen2 and Llama layers
+under autograd, FSDP2 with float32 shards and reductions, torch's AdamW, and the head of
+``ecrl.policy.lm_head``.
+"""
+
+from __future__ import annotations
+
+from ecrl.estimate.architecture import Architecture
+from ecrl.estimate.job import Job
+from ecrl.policy.lm_head.tiles import CPU_TILE, GPU_TILE
+
+GIB = 2**30
+FULL = 4  # bytes of float32: weights, gradients, both moments
+HALF = 2  # bytes of bfloat16
+RESERVE = 0.08  # of the card, for the CUDA context, NCCL and fragmentation
+ENGINE_RESERVE = 2 * GIB  # vLLM's activations and CUDA graphs
+
+Parts = dict[str, float]
+
+
+def layer_activation_bytes(
+    model: Architecture, tokens: int, compute: int, stream: int, tensor_parallel: int = 1
+) -> float:
+    """What one decoder layer saves for its backward pass.
+
+    For each token: both norms keep their input in float32, the normalised input and the scaled one;
+    attention its queries, keys, values and output, and a float32 logsumexp a head; the MLP its gate, the
+    gate's SiLU, up, and their product.
+
+    Args:
+        model: the architecture.
+        tokens: T, in the forward pass.
+        compute: bytes of a matrix product's operand.
+        stream: bytes of the residual stream.
+        tensor_parallel: GPUs that split heads and MLP.
+    """
+    norms = 2 * model.hidden * (FULL + stream + compute)
+    attention = 2 * (model.heads + model.kv_heads) * model.head_dim * compute + FULL * model.heads
+    mlp = 4 * model.intermediate * compute
+    return tokens * (norms + (attention + mlp) / tensor_parallel)
+
+
+def layer_transient_bytes(model: Architecture, tokens: int, compute: int, tensor_parallel: int = 1) -> float:
+    """Gradients in flight in one layer's backward pass: three inside the MLP, and one weight's.
+
+    Args:
+        model: the architecture.
+        tokens: T, in the forward pass.
+        compute: bytes of a number.
+        tensor_parallel: GPUs that split the layer.
+    """
+    return compute * model.intermediate * (3 * tokens + model.hidden) / tensor_parallel
+
+
+def head_bytes(
+    model: Architecture, tokens: int, compute: int, tile: int, tensor_parallel: int = 1, trained: bool = True
+) -> float:
+    """What the head holds during its backward pass; logits exist only tile by tile.
+
+    Two float32 tiles (in bfloat16 also a product's tile and an operand's), hidden states and their
+    float32 gradient, and the gradient of its weight before it is added to the parameter's.
+
+    Args:
+        model: the architecture.
+        tokens: T, all of them scored.
+        compute: bytes of an operand.
+        tile: elements of a tile.
+        tensor_parallel: GPUs that split the vocabulary.
+        trained: whether the head's weight gets a gradient.
+    """
+    tile = min(tile, tokens * model.vocabulary)
+    tiles = tile * (2 * FULL if compute == FULL else 3 * FULL + HALF)
+    states = tokens * model.hidden * (2 * compute + FULL)
+    return tiles + states + trained * model.head_parameters * compute / tensor_parallel
+
+
+def kv_bytes_per_token(model: Architecture, size: int = HALF) -> int:
+    """Keys and values of one token in all layers.
+
+    Args:
+        model: the architecture.
+        size: bytes of a number.
+    """
+    return 2 * model.layers * model.kv_heads * model.head_dim * size
+
+
+def resident(job: Job) -> Parts:
+    """What stays on a GPU from one iteration to the next; nothing where FSDP keeps it in host memory."""
+    if job.offloads:
+        return {}
+    return host_or_gpu_state(job)
+
+
+def host_or_gpu_state(job: Job) -> Parts:
+    """One process's share of weights, gradients and AdamW's two moments, wherever they lie."""
+    split = job.tensor_parallel * job.shards
+    trained = FULL * job.trainable / split
+    frozen = FULL * (job.model.parameters if job.config.model.lora.r else 0) / split
+    parts = {"weights": trained + frozen, "gradients": trained, "optimizer": 2 * trained}
+    if job.has_reference:
+        parts["reference weights"] = FULL * job.model.parameters / split
+    return parts
+
+
+def moments(job: Job) -> dict[str, Parts]:
+    """What each GPU holds at the moments of an iteration that may be its fullest.
+
+    Updates are taken from their second micro-batch on, when all gradients are there.
+    """
+    found = {
+        "head": _head_moment(job),
+        "layers": _layer_moment(job),
+        "reduction": _reduction_moment(job),
+        "step": _step_moment(job),
+        "rollout": _rollout_moment(job),
+    }
+    return {name: resident(job) | parts for name, parts in found.items()}
+
+
+def reserve(job: Job) -> float:
+    """What the plan leaves free for the CUDA context, NCCL and fragmentation."""
+    return RESERVE * job.given.gpu_memory * GIB
+
+
+def concurrent(job: Job, length: float) -> int:
+    """Sequences of ``length`` tokens that one copy of the engine's cache holds at once."""
+    cache = moments(job)["rollout"].get("KV cache", 0.0) * job.engine_tensor_parallel
+    return int(cache // (length * kv_bytes_per_token(job.model, job.engine_bytes)))
+
+
+def _rollout_moment(job: Job) -> Parts:
+    """Completions are drawn."""
+    if job.apart:
+        return {}
+    return _in_process_parts(job) if job.in_process else _vllm_parts(job)
+
+
+def _in_process_parts(job: Job) -> Parts:
+    """The trainer's own weights draw, a full batch of the longest completions."""
+    together = min(int(job.config.engine["batch_size"]), -(-job.completions // job.replicas))
+    # The sampler's float32 logits, probabilities and their running sum.
+    logits = 3 * FULL * together * job.model.vocabulary
+    cache = together * job.longest * kv_bytes_per_token(job.model, job.compute_bytes)
+    return _gathered(job, 0) | {"KV cache": cache, "logits": logits}
+
+
+def _vllm_parts(job: Job) -> Parts:
+    """What vLLM takes beside the sleeping trainer: its share of the card, or as much cache as it is told."""
+    engine, split = job.config.engine, job.engine_tensor_parallel
+    weights = job.engine_bytes * job.model.parameters / split
+    share = engine.get("gpu_memory_utilization", 0.9) * job.given.gpu_memory * GIB
+    told = engine.get("kv_cache_gib")
+    cache = told * GIB if told is not None else share - weights - ENGINE_RESERVE
+    # Never less than one longest completion: with less, vLLM does not start.
+    least = job.longest * kv_bytes_per_token(job.model, job.engine_bytes) / split
+    return {
+        "vLLM weights": weights,
+        "vLLM working memory": float(ENGINE_RESERVE),
+        "KV cache": max(cache, least),
+    }
+
+
+def _head_moment(job: Job) -> Parts:
+    """The backward pass begins: all that was saved is there, and the head works."""
+    tile = CPU_TILE if job.config.trainer.accelerator == "cpu" else GPU_TILE
+    tokens = job.config.update.max_tokens
+    head = head_bytes(
+        job.model, tokens, job.compute_bytes, tile, job.tensor_parallel, not job.config.model.lora.r
+    )
+    return _gathered(job, 0) | {"activations": _saved(job), "logits": head}
+
+
+def _layer_moment(job: Job) -> Parts:
+    """The last layer's backward pass, computed again first under checkpointing."""
+    tokens, split = job.config.update.max_tokens, job.tensor_parallel
+    again = layer_activation_bytes(job.model, tokens, job.compute_bytes, job.stream_bytes, split)
+    transient = layer_transient_bytes(job.model, tokens, job.compute_bytes, split)
+    work = transient + again * job.config.model.activation_checkpointing
+    return _gathered(job, job.model.head_parameters) | {"activations": _saved(job) + work}
+
+
+def _reduction_moment(job: Job) -> Parts:
+    """FSDP reduces the root's gradients last: whole in bfloat16, and once more in float32."""
+    if job.shards == 1 or job.config.model.lora.r:
+        return {}
+    root = job.model.root_parameters / job.tensor_parallel
+    return {"gathered layers": root * (2 * job.compute_bytes + FULL)}
+
+
+def _step_moment(job: Job) -> Parts:
+    """AdamW's step makes a temporary copy of the second moments."""
+    if job.config.trainer.accelerator == "cpu" or job.offloads:
+        return {}
+    return {"step": FULL * job.trainable / job.tensor_parallel / job.shards}
+
+
+def _saved(job: Job) -> float:
+    """Saved by the forward pass of one micro-batch: whole layers, or only their inputs."""
+    tokens = job.config.update.max_tokens
+    if job.config.model.activation_checkpointing:
+        return job.model.layers * tokens * job.model.hidden * job.stream_bytes
+    size = layer_activation_bytes(job.model, tokens, job.compute_bytes, job.stream_bytes, job.tensor_parallel)
+    return job.model.layers * size
+
+
+def _gathered(job: Job, root_gradient: int) -> Parts:
+    """Whole weights in the type of computation, and their gradients on the way to the shards.
+
+    FSDP2 holds the root group, the layer at work and the next; autocast, without FSDP, casts the trained
+    weights once a pass.
+
+    Args:
+        job: the run.
+        root_gradient: elements of the root's gradient that wait for its reduction.
+    """
+    model, compute, lora = job.model, job.compute_bytes, job.config.model.lora.r
+    if job.shards > 1:
+        weights = compute * (model.root_parameters + 2 * model.layer_parameters)
+        waiting = 0 if lora else compute * root_gradient + (compute + FULL) * model.layer_parameters
+        return {"gathered layers": (weights + waiting) / job.tensor_parallel}
+    if compute == HALF and not lora:
+        copies = HALF * model.layers * model.layer_parameters / job.tensor_parallel
+        return {"bfloat16 copies": copies}
+    return {}

@@ -1,0 +1,80 @@
+"""What a plan shows."""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from ecrl.estimate.flops import DECODE_BANDWIDTH, iteration, tokens
+from ecrl.estimate.job import CARDS, Job
+from ecrl.estimate.memory import GIB, RESERVE, concurrent, host_or_gpu_state, moments, reserve
+
+
+def memory_table(job: Job) -> Table:
+    """Memory of each GPU by part, at every moment that may be the fullest."""
+    columns = moments(job)
+    table = Table("GiB on each GPU", *columns, title=f"Memory: {_where(job)}")
+    for name in dict.fromkeys(part for parts in columns.values() for part in parts):
+        table.add_row(name, *(_gib(parts.get(name, 0.0)) for parts in columns.values()))
+    spare = reserve(job)
+    table.add_row("kept free", *(_gib(spare) for _ in columns))
+    totals = (_gib(sum(parts.values()) + spare) for parts in columns.values())
+    table.add_row(f"sum, of {job.given.gpu_memory:g}", *totals, style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def work_table(job: Job) -> Table:
+    """FLOPs and time of an iteration by phase."""
+    phases = iteration(job)
+    total = sum(phase.seconds for phase in phases.values())
+    table = Table("phase", "PFLOP", "seconds", "share", title="One iteration")
+    for name, phase in phases.items():
+        share = f"{phase.seconds / total:.0%}"
+        table.add_row(name, f"{phase.flops / 1e15:,.1f}", f"{phase.seconds:,.1f}", share)
+    work = sum(phase.flops for phase in phases.values())
+    table.add_row("sum", f"{work / 1e15:,.1f}", f"{total:,.1f}", "", style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def notes(job: Job) -> list[str]:
+    """What the tables rest on, a line each."""
+    given, rollout, card = job.given, job.config.rollout, CARDS[job.given.gpu]
+    model = job.model
+    drawn = f"{rollout.prompts} prompts × {rollout.group_size} × {job.completion:,.0f} tokens"
+    lines = [
+        f"{model.name}: {_billions(model.parameters)} parameters, {_billions(job.trainable)} trained.",
+        "Moments: backward pass of the head and of the layers, FSDP's last reduction, AdamW's step, rollout.",
+        f"Kept free: {RESERVE:.0%} for the CUDA context, NCCL and fragmentation.",
+        f"Tokens: {drawn} = {tokens(job).own:,.0f}, at length={given.length:g} of "
+        f"rollout.max_new_tokens={rollout.max_new_tokens} and prompt={given.prompt}.",
+        f"Time: {given.gpu}, {card.flops / 1e12:.0f} TFLOP/s × utilisation={given.utilisation:g}; decoding "
+        f"at {DECODE_BANDWIDTH:.0%} of {card.bandwidth / 1e12:.2f} TB/s, at the end one completion alone.",
+        "Left out: weight sync, validation, verifiers, resampled groups, padding, host transfers.",
+    ]
+    if job.offloads:
+        host = sum(host_or_gpu_state(job).values())
+        lines.append(f"Host memory: {host / GIB:.1f} GiB for each process (trainer.cpu_offload).")
+    if job.apart:
+        lines.append("The engine's own GPUs are not planned.")
+    elif not job.in_process:
+        full = concurrent(job, job.longest)
+        lines.append(f"KV cache: {full:,} sequences of {job.longest:,} tokens in each copy of the engine.")
+    return lines
+
+
+def _where(job: Job) -> str:
+    trainer = job.config.trainer
+    kind = "one GPU" if job.gpus == 1 else f"{job.gpus} × {'fsdp' if job.shards > 1 else 'ddp'}"
+    split = f", tensor parallel {trainer.tensor_parallel_size}" if trainer.tensor_parallel_size > 1 else ""
+    return f"{kind}{split}, {trainer.precision}"
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.1f}" if size else ""
+
+
+def _billions(count: int) -> str:
+    return f"{count / 1e9:.3g}e9"

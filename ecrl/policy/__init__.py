@@ -1,0 +1,1 @@
+"""The policy model: how it is built, packed, scored and written."""

@@ -1,0 +1,90 @@
+"""Who may see whom in a packed row: the same rule as a dense mask and as a sparse one.
+
+A token sees the earlier tokens of its own prompt group that belong to the prompt or to its own response; in
+layers with a sliding window, only those fewer than ``window`` positions before it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask
+
+from ecrl.policy.packing import MicroBatch
+
+DENSE_ROW = 256  # tokens; longer rows lose to the mask, which grows with the square
+
+
+def choose_attention(name: str, device: torch.device) -> str:
+    """Return ``sdpa`` or ``flex_attention``; ``auto`` takes the latter on a GPU."""
+    if name == "auto":
+        return "flex_attention" if device.type == "cuda" else "sdpa"
+    return name
+
+
+def row_limit(attention: str, max_tokens: int, row_tokens: int | None) -> int:
+    """Longest packed row in tokens: what is asked for, or what suits the kind of attention."""
+    if row_tokens is not None:
+        return row_tokens
+    return max_tokens if attention == "flex_attention" else DENSE_ROW
+
+
+def model_mask(micro_batch: MicroBatch, attention: str, device: torch.device, config: Any) -> Any:
+    """Build what a transformers model takes as its mask.
+
+    Returns:
+        An :func:`attention_mask`; two of them by the kind of layer, where some layers have a sliding window.
+    """
+    window: int | None = getattr(config, "sliding_window", None)
+    # A mask of padding alone is cut to the window by the model itself.
+    whole = window is None or bool(micro_batch.position_ids.max() < window)
+    if whole or (attention == "sdpa" and micro_batch.simple):
+        return attention_mask(micro_batch, attention, device)
+    cut = attention_mask(micro_batch, attention, device, window)
+    if getattr(config, "layer_types", None) is None:
+        return cut
+    return {"full_attention": attention_mask(micro_batch, attention, device), "sliding_attention": cut}
+
+
+def attention_mask(
+    micro_batch: MicroBatch, attention: str, device: torch.device, window: int | None = None
+) -> Any:
+    """Build the mask of a micro-batch.
+
+    Args:
+        micro_batch: ``R`` rows of ``L`` tokens.
+        attention: ``sdpa`` or ``flex_attention``.
+        device: where it belongs.
+        window: how far a token sees, in positions; None for all the way.
+
+    Returns:
+        A block mask for ``flex_attention``; for ``sdpa`` ``[R, L]`` of 0 and 1 where each row holds one
+        sequence, else ``[R, 1, L, L]`` bool.
+    """
+    group, response = micro_batch.prompt_group.to(device), micro_batch.response_index.to(device)
+    position = micro_batch.position_ids.to(device)
+    reach = window or micro_batch.input_ids.shape[1]
+    if attention == "flex_attention":
+        return _sparse(group, response, position, reach)
+    return (group >= 0).long() if micro_batch.simple else _dense(group, response, position, reach)
+
+
+def _dense(group: Tensor, response: Tensor, position: Tensor, reach: int) -> Tensor:
+    same_group = group[:, :, None] == group[:, None, :]
+    visible = (response[:, None, :] == 0) | (response[:, :, None] == response[:, None, :])
+    near = position[:, :, None] - position[:, None, :] < reach
+    causal = torch.ones(group.shape[1], group.shape[1], dtype=torch.bool, device=group.device).tril()
+    return (same_group & visible & near & causal)[:, None]
+
+
+def _sparse(group: Tensor, response: Tensor, position: Tensor, reach: int) -> Any:
+    def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        same_group = group[row, query] == group[row, key]
+        own_response = (response[row, key] == 0) | (response[row, query] == response[row, key])
+        near = position[row, query] - position[row, key] < reach
+        return same_group & own_response & near & (query >= key)
+
+    rows, length = group.shape
+    return create_block_mask(visible, rows, None, length, length, device=group.device.type)

@@ -1,0 +1,15 @@
+"""Log-probabilities and entropy of tokens from hidden states, without ever holding the logits.
+
+    x = (h·Wᵀ + b) / T        logπ = x_y − logsumexp(x)        H = −Σ_v p_v·log p_v
+
+    ∂(g·logπ + k·H)/∂x = g·(onehot(y) − p) − k·p·(log p + H)
+
+The logits are made tile by tile (some rows, some columns of the vocabulary) and folded into a running
+maximum, mass and first moment; the backward pass makes each tile again. What is done to a tile lives in
+``eager`` (any device) and ``kernels`` (Triton); everything else is shared.
+"""
+
+from ecrl.policy.lm_head.stats import token_stats
+from ecrl.policy.lm_head.vocabulary import VocabShard
+
+__all__ = ["VocabShard", "token_stats"]

@@ -1,0 +1,57 @@
+"""The model on the meta device: shapes without storage, before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from ecrl.config.schema import ModelConfig
+from ecrl.errors import UsageError
+from ecrl.policy.tiny_model import build_model, build_tokenizer
+
+
+def meta_model(config: ModelConfig) -> nn.Module:
+    """Build the model on the meta device: shapes without storage.
+
+    A local directory or a hub id in the cache speaks for itself; for the models of the shipped
+    experiments their published numbers are at hand.
+
+    Raises:
+        UsageError: the model is not known and not here, or is no causal LM.
+    """
+    with torch.device("meta"):
+        if config.path is None:
+            return build_model(config, build_tokenizer(), seed=0)
+        numbers = _hf_config(config.path)
+        try:
+            model: nn.Module = AutoModelForCausalLM.from_config(numbers, dtype=torch.float32)
+        except ValueError as error:
+            raise UsageError(f"model.path={config.path!r}: {str(error).splitlines()[0]}") from None
+        return model
+
+
+def _hf_config(path: str) -> Any:
+    if not Path(path).is_dir() and path in _published():
+        return AutoConfig.for_model(**_published()[path])
+    try:
+        return AutoConfig.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError):
+        raise UsageError(
+            f"model.path={path!r} has no config here, and plan downloads nothing; give a directory, download "
+            f"its config.json first, or take one of {', '.join(_published())}."
+        ) from None
+
+
+@cache
+def _published() -> dict[str, dict[str, Any]]:
+    """Published ``config.json`` numbers by hub id."""
+    text = (resources.files("ecrl.policy") / "architectures.json").read_text()
+    numbers: dict[str, dict[str, Any]] = json.loads(text)
+    return numbers

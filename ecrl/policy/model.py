@@ -1,0 +1,268 @@
+"""The policy as an ``nn.Module``: a transformers causal LM that scores and generates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import init_empty_weights
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ecrl.errors import EcrlError, UsageError
+from ecrl.policy.attention import model_mask
+from ecrl.policy.lm_head import token_stats
+from ecrl.policy.packing import MicroBatch
+from ecrl.policy.weights import state_of
+
+
+class PolicyModel(nn.Module):
+    """One root module for scoring and generation, so that a sharding plan wraps both.
+
+    Args:
+        lm: a transformers causal language model.
+        eos_ids: token ids that end a completion.
+        pad_id: token id for padding.
+        attention: how scoring attends, ``sdpa`` or ``flex_attention``; generation always takes the former.
+
+    Attributes:
+        sharded: every pass is a collective over the processes of the run.
+        computes_in_bf16: the forward pass rounds to bfloat16, whatever the type of the weights.
+        compute_device: where passes run, if that is not where the weights lie.
+    """
+
+    def __init__(self, lm: PreTrainedModel, eos_ids: list[int], pad_id: int, attention: str = "sdpa") -> None:
+        super().__init__()
+        self.lm = lm
+        self.eos_ids = eos_ids
+        self.pad_id = pad_id
+        self.attention = attention
+        self.sharded = False
+        self.computes_in_bf16 = False
+        self.compute_device: torch.device | None = None
+        # transformers fills whatever a call leaves open from the model's own generation config, and
+        # hub models ship top-k or repetition penalties there, which would bend the sampling distribution.
+        self.shipped_generation_config = lm.generation_config
+        lm.generation_config = GenerationConfig(eos_token_id=eos_ids, pad_token_id=pad_id)
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong."""
+        return self.compute_device or self.lm.device
+
+    def forward(self, micro_batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
+        """Score the own tokens of a micro_batch.
+
+        Returns:
+            Log-probabilities ``[n]`` and full-vocabulary entropies ``[n]`` at the temperature, nats,
+            float32, both with gradient where enabled.
+        """
+        hidden = self._hidden(micro_batch)
+        head: Any = self.lm.get_output_embeddings()
+        return token_stats(
+            hidden,
+            head.weight,
+            micro_batch.targets.to(hidden.device),
+            temperature=temperature,
+            bias=head.bias,
+        )
+
+    def logits(self, micro_batch: MicroBatch, temperature: float) -> Tensor:
+        """Logits behind the own tokens of a micro_batch, whole, over the temperature: ``[n, V]``, float32.
+
+        For few tokens; to score many, call the model.
+        """
+        hidden = self._hidden(micro_batch)
+        head: Any = self.lm.get_output_embeddings()
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits: Tensor = head(hidden.to(head.weight.dtype))
+        return logits.float() / temperature
+
+    def _hidden(self, micro_batch: MicroBatch) -> Tensor:
+        """Last hidden states ``[n, D]`` that predict the own tokens."""
+        device = self.device
+        with self._attending(self.attention):
+            hidden: Tensor = self.lm.base_model(
+                input_ids=micro_batch.input_ids.to(device),
+                attention_mask=model_mask(micro_batch, self.attention, device, self.lm.config),
+                position_ids=micro_batch.position_ids.to(device),
+                use_cache=False,
+            ).last_hidden_state
+        return hidden.flatten(0, 1)[micro_batch.source.to(device)]
+
+    def generate(self, **kwargs: Any) -> Tensor:
+        """Generate with transformers; see ``GenerationMixin.generate``."""
+        generate: Any = self.lm.generate
+        output: Tensor = generate(**kwargs)
+        return output
+
+    @contextmanager
+    def _attending(self, attention: str) -> Iterator[None]:
+        """Switch the kind of attention; both take the same weights."""
+        config: Any = self.lm.config
+        before, config._attn_implementation = config._attn_implementation, attention
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
+
+    @torch.no_grad()
+    def check_head(self) -> None:
+        """Compare our head with the model's own logits on two tokens.
+
+        Raises:
+            UsageError: the model does more to its logits than a linear head (a scale, a soft cap),
+                so its log-probabilities would be wrong here.
+        """
+        ids = torch.tensor([[self.pad_id, self.eos_ids[0]]], device=self.device)
+        logits = self.lm(input_ids=ids, use_cache=False).logits[0].float()
+        hidden = self.lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+        head: Any = self.lm.get_output_embeddings()
+        expected = torch.log_softmax(logits, -1)[:, 0]
+        got, _ = token_stats(hidden, head.weight, torch.zeros_like(ids[0]), bias=head.bias)
+        if not torch.allclose(expected, got, atol=1e-2 if logits.dtype != torch.float32 else 1e-3):
+            raise UsageError(
+                f"{type(self.lm).__name__} post-processes its logits (a scale or a soft cap), which the "
+                "chunked head does not know; use a model with a plain linear head (Qwen, Llama, Mistral, …)."
+            )
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer from a directory or hub id.
+
+    Raises:
+        UsageError: there is none, or it has no end-of-sequence token.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"No tokenizer could be loaded from model.path={path!r}: {_first_line(error)}"
+        ) from None
+    if tokenizer.eos_token_id is None:
+        raise UsageError(
+            f"The tokenizer in model.path={path!r} has no EOS token, so completions could never end; "
+            "set `eos_token` in its tokenizer_config.json."
+        )
+    return tokenizer
+
+
+def load_config(path: str) -> Any:
+    """Load a model's configuration from a directory or hub id.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
+        ) from None
+
+
+def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
+    """Load a causal LM in float32 from a directory or hub id.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
+        ) from None
+    return as_policy(lm, tokenizer)
+
+
+def empty_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
+    """Build the same model with its parameters on the meta device and its buffers real.
+
+    Raises:
+        UsageError: there is none.
+    """
+    config, shipped = load_config(path), _shipped_generation_config(path)
+    with init_empty_weights(include_buffers=False):
+        lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    lm.tie_weights()
+    if shipped is not None:
+        lm.generation_config = shipped
+    return as_policy(lm, tokenizer)
+
+
+def as_policy(lm: Any, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
+    """Wrap a transformers model."""
+    eos = {int(tokenizer.eos_token_id)}
+    shipped = lm.generation_config.eos_token_id if lm.generation_config else None
+    eos |= set(shipped if isinstance(shipped, list) else [] if shipped is None else [shipped])
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return PolicyModel(lm, sorted(eos), int(pad))
+
+
+def save_policy(
+    model: PolicyModel, tokenizer: PreTrainedTokenizerBase, path: Path, write: bool = True
+) -> None:
+    """Write an HF-format directory that ``AutoModelForCausalLM`` loads, adapters merged.
+
+    Args:
+        model: the policy; every process of a sharded run must call this.
+        tokenizer: the policy's.
+        path: the directory to write.
+        write: whether this process is the one that writes.
+    """
+    state = state_of(model.lm, keep=write)
+    if not write:
+        return
+    training_config = model.lm.generation_config
+    model.lm.generation_config = model.shipped_generation_config
+    try:
+        model.lm.save_pretrained(path, state_dict=state)
+        tokenizer.save_pretrained(path)
+    except (OSError, SafetensorError) as error:
+        raise EcrlError(f"The policy could not be written to {path}: {_first_line(error)}.") from None
+    finally:
+        model.lm.generation_config = training_config
+
+
+def check_model(path: str) -> None:
+    """Look whether a model path can be one, before anything is loaded or written.
+
+    Raises:
+        UsageError: a directory without tokenizer, config or weights, or a path that does not exist.
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        needed = {"tokenizer": "tokenizer_config.json", "model": "config.json", "weights": "*.safetensors"}
+        for what, pattern in needed.items():
+            if not any(folder.glob(pattern)):
+                found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+                raise UsageError(
+                    f"model.path={path!r} holds no {what} ({pattern} is missing; found {found})."
+                )
+    elif path.count("/") != 1 or path.startswith((".", "/", "~")):
+        # Only a name like `org/model` may be a hub id; anything that looks like a path must exist.
+        raise UsageError(f"model.path={path!r} does not exist; give a directory in HF format or a hub id.")
+
+
+def _shipped_generation_config(path: str) -> GenerationConfig | None:
+    """Read ``generation_config.json``, which a model need not have."""
+    try:
+        return GenerationConfig.from_pretrained(path)
+    except OSError:
+        return None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

@@ -1,0 +1,202 @@
+"""Packs token sequences into forward passes. Private to scoring: losses never see it.
+
+A row holds one or several prompt groups. A prompt group is a prompt and the responses to it, so that a
+group's prompt is computed once. A mask lets a token see its own prompt and its own response only, and
+position ids restart after the prompt. A long sequence gets a row of its own, right-padded. The prompt
+groups are dealt out to the processes, and each process makes the same number of passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ecrl.algorithm.rollout_batch import SequenceTokens
+from ecrl.errors import UsageError
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Inputs of one forward pass over ``R`` rows of ``L`` tokens, with ``n`` own tokens to score.
+
+    Attributes:
+        input_ids: ``[R, L]`` long.
+        position_ids: ``[R, L]`` long.
+        prompt_group: ``[R, L]`` long, index of each token's prompt group within its row; −1 for padding.
+        response_index: ``[R, L]`` long, 0 in a prompt, from 1 in the responses to it.
+        source: ``[n]`` long, index into the ``R·L`` hidden states that predicts each own token.
+        targets: ``[n]`` long, the own tokens.
+        order: ``[n]`` long, ascending: index of each among the own tokens of all sequences.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    prompt_group: Tensor
+    response_index: Tensor
+    source: Tensor
+    targets: Tensor
+    order: Tensor
+
+    @property
+    def simple(self) -> bool:
+        """Whether each row holds one sequence, so that a mask must hide nothing but padding."""
+        return bool(self.prompt_group.max() <= 0 and self.response_index.max() <= 1)
+
+
+@dataclass(frozen=True)
+class _PromptGroup:
+    """A prompt, the sequences (by index) that share it, and the number of tokens in all."""
+
+    prompt: list[int]
+    members: list[int]
+    length: int
+
+
+def pack_micro_batches(
+    sequences: Sequence[SequenceTokens], max_tokens: int, row_tokens: int, rank: int = 0, size: int = 1
+) -> list[MicroBatch]:
+    """Pack sequences into forward passes, and return those of one process.
+
+    Args:
+        sequences: ``B`` sequences.
+        max_tokens: the most tokens in a pass, padding included.
+        row_tokens: the longest packed row; 0 puts every sequence in a row of its own.
+        rank: of the process.
+        size: number of processes.
+
+    Returns:
+        Micro-batches that, over all processes, score each own token once. Every process gets the same
+        number, because a pass may be a collective; a process that has fewer gets passes that score nothing.
+
+    Raises:
+        UsageError: one sequence alone is longer than ``max_tokens``.
+    """
+    longest = max((len(s) for s in sequences), default=0)
+    if longest > max_tokens:
+        raise UsageError(
+            f"update.max_tokens={max_tokens} cannot hold a sequence of {longest} tokens; "
+            f"set update.max_tokens to {longest} or more, or lower rollout.max_new_tokens."
+        )
+    limit = min(row_tokens, max_tokens)
+    shares = _deal(_prompt_groups(sequences, limit), size)
+    passes = [list(_fill_passes(_fill_rows(share, limit), max_tokens)) for share in shares]
+    starts = np.cumsum([0, *(sum(s.own) for s in sequences)]).tolist()
+    micro_batches = [_build(sequences, forward_pass, starts) for forward_pass in passes[rank]]
+    return micro_batches + [_idle()] * (max(len(p) for p in passes) - len(micro_batches))
+
+
+def _deal(groups: Iterable[_PromptGroup], size: int) -> list[list[_PromptGroup]]:
+    """Deal the groups out, longest first, each to the process with the fewest tokens so far."""
+    shares: list[list[_PromptGroup]] = [[] for _ in range(size)]
+    loads = [0] * size
+    for group in sorted(groups, key=lambda g: -g.length):
+        least = loads.index(min(loads))
+        shares[least].append(group)
+        loads[least] += group.length
+    return shares
+
+
+def _idle() -> MicroBatch:
+    """A pass over one token that scores none."""
+    one, none = torch.zeros(1, 1, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    return MicroBatch(one, one, one, one, none, none, none)
+
+
+def _prompt_groups(sequences: Sequence[SequenceTokens], limit: int) -> list[_PromptGroup]:
+    """Group sequences by shared prompt, and split groups that do not fit in one row."""
+    sharing: dict[tuple[int, ...], list[int]] = {}
+    for i, sequence in enumerate(sequences):
+        sharing.setdefault(tuple(sequence.prompt_ids), []).append(i)
+    groups = []
+    for prompt, indices in sharing.items():
+        members: list[int] = []
+        length = len(prompt)
+        for i in indices:
+            response = len(sequences[i].response_ids)
+            if members and length + response > limit:
+                groups.append(_PromptGroup(list(prompt), members, length))
+                members, length = [], len(prompt)
+            members = [*members, i]
+            length += response
+        groups.append(_PromptGroup(list(prompt), members, length))
+    return groups
+
+
+def _fill_rows(groups: Iterable[_PromptGroup], limit: int) -> list[list[_PromptGroup]]:
+    """First-fit decreasing: few rows of nearly equal length, longest first."""
+    rows: list[list[_PromptGroup]] = []
+    space: list[int] = []
+    for group in sorted(groups, key=lambda g: -g.length):
+        fits = next((i for i, free in enumerate(space) if group.length <= free), None)
+        if fits is None:
+            rows.append([group])
+            space.append(limit - group.length)
+        else:
+            rows[fits].append(group)
+            space[fits] -= group.length
+    return sorted(rows, key=lambda row: -_row_length(row))
+
+
+def _fill_passes(rows: Sequence[list[_PromptGroup]], max_tokens: int) -> Iterator[list[list[_PromptGroup]]]:
+    """Take rows, longest first, while rows × longest row stays within the budget."""
+    forward_pass: list[list[_PromptGroup]] = []
+    width = 0
+    for row in rows:
+        width = width or _row_length(row)
+        if forward_pass and (len(forward_pass) + 1) * width > max_tokens:
+            yield forward_pass
+            forward_pass, width = [], _row_length(row)
+        forward_pass.append(row)
+    if forward_pass:
+        yield forward_pass
+
+
+def _row_length(row: Sequence[_PromptGroup]) -> int:
+    return sum(group.length for group in row)
+
+
+def _build(
+    sequences: Sequence[SequenceTokens], rows: Sequence[Sequence[_PromptGroup]], starts: Sequence[int]
+) -> MicroBatch:
+    """Write the rows of one pass; ``starts`` is where each sequence's own tokens begin among all."""
+    shape = len(rows), max(map(_row_length, rows))
+    ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    group_of = np.full(shape, -1, np.int64)  # -1: padding
+    response_of = np.zeros(shape, np.int64)  # 0: the prompt, which all responses to it see
+    sources, targets, orders = [], [], []
+    for r, row in enumerate(rows):
+        column = 0
+        for g, group in enumerate(row):
+            prompt_end = column + len(group.prompt)
+            ids[r, column:prompt_end] = group.prompt
+            positions[r, column:prompt_end] = np.arange(len(group.prompt))
+            group_of[r, column : column + group.length] = g
+            column = prompt_end
+            for response_index, i in enumerate(group.members, start=1):
+                response = np.asarray(sequences[i].response_ids, np.int64)
+                own = np.flatnonzero(np.asarray(sequences[i].own, bool))
+                span = slice(column, column + len(response))
+                ids[r, span] = response
+                positions[r, span] = len(group.prompt) + np.arange(len(response))
+                response_of[r, span] = response_index
+                # The prompt's last token predicts a response's first, the token before it any other.
+                before = np.where(own == 0, prompt_end - 1, column + own - 1)
+                sources.append(r * shape[1] + before)
+                targets.append(response[own])
+                orders.append(starts[i] + np.arange(len(own)))
+                column += len(response)
+    order = np.concatenate(orders)
+    ascending = np.argsort(order, kind="stable")
+    return MicroBatch(
+        input_ids=torch.from_numpy(ids),
+        position_ids=torch.from_numpy(positions),
+        prompt_group=torch.from_numpy(group_of),
+        response_index=torch.from_numpy(response_of),
+        source=torch.from_numpy(np.concatenate(sources)[ascending]),
+        targets=torch.from_numpy(np.concatenate(targets)[ascending]),
+        order=torch.from_numpy(order[ascending]),
+    )

@@ -1,0 +1,57 @@
+"""The tiny model: a small Qwen2 architecture with a character tokenizer, built from nothing."""
+
+from __future__ import annotations
+
+import torch
+from tokenizers import pre_tokenizers
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
+
+from ecrl.config.schema import ModelConfig
+from ecrl.errors import UsageError
+
+
+def build_tokenizer() -> Qwen2Tokenizer:
+    """A token for each byte, so one for each ASCII character, plus padding and end-of-sequence.
+
+    It is Qwen2's byte-level tokenizer without merges: ``AutoTokenizer`` picks the class by the model's
+    type, and would silently split any other class's vocabulary its own way.
+    """
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", *alphabet])}
+    return Qwen2Tokenizer(
+        vocab=vocabulary,
+        merges=[],
+        unk_token=None,  # type: ignore[arg-type]
+        eos_token="<eos>",
+        pad_token="<pad>",
+    )
+
+
+def build_model(config: ModelConfig, tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2ForCausalLM:
+    """A randomly initialised model of the configured size.
+
+    Raises:
+        UsageError: a size that does not divide by the number of heads.
+    """
+    if config.hidden_size % (2 * config.heads):
+        raise UsageError(
+            f"model.hidden_size={config.hidden_size} must be a multiple of 2 × model.heads={config.heads}."
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=len(tokenizer),
+                hidden_size=config.hidden_size,
+                intermediate_size=4 * config.hidden_size,
+                num_hidden_layers=config.layers,
+                num_attention_heads=config.heads,
+                num_key_value_heads=config.heads,
+                max_position_embeddings=1024,
+                tie_word_embeddings=True,
+                bos_token_id=None,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+                dtype="float32",
+            )
+        )

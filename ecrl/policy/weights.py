@@ -1,0 +1,100 @@
+"""The policy's weights by their names in an HF checkpoint, whole, one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+from peft.tuners.lora import LoraLayer
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, Replicate
+
+from ecrl.errors import UsageError
+from ecrl.policy.lora import delta
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Put a sharded tensor together on this process's device; a collective where it is sharded."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+class HFWeights:
+    """Every weight under its HF name, adapters merged into it; can be iterated over again.
+
+    Tied weights come once. Each tensor is whole and made only when it is asked for; every process of a
+    sharded run must iterate to the end.
+
+    Args:
+        lm: the policy's transformers model.
+    """
+
+    def __init__(self, lm: nn.Module) -> None:
+        self._lm = lm
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        return _hf_weights(self._lm)
+
+
+@torch.no_grad()
+def _hf_weights(lm: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    adapted = {f"{n}.base_layer.weight": m for n, m in lm.named_modules() if isinstance(m, LoraLayer)}
+    for name, parameter in lm.named_parameters():
+        if ".lora_A." in name or ".lora_B." in name:
+            continue
+        tensor = whole(parameter.detach())
+        if name in adapted:
+            tensor = tensor + delta(adapted[name], whole).to(tensor.dtype)
+        yield name.replace(".base_layer.", "."), tensor
+
+
+@torch.no_grad()
+def write_whole(parameter: Tensor, tensor: Tensor) -> None:
+    """Copy a whole tensor into a parameter, or this process's part of it into its shard."""
+    if not isinstance(parameter, DTensor):
+        parameter.copy_(tensor)
+        return
+    mesh = parameter.device_mesh
+    replicas = [Replicate()] * mesh.ndim
+    spread = DTensor.from_local(tensor.to(parameter.device), mesh, replicas, run_check=False)
+    parameter.to_local().copy_(spread.redistribute(placements=parameter.placements).to_local())
+
+
+def read_weights(lm: nn.Module, path: str) -> None:
+    """Fill a model, sharded or not, from safetensors; files are mapped, and read tensor by tensor.
+
+    Args:
+        lm: a transformers causal LM, with or without adapters, whose parameters have storage.
+        path: directory in HF format or hub id.
+
+    Raises:
+        UsageError: a weight of the model is not in the files.
+    """
+    missing = {
+        name.replace(".base_layer.", "."): p for name, p in lm.named_parameters() if ".lora_" not in name
+    }
+    for file in _weight_files(path):
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (not a dictionary)
+                if name in missing:
+                    write_whole(missing.pop(name), tensors.get_tensor(name))
+    if missing:
+        raise UsageError(
+            f"model.path={path!r} lacks {len(missing)} weights of {type(lm).__name__}, e.g. "
+            f"{sorted(missing)[0]}; a model whose files name their weights otherwise cannot be sharded yet: "
+            "use trainer.parallel=ddp."
+        )
+
+
+def _weight_files(path: str) -> list[Path]:
+    folder = (
+        Path(path) if Path(path).is_dir() else Path(snapshot_download(path, allow_patterns="*.safetensors"))
+    )
+    return sorted(folder.glob("*.safetensors"))
+
+
+def state_of(lm: nn.Module, keep: bool = True) -> dict[str, Tensor]:
+    """All weights on the CPU under their HF names, what ``save_pretrained`` writes; empty unless ``keep``."""
+    return {name: tensor.cpu().clone() for name, tensor in HFWeights(lm) if keep}

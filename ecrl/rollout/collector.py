@@ -1,0 +1,229 @@
+"""Plays episodes: environments on one side, the engine on the other, token ids in between."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase
+
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.distributed.watchdog import watchdog
+from ecrl.engines.base import Engine, Sampling
+from ecrl.envs.base import item_seed
+from ecrl.envs.safe_calls import as_text, env_id, reset, user_code
+from ecrl.envs.verifiers.pool import shared_stats
+from ecrl.errors import EcrlError
+from ecrl.hashing import hash_u64
+from ecrl.metrics import MetricsRecorder
+from ecrl.rollout.chat import Chat
+from ecrl.rollout.trajectory import Trajectory, Turn
+
+Split = Literal["train", "val"]
+#: An environment that never ends its episode must not hang the run: it is truncated here.
+MAX_TURNS = 64
+_THREADS = 64  # that wait for verifiers; they compute nothing themselves
+_STREAMS = {"train": 0, "val": 1, "greedy": 2}
+
+
+def problem_seed(seed: int, split: Split, index: int) -> int:
+    """Seed of a run's problem number ``index``; the splits have streams of their own."""
+    return item_seed(int(hash_u64(seed, _STREAMS[split])) >> 1, index)
+
+
+@dataclass
+class _Episode:
+    """One environment in play."""
+
+    env: gym.Env[str, str]
+    problem_id: int
+    sample_index: int
+    key: int
+    prompt: str
+    prompt_ids: list[int]
+    context_ids: list[int] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def read(self) -> list[int]:
+        """All token ids that the policy reads before its next move."""
+        ids = list(self.prompt_ids)
+        for turn in self.turns:
+            ids += turn.context_ids + turn.completion.token_ids
+        return ids + self.context_ids
+
+
+def _finite(value: Any, what: str = "reward") -> float:
+    """Take a number that an environment reports.
+
+    Raises:
+        ValueError: it is none, or not finite.
+    """
+    if not isinstance(value, (int, float, np.number, np.bool_)) or not math.isfinite(value):
+        raise ValueError(f"the {what} is {value!r}, not a finite number")
+    return float(value)
+
+
+class Collector:
+    """Draws groups of trajectories.
+
+    Args:
+        make_env: makes an environment for a split.
+        engine: draws the completions.
+        tokenizer: the policy's.
+        seed: of problems and of completions.
+        process_group: the processes that share the problems.
+        timeout: seconds after which an engine's or an environment's call ends the process; an engine whose
+            processes wait for each other has twice as many.
+    """
+
+    def __init__(
+        self,
+        make_env: Callable[[Split], gym.Env[str, str]],
+        engine: Engine,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int,
+        process_group: ProcessGroup | None = None,
+        timeout: float = 1800.0,
+    ) -> None:
+        self._make_env = make_env
+        self._envs: dict[Split, list[gym.Env[str, str]]] = {"train": [], "val": []}
+        self.engine = engine
+        self._chat = Chat(tokenizer)
+        self._seed = seed
+        self._process_group = process_group or ProcessGroup()
+        self._timeout = timeout
+        #: What every `reset` of a split is told; it may change between iterations only.
+        self.options: dict[Split, dict[str, Any]] = {"train": {}, "val": {}}
+
+    def collect(
+        self,
+        split: Split,
+        problems: Sequence[int],
+        copies: int,
+        sampling: Sampling,
+        iteration: int,
+        recorder: MetricsRecorder,
+    ) -> list[Trajectory]:
+        """Play ``copies`` episodes of each problem, each process its share of the problems.
+
+        Args:
+            split: which problems.
+            problems: indices of the problems; the same index is the same problem, always.
+            copies: G, episodes a problem.
+            sampling: how to draw.
+            iteration: enters the key of every random stream.
+            recorder: takes the time of generation and of verification.
+
+        Returns:
+            ``len(problems)·copies`` trajectories, a problem's copies side by side; all of them on every
+            process.
+        """
+        mine = [problems[i] for i in self._process_group.share(len(problems))]
+        stream = _STREAMS["greedy" if sampling.temperature == 0 else split]
+        with recorder.timer("verify"):
+            episodes = self._reset(split, mine, copies, (stream, iteration))
+        self._play(episodes, sampling, recorder)
+        return self._process_group.gather([self._trajectory(e) for e in episodes])
+
+    def _play(self, episodes: Sequence[_Episode], sampling: Sampling, recorder: MetricsRecorder) -> None:
+        """Take turns until every episode has ended."""
+        # In lockstep a collective within the call has the time-out too. It must pass first, since the
+        # engine of a healthy process is not to blame for a peer that hangs.
+        limit = 2 * self._timeout if self.engine.lockstep else self._timeout
+        active = episodes
+        while self._process_group.any(bool(active)) if self.engine.lockstep else active:
+            with recorder.timer("generate"):
+                keys = hash_u64(np.array([e.key for e in active], np.uint64), [len(e.turns) for e in active])
+                with watchdog(limit, f"The engine's drawing of {len(active)} completions"):
+                    completions = self.engine.generate([e.read for e in active], sampling, keys.tolist())
+                texts = [self._chat.text(c.token_ids) for c in completions]
+            for episode, completion, text in zip(active, completions, texts, strict=True):
+                episode.turns.append(Turn(episode.context_ids, completion))
+                episode.texts.append(text)
+            self._step_all(active, recorder)
+            active = [e for e in active if not (e.terminated or e.truncated)]
+
+    def _reset(
+        self, split: Split, problems: Sequence[int], copies: int, stream: tuple[int, int]
+    ) -> list[_Episode]:
+        envs = self._envs[split]
+        while len(envs) < len(problems) * copies:
+            envs.append(self._make_env(split))
+        keys: NDArray[np.uint64] = hash_u64(
+            self._seed, *stream, np.repeat(problems, copies), np.tile(np.arange(copies), len(problems))
+        )
+        seeds = [problem_seed(self._seed, split, problem) for problem in problems]
+        episodes: list[_Episode] = []
+        for slot, key in enumerate(keys.tolist()):
+            problem_id, copy = problems[slot // copies], slot % copies
+            prompt, _ = reset(envs[slot], seed=seeds[slot // copies], options=self.options[split] or None)
+            # The copies of a problem share its prompt; tokenise it once.
+            ids = episodes[-1].prompt_ids if copy else self._chat.opening(prompt)
+            if copy and prompt != episodes[-1].prompt:
+                raise EcrlError(
+                    f"{env_id(envs[slot])} gave two different problems for one seed: "
+                    f"{episodes[-1].prompt!r} and {prompt!r}. A group needs a deterministic `reset(seed=…)`."
+                )
+            episodes.append(_Episode(envs[slot], problem_id, copy, key, prompt, ids))
+        return episodes
+
+    def _step_all(self, episodes: Sequence[_Episode], recorder: MetricsRecorder) -> None:
+        """Give every environment its response; those that wait for other processes wait together."""
+        waited = shared_stats()
+        scoring = watchdog(self._timeout, f"The environment's scoring of {len(episodes)} completions")
+        with recorder.timer("verify"), scoring:
+            if episodes and getattr(episodes[0].env.unwrapped, "concurrent", False):
+                with ThreadPoolExecutor(min(len(episodes), _THREADS)) as threads:
+                    list(threads.map(self._step, episodes))
+            else:
+                for episode in episodes:
+                    self._step(episode)
+        stats = shared_stats()
+        if calls := stats.calls - waited.calls:
+            recorder.add_seconds("verifier_queue", (stats.queue_seconds - waited.queue_seconds) / calls)
+
+    def _step(self, episode: _Episode) -> None:
+        with user_code(f"{env_id(episode.env)}.step"):
+            action = episode.texts[-1]
+            observation, reward, episode.terminated, episode.truncated, episode.info = episode.env.step(
+                action
+            )
+            episode.reward += _finite(reward)
+            as_text(observation, "observation")
+            for name, value in episode.info.get("metrics", {}).items():
+                _finite(value, f"metric {name!r}")
+        if len(episode.turns) == MAX_TURNS and not episode.terminated:
+            episode.truncated = True
+        if not (episode.terminated or episode.truncated):
+            said = episode.turns[-1].completion
+            ended_by = said.token_ids[-1] if said.finish_reason == "stop" else None
+            episode.context_ids = self._chat.reply(ended_by, observation)
+
+    @staticmethod
+    def _trajectory(episode: _Episode) -> Trajectory:
+        cut = episode.turns[-1].completion.finish_reason == "length"
+        return Trajectory(
+            prompt_ids=episode.prompt_ids,
+            turns=episode.turns,
+            problem_id=episode.problem_id,
+            sample_index=episode.sample_index,
+            reward=episode.reward,
+            terminated=episode.terminated and not cut,
+            truncated=episode.truncated or cut,
+            metrics=episode.info.get("metrics", {}),
+            answer=episode.info.get("answer"),
+            prompt=episode.prompt,
+            response="".join(episode.texts),
+        )

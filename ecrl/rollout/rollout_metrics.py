@@ -1,0 +1,59 @@
+"""What a rollout and a validation report: plain numbers by metric name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ecrl.algorithm.advantages import zero_variance
+from ecrl.rollout.batching import group_tensors
+from ecrl.rollout.pass_at_k import summarise
+from ecrl.rollout.trajectory import Trajectory
+
+
+def env_name(env_id: str) -> str:
+    """Short name for metrics: ``ecrl/Countdown-v0`` → ``countdown``."""
+    return env_id.split("/")[-1].rsplit("-v", 1)[0].lower()
+
+
+def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Reward, length, truncation and zero-variance share of a rollout."""
+    rewards, groups = group_tensors(trajectories)
+    lengths = np.asarray([t.num_tokens for t in trajectories], np.float64)
+    numbers = {
+        "rollout/reward": float(rewards.mean()),
+        "rollout/reward_std": float(rewards.std(correction=0)),
+        "rollout/length": float(lengths.mean()),
+        "rollout/length_max": float(lengths.max()),
+        "rollout/truncated": float(np.mean([t.truncated for t in trajectories])),
+        "rollout/zero_variance": float(zero_variance(rewards, groups).float().mean()),
+        "rollout/completions": float(len(trajectories)),
+        "rollout/tokens": float(lengths.sum()),
+    }
+    for name in sorted({name for t in trajectories for name in t.metrics}):
+        values = [t.metrics[name] for t in trajectories if name in t.metrics]
+        numbers[f"env/{name}"] = float(np.mean(values))
+    return numbers
+
+
+def rollout_entropy(trajectories: Sequence[Trajectory]) -> float:
+    """Policy entropy of a rollout, in nats: mean over each response, then over responses.
+
+    https://arxiv.org/abs/2505.22617, eq. 1.
+    """
+    means = [np.mean([x for turn in t.turns for x in (turn.completion.entropy or [])]) for t in trajectories]
+    return float(np.mean(means))
+
+
+def validation_metrics(
+    sampled: Sequence[Trajectory], greedy: Sequence[Trajectory], name: str
+) -> dict[str, float]:
+    """``val/<env>/avg@k``, ``pass@j``, ``maj@k``, ``greedy``, ``length``."""
+    k = 1 + max(t.sample_index for t in sampled)
+    rewards = np.asarray([t.reward for t in sampled]).reshape(-1, k)
+    answers = [[t.answer for t in sampled[i : i + k]] for i in range(0, len(sampled), k)]
+    numbers = summarise(rewards, answers)
+    numbers["greedy"] = float(np.mean([t.reward for t in greedy]))
+    numbers["length"] = float(np.mean([t.num_tokens for t in sampled]))
+    return {f"val/{name}/{key}": value for key, value in numbers.items()}

@@ -1,0 +1,29 @@
+"""Callbacks that look at a run: at every rollout, at every plan."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ecrl.algorithm.loss_plan import LossPlan
+from ecrl.rollout.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from ecrl.training.module import PolicyModule
+
+
+class RolloutObserver(ABC):
+    """A callback that looks at every rollout."""
+
+    @abstractmethod
+    def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
+        """See all trajectories of an iteration, before any filter."""
+
+
+class PlanObserver(ABC):
+    """A callback that looks at every plan."""
+
+    @abstractmethod
+    def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:
+        """See an optimizer minibatch's plan; ``fresh`` means that no update lies since the rollout."""

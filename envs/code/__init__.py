@@ -1,0 +1,1 @@
+"""Programs as answers, run in a sandbox."""

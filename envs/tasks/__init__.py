@@ -1,0 +1,1 @@
+"""Procedural tasks: problems drawn from a seed, with worked solutions."""

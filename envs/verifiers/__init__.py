@@ -1,0 +1,1 @@
+"""Processes that verify answers, with time limits."""
