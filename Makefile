@@ -46,7 +46,7 @@ test: install
 # The vLLM engines, with the real vLLM on CPU; and what needs Triton, which came with it.
 test-vllm: export HF_HUB_OFFLINE = 1
 test-vllm: install-vllm
-	$(VLLM_BIN)/python -m pytest tests/vllm tests/test_head_kernels.py
+	$(VLLM_BIN)/python -m pytest tests/engines/vllm tests/policy/lm_head/test_kernels.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from math_verify import parse, verify
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from ecrl.envs.grading import extract, grade
-from tests.envs.grading_table import PAIRS
+from tests.support.grading_table import PAIRS
 
 
 def string_match(gold: str, response: str) -> bool:

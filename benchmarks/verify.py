@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from ecrl.envs.code.env import CodeEnv
 from ecrl.envs.grading import grade
 from ecrl.envs.verifiers.pool import VerifierPool
-from tests.envs.grading_table import PAIRS
+from tests.support.grading_table import PAIRS
 
 ANSWERS = [(gold, response) for _, gold, response, _ in PAIRS if len(response) < 200]
 PROGRAMS = 120

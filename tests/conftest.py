@@ -24,18 +24,7 @@ from ecrl.config.compose import build_config
 from ecrl.config.schema import Config, ModelConfig
 from ecrl.policy.tiny_model import build_model, build_tokenizer
 from ecrl.training.run import quiet
-
-TINY = [
-    "env=tests.tasks:test/Digits-v0",
-    "rollout.prompts=8",
-    "rollout.group_size=4",
-    "rollout.max_new_tokens=8",
-    "update.minibatches=2",
-    "update.lr=1e-3",
-    "eval.every=0",
-    "log.progress=false",
-    "strategy=[]",
-]
+from tests.support.tiny import TINY
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,7 +19,7 @@ from ecrl.config.compose import build_config
 from ecrl.config.resume import resumed_config
 from ecrl.runs.metrics_file import is_wall_time, read_metrics
 from ecrl.training.run import train
-from tests.conftest import TINY
+from tests.support.tiny import TINY
 
 LEARNING = ["rollout.prompts=16", "rollout.group_size=8", "update.lr=3e-3", "log.samples_every=2"]
 VALIDATED = ["eval.every=1", "eval.problems=8", "eval.k=2"]

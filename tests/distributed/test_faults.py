@@ -16,10 +16,10 @@ import pytest
 
 from ecrl.config.resume import resumed_config
 from ecrl.training.run import train
-from tests.conftest import TINY
-from tests.test_runs import assert_same_run, run, silent
+from tests.support.runs import assert_same_run, run, silent
+from tests.support.tiny import TINY
 
-SLOW = ["env=tests.distributed.faulty:test/SlowDigits-v0", "checkpoint.every=1"]
+SLOW = ["env=tests.support.faulty:test/SlowDigits-v0", "checkpoint.every=1"]
 MANY = ["trainer.accelerator=cpu", "trainer.devices=2"]
 TOTAL = 8  # iterations of the undisturbed run
 BOUND = 150  # seconds in which everything has to end
@@ -167,7 +167,7 @@ def test_an_environment_that_raises_on_one_process(start: Callable[..., Run]) ->
 
 
 def test_an_engine_that_stops_answering(start: Callable[..., Run]) -> None:
-    engine = "engine._target_=tests.distributed.faulty.HangingEngine"
+    engine = "engine._target_=tests.support.faulty.HangingEngine"
     code, output = start(*MANY, engine, "trainer.timeout=10", "iterations=500").end()
     assert code == 1
     # Twice the time-out: first the others' collective may fail, which is no fault of their engine.
@@ -175,7 +175,7 @@ def test_an_engine_that_stops_answering(start: Callable[..., Run]) -> None:
 
 
 def test_a_process_without_memory(start: Callable[..., Run]) -> None:
-    engine = "engine._target_=tests.distributed.faulty.GreedyEngine"
+    engine = "engine._target_=tests.support.faulty.GreedyEngine"
     code, output = start(*MANY, engine, "iterations=500").end()
     assert code == 1
     assert_one_line(output, "Out of memory on this machine", "update.max_tokens")
@@ -190,7 +190,7 @@ def test_a_process_that_hangs(start: Callable[..., Run]) -> None:
 
 
 def test_a_process_that_hangs_while_all_draw(start: Callable[..., Run]) -> None:
-    engine = "engine._target_=tests.distributed.faulty.FreezingEngine"
+    engine = "engine._target_=tests.support.faulty.FreezingEngine"
     code, output = start(*MANY, engine, "trainer.timeout=10", "iterations=500", shutdown=5).end()
     assert code == 1
     assert_one_line(output, "ecrl: ")

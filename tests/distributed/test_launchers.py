@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import TINY
-from tests.test_runs import assert_same_run
+from tests.support.runs import assert_same_run
+from tests.support.tiny import TINY
 
 NODES = ["trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2", "iterations=2"]
 

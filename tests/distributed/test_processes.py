@@ -15,11 +15,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ecrl.cli import main
-from tests.conftest import TINY
-from tests.distributed import worker
-from tests.helpers import checkpoint_tensors
-from tests.test_conformance import ROWS, Row, node
-from tests.test_runs import assert_same_run, history
+from tests.support import worker
+from tests.support.checkpoints import checkpoint_tensors
+from tests.support.conformance import ROWS, Row, node
+from tests.support.runs import assert_same_run, history
+from tests.support.tiny import TINY
 
 FSDP = ["trainer.accelerator=cpu", "trainer.devices=2"]
 DDP = [*FSDP, "trainer.parallel=ddp"]
@@ -28,7 +28,7 @@ MODES = {"fsdp": FSDP, "ddp": DDP, "tp": TP}
 EVAL = ["iterations=2", "eval.every=2", "eval.problems=3", "eval.k=2", "checkpoint.every=1"]
 UNEVEN = ["rollout.prompts=5", "update.minibatches=2", "update.max_tokens=40", "update.row_tokens=30"]
 FEW = ["rollout.prompts=1", "update.minibatches=1", "eval.problems=1"]  # fewer than processes
-MANY_TURNS = ["env=tests.tasks:test/Echo-v0", "engine.batch_size=3"]
+MANY_TURNS = ["env=tests.support.tasks:test/Echo-v0", "engine.batch_size=3"]
 BUDGET = [  # the knob moves, and stays within its limits
     "strategy=[kl_cov,entropy_budget]",
     "strategy.entropy_budget.knob=kl_cov.fraction",
@@ -106,7 +106,7 @@ def work_through(jobs: dict[str, dict[str, Any]], out: Path, processes: int) -> 
     file = out / "jobs.json"
     file.write_text(json.dumps(jobs))
     start = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, "-m", *start, "-m", "tests.distributed.worker", str(file), str(out)]
+    command = [sys.executable, "-m", *start, "-m", "tests.support.worker", str(file), str(out)]
     subprocess.run(command, check=True, timeout=280, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 

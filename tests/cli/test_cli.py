@@ -1,0 +1,361 @@
+"""The command line: what it does, and one clear line for every kind of bad input."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from ecrl.algorithm.strategy_stack import build_strategies, check_stack
+from ecrl.cli import main
+from ecrl.config.compose import GROUPS, build, build_config, options
+from ecrl.policy.tiny_model import build_tokenizer
+from ecrl.runs import os_errors
+from tests.support.cli import refused
+from tests.support.tiny import TINY
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["trian"], "Did you mean 'train'?"),
+        (["train", "rollout.promts=3"], "Did you mean 'rollout.prompts'?"),
+        (["train", "iteration=3"], "Did you mean 'iterations'?"),
+        (["train", "strategy=[clip_cv]"], "Did you mean 'clip_cov'?"),
+        (["train", "strategy.kl_cov.fracton=1"], "Did you mean 'fraction'?"),
+        (["train", "objective=grp"], "Did you mean 'grpo'?"),
+        (["train", "env=contdown"], "Did you mean 'countdown'?"),
+        (["train", "env=ecrl/Countdwn-v0"], "ecrl/Countdown-v0"),
+        (["train", "env=no_such_module:me/MyTask-v0"], "no_such_module"),
+        (["train", "env.kwargs.colour=3"], "colour"),
+        (["train", "rollout.prompts=many"], "many"),
+        (["train", "rollout.group_size=1"], "group of 2 or more"),
+        (
+            [
+                "train",
+                "rollout.group_size=1",
+                "objective=cispo",
+                "objective.estimator._target_=ecrl.algorithm.advantages.reinforce_pp",
+            ],
+            "drop_zero_variance=false",
+        ),
+        (["train", "trainer.devices=0"], "at least 1"),
+        (["train", "trainer.devices=3", "trainer.tensor_parallel_size=2"], "does not divide the 3 processes"),
+        (["train", "trainer.devices=3", "trainer.tensor_parallel_size=3"], "num_attention_heads=4"),
+        (["train", "model.hidden_size=80000"], "The model is too large"),
+        (["train", "model.hidden_size=80000", "trainer.devices=2"], "processes=2"),
+        (["eval", "model.hidden_size=160000"], "The model is too large: the weights of its"),
+        (["train", "model.heads=3"], "multiple of 2"),
+        (["train", "trainer.num_nodes=2"], "needs a launcher on every node"),
+        (["train", "trainer.parallel=zero3"], "fsdp, ddp"),
+        (["train", "trainer.cpu_offload=true"], "more than one process"),
+        (["train", "model.lora.r=4", "trainer.devices=2", "trainer.tensor_parallel_size=2"], "model.lora.r"),
+        (["train", "trainer.accelerator=gpu", "trainer.devices=64"], "this machine has"),
+        (["train", "trainer.precision=bf16-true"], "32-true, bf16-mixed"),
+        (["train", "engine=vllm"], "vLLM"),
+        (["train", "engine=vllm_server", "engine.urls=[3]"], "engine.urls=[http://HOST:PORT"),
+        (["train", "engine=vllm_server", "engine.urls=[http://x]", "engine.dtype=fancy"], "engine.dtype"),
+        (["train", "engine=vllm_server", "engine.urls=[http://x]", "engine.timeout=-1"], "engine.timeout"),
+        (
+            ["train", "engine=vllm_server", "engine.urls=[http://x]", "engine.max_in_flight=0"],
+            "engine.max_in_flight",
+        ),
+        (["train", "trainer.timeout=0"], "trainer.timeout"),
+        (["train", "trainer.timeout=1e12"], "trainer.timeout"),
+        (["train", "model.lora.r=4", "model.lora.alpha=0"], "model.lora.alpha must be positive"),
+        (["train", "model.lora.r=4", "model.lora.target_modules=[]"], "adapts nothing"),
+        (["plan", "gpu_memory=inf"], "positive and finite"),
+        (["plan", "engine.gpu_memory_utilization=2", "engine=vllm"], "(0, 1]"),
+        (["serve", "model.path=x", "port=99999"], "1 to 65535"),
+        (["train", "rollout.staleness=-1"], "at least 0"),
+        (["train", "model.attention=flex_attention", "trainer.accelerator=cpu"], "on a GPU only"),
+        (["train", "trainer.precision=fancy"], "fancy"),
+        (["train", "update.lr=nan"], "update.lr must be a finite number"),
+        (["train", "iterations=0"], "iterations must be at least 1"),
+        (["train", f"rollout.prompts={10**20}"], "rollout.prompts must be at most"),
+        (["train", f"update.max_tokens={10**20}"], "update.max_tokens must be at most"),
+        (["train", "trainer.devices=1000000"], "trainer.devices must be at most"),
+        (["train", "rollout.staleness=1000000"], "rollout.staleness must be at most"),
+        (["train", "rollout.foo=3"], "Known: rollout.group_size, rollout.max_new_tokens, rollout.prompts"),
+        (["train", "env.kwargs.template={x}"], "\"env.kwargs.template='{x}'\""),
+        (["train", "env.kwargs.template=it's"], "\"env.kwargs.template='it\\'s'\""),
+        (["train", "-m", "env.kwargs.template={x}"], "\"env.kwargs.template='{x}'\""),
+        (["train", "engine.urls=[http://h:1/p?x=1,b]"], "\"engine.urls=['http://h:1/p?x=1','b']\""),
+        (["train", "warmup.wrong=2"], "in [0, 1]"),
+        (["train", "model.path="], "model.path is empty"),
+        (["train", "seed=99999999999"], "seed must be at most 4294967295"),
+        (["train", "env=null"], "names nothing"),
+        (["train", "engine=[]"], "names nothing"),
+        (["train", "env=[]"], "write env=NAME"),
+        (["train", "env=[countdown,arithmetic]"], "write env=NAME"),
+        (["train", "strategy=[[x]]"], "write strategy=[NAME"),
+        (["train", "strategy=[null]"], "write strategy=[NAME"),
+        (["train", "strategy={}"], "write strategy=[NAME"),
+        (["train", "strategy=[clip_cov,clip_cov_small]"], "clip_cov and clip_cov_small both fill"),
+        (["train", "strategy=[kl_cov,clip_cov,kl_cov]"], "kl_cov and kl_cov both fill strategy.kl_cov"),
+        (["train", "strategy.kl_cov.keep_clip=maybe"], "keep_clip must be true or false, got 'maybe'"),
+        (["train", "strategy.kl_cov.fraction=abc"], "fraction must be a number, got 'abc'"),
+        (["train", "strategy.kl_cov.fraction=true"], "fraction must be a number, got True"),
+        (["train", "strategy.kl_cov.estimator=[abs]"], "estimator must be text"),
+        (
+            ["train", "strategy=[clip_higher]", "strategy.clip_higher.low=x"],
+            "low must be a number or null, got 'x'",
+        ),
+        (["train", "engine.batch_size=1.5"], "engine.batch_size must be a whole number"),
+        (["train", "objective.filters.max_resample=abc"], "max_resample must be a whole number"),
+        (["train", "objective.filters.max_resample=-1"], "max_resample must not be negative"),
+        (["train", "objective.filters=3"], "must be an ecrl.algorithm.objective.Filters"),
+        (["train", "objective.bounds.low=1.5"], "low must be in [0, 1]"),
+        (["train", "objective.surrogate.dual_clip=0.9"], "objective.surrogate.dual_clip must exceed 1"),
+        (["train", "objective=dr_grpo", "objective.aggregation.length=0"], "length must exceed 0"),
+        (
+            ["train", "objective.aggregation._target_=ecrl.algorithm.losses.constant"],
+            "missing a required argument: 'length'",
+        ),
+        (["train", "--config-dirx=configs"], "Did you mean '--config-dir'?"),
+        (["train", "--config-dir="], "needs a folder"),
+        (["train", "objective.estimator=3"], "must be a function"),
+        (["train", "update.weight_decay=-1"], "update.weight_decay"),
+        (["train", "update.max_tokens=10"], "update.max_tokens"),
+        (["train", "rollout.temperature=0"], "rollout.temperature"),
+        (["train", "model.path=/nowhere"], "does not exist"),
+        (["train", "strategy=[kl_cov,clip_higher]"], "kl_cov"),
+        (["train", "resume=/nowhere"], "config.yaml is missing"),
+        (["train", "iterations"], "key=value"),
+        (["train", "--fast"], "Unknown option"),
+        (["train", "--config-dir", "/nowhere"], "not a folder"),
+        (["train", "+strategy.mine._target_=no.such.Thing"], "no.such.Thing"),
+        (["train", "seed=-1"], "seed"),
+        (["envs", "x"], "ecrl envs show ID"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_bad_input_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert says in refused(capsys, *words)
+
+
+def test_what_cannot_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    resume = f"resume={tmp_path}"
+    path = tmp_path / "config.yaml"
+    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(build_config([]))))
+    for words, says in {
+        ("iteration=3",): "Did you mean 'iterations'?",
+        ("trainer.devces=2",): "Did you mean 'trainer.devices'?",
+        ("strategy.kl_cov.fraction=0.1",): "cannot change on resume",
+        ("trainer.precision=bf16-mixed",): "cannot change on resume",
+        ("engine._target_=x",): "cannot change on resume",
+        ("iterations=many",): "many",
+        ("--config-dir", str(tmp_path)): "--config-dir has no use",
+    }.items():
+        assert says in refused(capsys, "train", resume, *words)
+    assert main(["train", "--cfg", resume, "iterations=7", "trainer.accelerator=cpu"]) == 0
+    assert "iterations: 7" in capsys.readouterr().out
+    moved = ["engine.batch_size=7", "env.kwargs.path=/new/train.jsonl"]
+    assert main(["train", "--cfg", resume, *moved]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert (shown.engine.batch_size, shown.env.kwargs.path) == (7, "/new/train.jsonl")
+    for text, says in {
+        "": "holds no configuration",
+        "- a": "holds no configuration",
+        "a: [b: c": "cannot be read",
+        "seed: 1\n": "objective is empty",
+        "sed: 1\n": "sed",
+    }.items():
+        path.write_text(text)
+        assert says in refused(capsys, "train", resume)
+
+
+def test_home_is_spelt_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    keys = ("run_dir", "output", "resume", "model.path", "env.kwargs.path")
+    assert main(["eval", "--cfg", *(f"{key}=~/x" for key in keys)]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert [OmegaConf.select(shown, key) for key in keys] == [f"{tmp_path}/x"] * 5
+    assert build_config(["run_dir='~/x'"]).run_dir == f"{tmp_path}/x"
+    assert f"{tmp_path}/x/config.yaml is missing" in refused(capsys, "train", "resume=~/x")
+
+
+def test_an_output_that_cannot_be_written_is_refused_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    for command in ("eval", "warmup"):
+        words = (f"output={tmp_path}/file/result", "model.path=/nowhere")
+        assert "cannot be written" in refused(capsys, command, *words)
+        assert "nowhere" in refused(capsys, command, f"output={tmp_path}/new/result", "model.path=/nowhere")
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_run_directory_that_cannot_be_written_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused(capsys, "train", f"run_dir={tmp_path}/file/run")
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(build_config([]))))
+
+    def read_only(dir: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(dir))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    assert "Read-only file system" in refused(capsys, "train", f"resume={tmp_path}")
+
+
+def test_a_path_that_no_file_system_takes_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", f"run_dir={'x' * 300}"]) == 1
+    assert capsys.readouterr().err == f"ecrl: {'x' * 300}: File name too long.\n"
+
+
+def test_what_ran_out_is_said_in_a_line() -> None:
+    # The wording of torch's own message.
+    device = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB."
+    said = os_errors.describe(torch.OutOfMemoryError(device))
+    assert said is not None and said.startswith("Out of memory on the GPU (20.00 MiB more were")
+    full = os_errors.describe(OSError(errno.ENOSPC, "No space left on device", "/disk/file"))
+    assert full is not None and "The disk is full (/disk/file)" in full
+    assert os_errors.describe(RuntimeError("shapes do not match")) is None
+    assert (
+        os_errors.describe(PermissionError(errno.EACCES, "Permission denied", "/a"))
+        == "/a: Permission denied."
+    )
+    assert "Input/output error" in str(os_errors.describe(OSError(errno.EIO, "Input/output error")))
+    assert os_errors.describe(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")) is None
+
+
+def test_off_policy_updates_without_a_ratio_warn() -> None:
+    def warnings(*words: str) -> list[str]:
+        return check_stack(build_config(["strategy=[]", *words]), [])
+
+    (warning,) = warnings("objective=rloo")
+    assert "all but the first of the 4 updates" in warning
+    assert warnings("objective=rloo", "update.minibatches=1") == []
+    assert warnings("objective=rloo", "objective.surrogate._target_=ecrl.algorithm.losses.ppo_clip") == []
+    assert warnings("objective=grpo") == []
+
+
+def test_a_directory_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_tokenizer().save_pretrained(tmp_path)
+    assert "holds no model" in refused(capsys, "train", f"model.path={tmp_path}", f"run_dir={tmp_path}/r")
+    (tmp_path / "tokenizer_config.json").unlink()
+    assert "holds no tokenizer" in refused(capsys, "train", f"model.path={tmp_path}", f"run_dir={tmp_path}/r")
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_tokenizer_without_eos(
+    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for file in tiny_model.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    settings["eos_token"] = None
+    path.write_text(json.dumps(settings))
+    assert "has no EOS token" in refused(capsys, "train", f"model.path={tmp_path}")
+
+
+def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keep = tmp_path / "keep.json"
+    keep.write_text("mine")
+    assert "nothing is overwritten" in refused(capsys, "train", f"run_dir={tmp_path}")
+    assert "nothing is overwritten" in refused(capsys, "eval", f"output={keep}")
+    assert "nothing is overwritten" in refused(capsys, "warmup", f"output={keep}")
+    assert keep.read_text() == "mine"
+
+
+@pytest.mark.parametrize("group", [g for g in GROUPS if g != "strategy"])
+def test_every_shipped_yaml_composes(group: str) -> None:
+    for name in options(group):
+        config = build_config([f"{group}={name}"])
+        build(config.objective)
+
+
+def test_every_shipped_strategy_composes_and_builds() -> None:
+    for name in options("strategy"):
+        (strategy,) = build_strategies(build_config([f"strategy=[{name}]"]).strategy)
+        assert name.startswith(strategy.name)
+
+
+def test_defaults_come_from_constructors_and_overrides_need_no_plus() -> None:
+    config = build_config(["strategy=[clip_cov,clip_higher]", "strategy.clip_cov.fraction=0.01"])
+    assert list(config.strategy) == ["clip_cov", "clip_higher"]
+    assert config.strategy["clip_cov"]["fraction"] == 0.01
+    assert config.strategy["clip_cov"]["low"] == 1.0
+    assert config.strategy["clip_higher"]["high"] == 0.28
+
+
+def test_own_folders_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "mine.yaml").write_text("mine:\n  _target_: tests.support.outside.DropLate\n")
+    (tmp_path / "objective").mkdir()
+    (tmp_path / "objective" / "ours.yaml").write_text(
+        "_target_: ecrl.algorithm.objective.Objective\n"
+        "surrogate: {_target_: ecrl.algorithm.losses.reinforce, _partial_: true}\n"
+    )
+    config = build_config(["strategy=[mine,clip_cov]", "objective=ours"], tmp_path)
+    assert list(config.strategy) == ["mine", "clip_cov"] and config.strategy["mine"]["position"] == 4
+    assert main(["strategies", "--config-dir", str(tmp_path)]) == 0
+    assert "mine" in capsys.readouterr().out
+
+
+def test_a_broken_yaml_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "strategy").mkdir()
+    path = tmp_path / "strategy" / "broken.yaml"
+    for text in (
+        "a: [b: c",
+        "x:\n\t- 1",
+        "mine:\n  _target_: builtins.dict\n",
+        "mine:\n  _target_: no.Such\n",
+    ):
+        path.write_text(text)
+        refused(capsys, "train", "strategy=[broken]", "--config-dir", str(tmp_path))
+
+
+def test_sweep_runs_every_combination(tiny_model: Path, tmp_path: Path) -> None:
+    words = [*TINY, f"model.path={tiny_model}", f"run_dir={tmp_path / 'sweep'}", "iterations=1", "seed=0,1"]
+    assert main(["train", "-m", *words]) == 0
+    seeds = [OmegaConf.load(p).seed for p in sorted(tmp_path.glob("sweep/*/config.yaml"))]
+    assert seeds == [0, 1]
+
+
+def test_eval_writes_json(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "eval.json"
+    words = [
+        f"model.path={tiny_model}",
+        "env=tests.support.tasks:test/Digits-v0",
+        "eval.k=4",
+        "eval.problems=8",
+    ]
+    assert main(["eval", *words, f"output={output}"]) == 0
+    result = json.loads(output.read_text())
+    assert set(result["metrics"]) >= {
+        f"val/digits/{n}" for n in ("avg@4", "pass@1", "pass@4", "maj@4", "greedy")
+    }
+    assert "val/digits/avg@4" in capsys.readouterr().out
+
+
+def test_warmup_makes_a_base_that_evaluates(tmp_path: Path) -> None:
+    small = ["model.hidden_size=32", "model.heads=2", "model.layers=1", "warmup.steps=3", "env=arithmetic"]
+    assert main(["warmup", *small, f"output={tmp_path / 'base'}"]) == 0
+    words = [f"model.path={tmp_path / 'base'}", "env=arithmetic", "eval.k=2", "eval.problems=2"]
+    assert main(["eval", *words]) == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"),
+    [("law", "smooth=W"), ("theory", "tolerance=0.005"), ("sweep", "jobs=2"), ("train", "ecrl train")],
+)
+def test_every_command_helps(command: str, wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert wanted in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["envs", "strategies", "doctor", "--help"])
+def test_listings(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command]) == 0
+    wanted = {"envs": "ecrl/Countdown-v0", "strategies": "kl_cov", "doctor": "torch", "--help": "ecrl train"}
+    assert wanted[command] in capsys.readouterr().out

@@ -1,0 +1,144 @@
+"""The colocated engine in whole runs, in several processes, and with weights that vLLM packs away."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from ecrl.config.schema import Config, ModelConfig
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.engines.base import Sampling
+from ecrl.engines.vllm import plugin as vllm_plugin
+from ecrl.engines.vllm.colocated import VLLMEngine
+from ecrl.errors import EcrlError, UsageError
+from ecrl.policy.model import PolicyModel, load_policy, load_tokenizer
+from ecrl.policy.tiny_model import build_model, build_tokenizer
+from ecrl.runs.metrics_file import read_metrics
+from ecrl.training.run import train
+from tests.support.tiny import TINY
+
+# Each first start on a machine compiles a little.
+pytestmark = pytest.mark.timeout(900)
+PROMPTS = [[10, 11, 12], [20, 21, 22, 23], [30], [40, 41], [50, 51, 52]]
+KEYS = list(range(len(PROMPTS)))
+SAMPLING = Sampling(1.0, 1.0, 8)
+KNOBS = ["engine=vllm", "engine.kv_cache_gib=0.25", "engine.max_model_len=256"]
+
+
+@pytest.fixture
+def policy(tiny_model: Path) -> PolicyModel:
+    return load_policy(str(tiny_model), load_tokenizer(str(tiny_model)))
+
+
+def draw(policy: PolicyModel, process_group: ProcessGroup, share: range) -> list[list[int]]:
+    engine = VLLMEngine(policy, process_group, kv_cache_gib=0.25, max_model_len=64)
+    engine.sync_weights(policy.lm.named_parameters(), 0)
+    drawn = engine.generate([PROMPTS[i] for i in share], SAMPLING, [KEYS[i] for i in share])
+    engine.close()
+    return [c.token_ids for c in drawn]
+
+
+def test_two_processes_draw_what_one_draws(tiny_model: Path, policy: PolicyModel, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    mp.spawn(two_processes, (port, tiny_model, tmp_path), nprocs=2)
+    whole = draw(policy, ProcessGroup(), range(len(PROMPTS)))
+    assert not dist.is_initialized()
+    for rank in range(2):
+        assert torch.load(tmp_path / f"{rank}.pt") == whole
+
+
+def two_processes(rank: int, port: int, path: Path, out: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    environment = dict(os.environ)
+    process_group = ProcessGroup()
+    drawn = draw(
+        load_policy(str(path), load_tokenizer(str(path))), process_group, process_group.share(len(PROMPTS))
+    )
+    # The trainer's group is still there after the engine is closed.
+    torch.save(process_group.gather(drawn), out / f"{rank}.pt")
+    assert {name: os.environ.get(name) for name in ("RANK", "LOCAL_RANK")} == {
+        name: environment.get(name) for name in ("RANK", "LOCAL_RANK")
+    }
+    dist.destroy_process_group()
+
+
+def test_starting_and_drawing_leave_the_trainers_randomness_alone(policy: PolicyModel) -> None:
+    random.seed(1)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    draw(policy, ProcessGroup(), range(2))
+    after = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert before == after
+    torch.set_num_threads(2)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def _packed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """vLLM's CPU build as it is shipped: it packs the weights of linear layers when it starts."""
+    from vllm import _custom_ops
+
+    monkeypatch.setattr(vllm_plugin, "register", lambda: None)
+    monkeypatch.setattr(_custom_ops, "_supports_onednn", True)
+    yield
+
+
+@pytest.mark.usefixtures("_packed")
+def test_weights_that_vllm_packs_away_are_noticed(policy: PolicyModel) -> None:
+    engine = VLLMEngine(policy, ProcessGroup(), kv_cache_gib=0.25, max_model_len=64)
+    with pytest.raises(EcrlError, match=r"model\.layers\.0\.self_attn\.q_proj\.weight, .* packed away"):
+        engine.sync_weights(policy.lm.named_parameters(), 0)
+    engine.close()
+
+
+def test_heads_that_its_attention_cannot_take_are_refused(policy: PolicyModel) -> None:
+    lm = build_model(ModelConfig(hidden_size=32, layers=1, heads=2), build_tokenizer(), seed=0)
+    with pytest.raises(UsageError, match="no attention for heads of size 16"):
+        VLLMEngine(PolicyModel(lm, [1], 0), ProcessGroup())
+
+
+def test_a_run_draws_with_the_policy_that_it_trains(tiny: Callable[..., Config]) -> None:
+    config = tiny(*KNOBS, "iterations=3", "eval.every=1", "eval.problems=4", "eval.k=2")
+    rows = read_metrics(train(config, lambda line: None).run_dir / "metrics.jsonl")
+    assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
+    assert all(row["rollout/length"] > 0 for row in rows[1:])
+    assert not dist.is_initialized()
+
+
+def test_the_command_line_trains_with_it(tiny_model: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    overrides = [*TINY, *KNOBS, f"model.path={tiny_model}", f"run_dir={run_dir}", "iterations=2"]
+    subprocess.run([sys.executable, "-m", "ecrl", "train", *overrides], check=True, timeout=250)
+    assert [row["iteration"] for row in read_metrics(run_dir / "metrics.jsonl")][-1] == 2
+
+
+def test_shards_and_adapters_reach_it(tiny_model: Path, tmp_path: Path) -> None:
+    """Two processes that shard a policy with adapters draw what one draws, with the weights they train."""
+    base = [*TINY, *KNOBS, f"model.path={tiny_model}", "iterations=3", "model.lora.r=4", "update.lr=1e-2"]
+    rows = {}
+    for processes in (1, 2):
+        run_dir = tmp_path / str(processes)
+        overrides = [*base, f"run_dir={run_dir}", f"trainer.devices={processes}", "trainer.accelerator=cpu"]
+        subprocess.run([sys.executable, "-m", "ecrl", "train", *overrides], check=True, timeout=400)
+        rows[processes] = read_metrics(run_dir / "metrics.jsonl")
+    assert rows[1][-1]["policy/kl_behaviour"] > 1e-5  # the adapters moved, by far more than rounding
+    for one, two in zip(rows[1], rows[2], strict=True):
+        assert max(one["mismatch/max"], two["mismatch/max"]) < 1e-4
+        drawn = [name for name in one if name.startswith("rollout/")]
+        assert [one[name] for name in drawn] == [two[name] for name in drawn]

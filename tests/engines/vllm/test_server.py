@@ -1,0 +1,274 @@
+"""Rollouts by real vLLM servers: two processes on loopback, killed and restarted in the middle of work."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+from transformers import Qwen2Tokenizer
+
+from ecrl.cli import main
+from ecrl.config.schema import ModelConfig
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.engines.base import Completion, Sampling
+from ecrl.engines.hf import HFEngine
+from ecrl.engines.vllm.server import VLLMServerEngine
+from ecrl.errors import EcrlError
+from ecrl.policy.model import PolicyModel, load_policy, load_tokenizer
+from ecrl.policy.tiny_model import build_model, build_tokenizer
+from ecrl.policy.weights import HFWeights
+from tests.support.processes import session_processes
+from tests.support.runs import history, run
+from tests.support.tiny import TINY
+
+SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=12)
+PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30, 5], [40, 41]] * 8
+KEYS = list(range(len(PROMPTS)))
+
+
+class Server:
+    """One `ecrl serve`, in a process group of its own."""
+
+    def __init__(self, model: Path, port: int) -> None:
+        self.model, self.port = model, port
+        self.url = f"http://127.0.0.1:{port}"
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "ecrl", "serve", f"model.path={self.model}", f"port={self.port}"]
+        self.process = subprocess.Popen(
+            [*command, "dtype=float32", "max_model_len=128"],
+            env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, f"the server on {self.port} ended by itself"
+            try:
+                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                time.sleep(0.5)
+        raise AssertionError("the server did not start")
+
+    def kill(self) -> None:
+        """Kill the server alone; vLLM's own processes end with it."""
+        self.process.kill()
+        self.process.wait()
+        end = time.monotonic() + 60
+        while left := session_processes(self.process.pid):
+            assert time.monotonic() < end, left
+            time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def servers(tiny_model: Path) -> Iterator[list[Server]]:
+    started = [Server(tiny_model, free_port()) for _ in range(2)]
+    for server in started:
+        server.wait()
+    yield started
+    for server in started:
+        if server.process.poll() is None:
+            server.kill()
+
+
+@pytest.fixture
+def model(tiny_model: Path) -> PolicyModel:
+    return load_policy(str(tiny_model), load_tokenizer(str(tiny_model)))
+
+
+def engine_for(servers: Sequence[Server], model: PolicyModel) -> VLLMServerEngine:
+    return VLLMServerEngine(
+        model, ProcessGroup(), urls=[s.url for s in servers], dtype="float32", max_in_flight=4, timeout=60.0
+    )
+
+
+def disturb(model: PolicyModel, seed: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=random)
+
+
+def tokens(completions: Sequence[Completion]) -> list[list[int]]:
+    return [c.token_ids for c in completions]
+
+
+@pytest.mark.timeout(600)
+def test_greedy_and_logprobs_follow_the_weights(servers: list[Server], model: PolicyModel) -> None:
+    engine, reference = engine_for(servers, model), HFEngine(model, ProcessGroup())
+    for version in range(3):
+        engine.sync_weights(HFWeights(model.lm), version)
+        got = engine.generate(PROMPTS, Sampling(0.0, 1.0, 12), KEYS)
+        want = reference.generate(PROMPTS, Sampling(0.0, 1.0, 12), KEYS)
+        assert tokens(got) == tokens(want)
+        assert {c.weights_version for c in got} == {version}
+        for a, b in zip(got, want, strict=True):
+            assert a.finish_reason == b.finish_reason
+            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+        disturb(model, seed=version)
+
+
+def test_a_completion_is_the_same_on_any_replica(servers: list[Server], model: PolicyModel) -> None:
+    both = engine_for(servers, model)
+    both.sync_weights(HFWeights(model.lm), 7)
+    together = both.generate(PROMPTS, SAMPLING, KEYS)
+    assert tokens(both.generate(PROMPTS[::-1], SAMPLING, KEYS[::-1])[::-1]) == tokens(together)
+    assert tokens(both.generate(PROMPTS, SAMPLING, [k + 99 for k in KEYS])) != tokens(together)
+    alone = engine_for(servers[1:], model)
+    alone.sync_weights(HFWeights(model.lm), 7)
+    assert tokens(alone.generate(PROMPTS, SAMPLING, KEYS)) == tokens(together)
+    ends = [c.token_ids[-1] in model.eos_ids for c in together]
+    assert ends == [c.finish_reason == "stop" for c in together]
+
+
+def test_other_weights_than_were_sent_are_noticed(servers: list[Server], model: PolicyModel) -> None:
+    engine = engine_for(servers, model)
+    engine.sync_weights(HFWeights(model.lm), 1)
+    engine.replicas[0].rpc("ecrl_stamp", 5)
+    with pytest.raises(EcrlError, match="version 5, not 1"):
+        engine.confirm(1)
+    # One who updates the same servers meanwhile: the completions carry another version.
+    other = engine_for(servers, model)
+    other.sync_weights(HFWeights(model.lm), 2)
+    with pytest.raises(EcrlError, match=r"answered with weights \['2'\], not 1"):
+        engine.generate(PROMPTS, SAMPLING, KEYS)
+
+
+@pytest.mark.timeout(600)
+def test_a_replica_killed_in_mid_rollout(servers: list[Server], model: PolicyModel) -> None:
+    engine = engine_for(servers, model)
+    engine.sync_weights(HFWeights(model.lm), 3)
+    prompts, keys = PROMPTS * 8, list(range(8 * len(PROMPTS)))
+    long = Sampling(1.0, 1.0, 100)
+    start = time.monotonic()
+    want = tokens(engine.generate(prompts, long, keys))
+    undisturbed = time.monotonic() - start
+    victim = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import os, time; time.sleep({undisturbed / 8}); os.kill({servers[0].process.pid}, 9)",
+        ]
+    )
+    got = tokens(engine.generate(prompts, long, keys))
+    victim.wait()
+    servers[0].process.wait()
+    assert got == want
+    assert [r.url for r in engine.live] == [servers[1].url]
+    # It goes on with the one that is left, also for weights, and takes the other in when it is back.
+    disturb(model, seed=9)
+    engine.sync_weights(HFWeights(model.lm), 4)
+    assert [r.url for r in engine.live] == [servers[1].url]
+    servers[0].start()
+    servers[0].wait()
+    engine.sync_weights(HFWeights(model.lm), 4)
+    assert [r.url for r in engine.live] == [s.url for s in servers]
+    greedy = Sampling(0.0, 1.0, 12)
+    want = tokens(HFEngine(model, ProcessGroup()).generate(PROMPTS, greedy, KEYS))
+    assert tokens(engine.generate(PROMPTS, greedy, KEYS)) == want
+
+
+def test_a_replica_that_hangs_is_dropped(servers: list[Server], model: PolicyModel) -> None:
+    engine = engine_for(servers, model)
+    engine.sync_weights(HFWeights(model.lm), 1)
+    want = tokens(engine.generate(PROMPTS, SAMPLING, KEYS))
+    os.killpg(servers[0].process.pid, signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        assert tokens(engine.generate(PROMPTS, SAMPLING, KEYS)) == want
+        assert time.monotonic() - start < 60
+        assert [r.url for r in engine.live] == [servers[1].url]
+    finally:
+        os.killpg(servers[0].process.pid, signal.SIGCONT)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("staleness", [0, 1])
+def test_a_run(servers: list[Server], tiny_model: Path, tmp_path: Path, staleness: int) -> None:
+    urls = ",".join(s.url for s in servers)
+    base = [*TINY, f"model.path={tiny_model}", "iterations=3", "strategy=[importance_correction]"]
+    base += ["eval.every=2", "eval.problems=2", "eval.k=2", f"rollout.staleness={staleness}"]
+    server = ["engine=vllm_server", f"engine.urls=[{urls}]", "engine.dtype=float32"]
+    rows = history(run(base, tmp_path / "run", *server))
+    assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
+    assert rows[1]["mismatch/max"] < 1e-4 and rows[1]["policy/entropy"] > 1
+    assert (rows[3]["mismatch/max"] > 1e-3) == bool(staleness)
+
+
+@pytest.mark.timeout(1800)  # six processes on what may be two busy cores
+def test_two_processes_draw_from_the_same_servers(
+    servers: list[Server], tiny_model: Path, tmp_path: Path
+) -> None:
+    urls = ",".join(s.url for s in servers)
+    base = [*TINY, f"model.path={tiny_model}", "iterations=2", "update.lr=1e-4", "rollout.staleness=1"]
+    base += ["engine=vllm_server", f"engine.urls=[{urls}]", "engine.dtype=float32"]
+    one = history(run(base, tmp_path / "one"))
+    two = tmp_path / "two"
+    many = ["trainer.devices=2", "trainer.accelerator=cpu", f"run_dir={two}"]
+    subprocess.run([sys.executable, "-m", "ecrl", "train", *base, *many], check=True, timeout=900)
+    for a, b in zip(one, history(two), strict=True):
+        drawn = [name for name in a if name.startswith("rollout/")]
+        assert [a[name] for name in drawn] == [b[name] for name in drawn]
+        assert a["policy/entropy"] == pytest.approx(b["policy/entropy"], rel=1e-4)
+
+
+def test_what_does_not_fit_the_policy_is_one_line(
+    servers: list[Server], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = build_tokenizer()
+    wider, swapped = tmp_path / "wider", tmp_path / "swapped"
+    build_model(ModelConfig(hidden_size=128, layers=2, heads=2), tokenizer, seed=0).save_pretrained(wider)
+    tokenizer.save_pretrained(wider)
+    shutil.copytree(tiny_model, swapped)
+    vocabulary = tokenizer.get_vocab()
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    other = Qwen2Tokenizer(vocab=vocabulary, merges=[], eos_token="<eos>", pad_token="<pad>", unk_token=None)
+    other.save_pretrained(swapped)
+    start = time.monotonic()
+    for path, words, message in [
+        (wider, [], "serves a model with hidden_size=64, but the policy has 128"),
+        (swapped, [], "another tokenizer: its token ids mean other texts"),
+        (tiny_model, ["engine.dtype=bfloat16"], "serves float32, but engine.dtype=bfloat16"),
+        (tiny_model, ["rollout.max_new_tokens=128"], "takes 128 tokens a sequence"),
+    ]:
+        base = ["engine=vllm_server", f"engine.urls=[{servers[0].url}]", "engine.dtype=float32"]
+        run_dir = tmp_path / "run"
+        assert main(["train", *base, f"model.path={path}", f"run_dir={run_dir}", *words]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.count("\n") == 1
+        assert not run_dir.exists()
+    assert time.monotonic() - start < 30
+
+
+def test_all_dead_is_an_error_in_bounded_time(servers: list[Server], model: PolicyModel) -> None:
+    engine = engine_for(servers, model)
+    engine.sync_weights(HFWeights(model.lm), 1)
+    for server in servers:
+        server.kill()
+    start = time.monotonic()
+    with pytest.raises(EcrlError, match="No vLLM server is left to draw with"):
+        engine.generate(PROMPTS, SAMPLING, KEYS)
+    with pytest.raises(EcrlError, match="No vLLM server answers any more"):
+        engine.sync_weights(HFWeights(model.lm), 2)
+    assert time.monotonic() - start < 60

@@ -1,0 +1,28 @@
+"""What a checkpoint holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+
+def checkpoint_tensors(run_dir: Path, name: str = "last") -> dict[str, Tensor]:
+    """Weights and optimizer state of a checkpoint, whole, by dotted name."""
+    file = run_dir / f"{name}.pt"
+    dcp_to_torch_save(run_dir / "checkpoints" / name, file)
+    tensors: dict[str, Tensor] = {}
+
+    def walk(node: Any, prefix: str) -> None:
+        if isinstance(node, dict):
+            for key, child in node.items():
+                walk(child, f"{prefix}.{key}" if prefix else str(key))
+        elif isinstance(node, Tensor):
+            tensors[prefix] = node
+
+    walk(torch.load(file), "")
+    file.unlink()
+    return tensors

@@ -1,0 +1,154 @@
+"""Every strategy as a row; a policy module and a batch to hold them against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor
+
+from ecrl.algorithm.loss_plan import LossPlan
+from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.algorithm.strategy import Strategy
+from ecrl.config.compose import build
+from ecrl.config.schema import Config
+from ecrl.engines.base import Completion
+from ecrl.policy.model import load_tokenizer
+from ecrl.policy.weights import whole, write_whole
+from ecrl.rollout.batching import build_batch
+from ecrl.rollout.trajectory import Trajectory, Turn
+from ecrl.training.module import PolicyModule
+from ecrl.training.observer import PlanObserver
+from ecrl.training.run import connect, make_trainer
+
+
+@dataclass(frozen=True)
+class Row:
+    """A strategy under test: settings that do something to a tiny batch, and settings that do nothing.
+
+    One that only looks is neutral at any setting. One that moves another's knob stands beside it, ``beside``
+    with settings that do nothing.
+    """
+
+    name: str
+    active: dict[str, Any]
+    neutral: dict[str, Any]
+    target: str = ""
+    looks: bool = False
+    beside: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def planned(self) -> set[str]:
+        """Names under which it shows in the plan."""
+        return set() if self.looks else set(self.beside) or {self.name}
+
+
+ROWS = [
+    Row("clip_cov", {"fraction": 0.1, "low": 0.0, "high": 100.0}, {"fraction": 0.0}),
+    Row("kl_cov", {"fraction": 0.2}, {"coefficient": 0.0, "keep_clip": True}),
+    Row("clip_higher", {"high": 0.5}, {"low": None, "high": None}),
+    Row("entropy_bonus", {"coefficient": 0.1}, {"coefficient": 0.0}),
+    Row("reference_kl", {"coefficient": 0.5}, {"coefficient": 0.0}),
+    Row("adaptive_entropy", {"target": 50.0, "delta": 0.1}, {"delta": 0.0, "initial": 0.0}),
+    Row("high_entropy_tokens", {"fraction": 0.3}, {"fraction": 1.0}),
+    Row("entropy_advantage", {"alpha": 0.4}, {"alpha": 0.0}),
+    Row("importance_correction", {"mode": "mask", "floor": 0.9, "cap": 1.1}, {}),
+    Row("entropy_dynamics", {"problems": 3, "tokens": 9}, {"problems": 3, "tokens": 9}, looks=True),
+    Row(
+        "entropy_budget",
+        {"target": 50.0, "maximum": 0.1},
+        {"proportional": 0.0, "integral": 0.0},
+        beside={"entropy_bonus": {"_target_": "ecrl.callbacks.EntropyBonus", "coefficient": 0.0}},
+    ),
+    Row("drop_late", {"position": 3}, {"position": 10**6}, "tests.support.outside.DropLate"),
+]
+
+
+EVERY = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+
+
+def node(row: Row, settings: dict[str, Any]) -> dict[str, Any]:
+    names = "".join(part.capitalize() for part in row.name.split("_"))
+    names = {"KlCov": "KLCov", "ReferenceKl": "ReferenceKL"}.get(names, names)
+    return row.beside | {row.name: {"_target_": row.target or f"ecrl.callbacks.{names}", **settings}}
+
+
+class Spy(L.Callback, PlanObserver):
+    """Keeps the last plan."""
+
+    plan: LossPlan
+
+    def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:
+        self.plan = plan
+
+
+def make_module(config: Config, strategies: Sequence[Strategy]) -> PolicyModule:
+    """A policy attached to a trainer, as in a run but without its loop."""
+    path = str(config.model.path)
+    trainer = make_trainer(config)
+    process_group = connect(trainer, config)
+    module = PolicyModule(
+        config, path, load_tokenizer(path), build(config.objective), strategies, process_group
+    )
+    trainer.callbacks = [*strategies, Spy()]  # type: ignore[attr-defined]
+    trainer.strategy.connect(module)
+    trainer.strategy.setup_environment()
+    module.trainer = trainer
+    module.configure_model()
+    # Away from the initial policy, or a reference KL would have no gradient.
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.model.parameters():
+            noise = 0.02 * torch.randn(parameter.shape, generator=random)
+            write_whole(parameter, whole(parameter) + noise.to(parameter.device))
+    for strategy in strategies:
+        strategy.setup(trainer, module, "fit")
+    return module
+
+
+def make_batch(module: PolicyModule, seed: int = 0) -> RolloutBatch:
+    """Six groups of four completions that share prompts, off-policy by noise, the engine off by less."""
+    random = torch.Generator().manual_seed(seed)
+    trajectories = []
+    for problem in range(6):
+        prompt = torch.randint(3, 90, (5 + problem,), generator=random).tolist()
+        for copy in range(4):
+            count = int(torch.randint(1, 9, (1,), generator=random))
+            ids = torch.randint(3, 90, (count,), generator=random).tolist()
+            completion = Completion(ids, [0.0] * count, [0.0] * count, "stop", 0)
+            turn = Turn([], completion)
+            reward = float(torch.rand(1, generator=random))
+            trajectories.append(
+                Trajectory(prompt, [turn], problem, copy, reward, True, False, {}, None, "", "")
+            )
+    batch = build_batch(trajectories, module.objective, iteration=0)
+    batch = replace(batch, temperature=module.temperature)
+    logprobs, entropy = module.score(module.model, batch)
+    noise = 0.3 * torch.randn(logprobs.shape, generator=random)
+    mismatch = 0.1 * torch.randn(logprobs.shape, generator=random)
+    batch = replace(
+        batch,
+        old_logprobs=logprobs + noise,
+        engine_logprobs=logprobs + noise + mismatch,
+        old_entropy=entropy,
+    )
+    module.rollout_entropy = float(entropy.mean())
+    columns: dict[str, Tensor] = {}
+    for strategy in module.strategies:
+        if hasattr(strategy, "on_rollout"):
+            strategy.on_rollout(module, trajectories)
+        columns |= strategy.extra_columns(batch)
+    return replace(batch, columns=columns)
+
+
+def gradient(module: PolicyModule, batch: RolloutBatch) -> tuple[float, Tensor, LossPlan]:
+    """Loss, gradient and plan of one optimizer minibatch."""
+    module.zero_grad()
+    loss = module.accumulate(batch)
+    (spy,) = [c for c in module.trainer.callbacks if isinstance(c, Spy)]  # type: ignore[attr-defined]
+    parts = [whole(p.grad).flatten() for p in module.model.parameters() if p.grad is not None]
+    return loss, torch.cat(parts), spy.plan

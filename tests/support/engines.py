@@ -1,0 +1,36 @@
+"""Engines for tests."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.engines.hf import HFEngine
+from ecrl.policy.model import PolicyModel
+
+
+class DisaggregatedEngine(HFEngine):
+    """A real engine with a copy of the weights: it draws in a thread while the policy trains."""
+
+    disaggregated = True
+    threads: ClassVar[set[str]] = set()
+
+    def __init__(self, model: PolicyModel, process_group: ProcessGroup) -> None:
+        super().__init__(copy.deepcopy(model), process_group)
+
+    def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        own = dict(self.model.lm.named_parameters())
+        with torch.no_grad():
+            for name, tensor in weights:
+                own[name].copy_(tensor)
+        super().sync_weights((), version)
+
+    def generate(self, *args: Any) -> Any:
+        DisaggregatedEngine.threads.add(threading.current_thread().name)
+        return super().generate(*args)

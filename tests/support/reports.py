@@ -1,0 +1,44 @@
+"""Runs that are files only, for reports."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ecrl.config.compose import build_config
+
+A, B = 0.5, 1.2  # coefficients of the law that synthetic runs follow
+
+
+def rows(seed: int, gain: float = 0.0, iterations: int = 40) -> list[dict[str, Any]]:
+    """Metrics whose validation at t follows the law at the entropy of t + 1, plus a gain."""
+    found: list[dict[str, Any]] = []
+    for t in range(iterations + 1):
+        entropy, after = (0.6 * math.exp(-i / 20) for i in (t, t + 1))
+        row: dict[str, Any] = {"iteration": t, "step": t}
+        if t:
+            row |= {"policy/entropy": entropy, "rollout/reward": 0.1 * seed + gain, "cov/mean": 0.01}
+        if t % 2 == 0:
+            reward = B - A * math.exp(after) + gain + 0.01 * seed
+            row |= {"val/task/avg@4": reward, "val/task/pass@1": reward, "val/task/pass@4": reward + 0.1}
+        found.append(row)
+    return found
+
+
+def make_run(folder: Path, *overrides: str, metrics: list[dict[str, Any]] | str) -> Path:
+    folder.mkdir(parents=True)
+    config = build_config([*(["strategy=[]"] if "strategy=" not in "".join(overrides) else []), *overrides])
+    OmegaConf.save(OmegaConf.structured(config), folder / "config.yaml")
+    text = metrics if isinstance(metrics, str) else "".join(json.dumps(row) + "\n" for row in metrics)
+    (folder / "metrics.jsonl").write_text(text)
+    return folder
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,47 @@
+"""Small token batches with known numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ecrl.algorithm.token_batch import TokenBatch
+
+
+def make_tokens(
+    logprobs: list[float],
+    advantages: list[float],
+    *,
+    old: list[float] | None = None,
+    sequences: list[int] | None = None,
+    entropy: list[float] | None = None,
+    low: float = 0.8,
+    high: float = 1.2,
+    key: int = 0,
+    **columns: Tensor,
+) -> TokenBatch:
+    """Tokens of one or several sequences, float32, log-probs with gradient."""
+    count = len(logprobs)
+    sequence_ids = torch.tensor(sequences or [0] * count)
+    starts = {s: i for i, s in reversed(list(enumerate(sequence_ids.tolist())))}
+    current = torch.tensor(logprobs, dtype=torch.float32).requires_grad_()
+    before = current.detach().clone() if old is None else torch.tensor(old, dtype=torch.float32)
+    extra: dict[str, Any] = {"columns": columns}
+    return TokenBatch(
+        token_ids=torch.arange(count),
+        logprobs=current,
+        entropy=torch.tensor(entropy or [1.0] * count).requires_grad_(),
+        old_logprobs=before,
+        engine_logprobs=before,
+        advantages=torch.tensor(advantages, dtype=torch.float32),
+        sequence_ids=sequence_ids,
+        positions=torch.tensor([i - starts[s] for i, s in enumerate(sequence_ids.tolist())]),
+        group_ids=torch.zeros(count, dtype=torch.long),
+        uid=sequence_ids + 100,
+        low=torch.full((count,), low),
+        high=torch.full((count,), high),
+        key=key,
+        **extra,
+    )
