@@ -33,8 +33,9 @@ from ecrl.callbacks import (
 )
 from ecrl.config.schema import Config, UpdateConfig
 from ecrl.errors import UsageError
+from tests.support.paths import ROOT
 
-FOLDER = Path(__file__).parents[1] / "configs" / "strategy"
+FOLDER = ROOT / "configs" / "strategy"
 # `…_small` and `…_32b` are presets of the same strategies with other shares.
 YAMLS = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.endswith(("_small", "_32b")))
 

@@ -19,8 +19,8 @@ from ecrl.estimate.flops import body_flops, iteration
 from ecrl.estimate.job import Assumptions, Job
 from ecrl.estimate.memory import GIB, kv_bytes_per_token, moments
 from ecrl.policy.meta_model import meta_model
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 PAPER = [f"paper_{size}_{name}" for size in ("7b", "32b") for name in ("grpo", "clip_cov", "kl_cov")]
 
 

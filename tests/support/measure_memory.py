@@ -1,4 +1,4 @@
-"""Prints by how many bytes two optimizer steps raise this process's peak memory; see test_plan.py.
+"""Prints by how many bytes two optimizer steps raise this process's peak memory; see tests/estimate.
 
 python -m tests.support.measure_memory MODEL_DIR MAX_TOKENS CHECKPOINTING
 """

@@ -22,9 +22,10 @@ from ecrl.engines.hf import HFEngine
 from ecrl.engines.vllm.server import VLLMServerEngine
 from ecrl.policy.model import load_policy, load_tokenizer
 from ecrl.policy.weights import HFWeights
+from tests.support.paths import ROOT
 from tests.support.processes import session_processes
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_servers.py"
+EXAMPLE = ROOT / "examples" / "ray_servers.py"
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30, 5], [40, 41]] * 4
 SECONDS = 600.0  # for starting or ending, on a busy machine
 

@@ -28,8 +28,8 @@ pytest.importorskip("reasoning_gym")
 from reasoning_gym.factory import DATASETS, create_dataset
 
 from ecrl.envs.reasoning_gym.tasks import _BY_SYMPY, Task, dataset, draw, judge, runs_programs
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 SETTINGS = {"composite": {"datasets": [{"name": "gcd"}, {"name": "leg_counting", "weight": 2}]}}
 #: Tasks whose scorers evaluate the answer, as Python or by sympy.
 EVALUATED = ["binary_matrix", "n_queens", "spiral_matrix", "string_insertion", *sorted(_BY_SYMPY)]

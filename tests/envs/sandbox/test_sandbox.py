@@ -22,6 +22,7 @@ import pytest
 from ecrl.envs.sandbox import Outcome, Sandbox, make_sandbox
 from ecrl.envs.sandbox.process import MAX_OUTPUT
 from ecrl.errors import UsageError
+from tests.support.paths import ROOT
 
 needs_bwrap = pytest.mark.skipif(
     not shutil.which("bwrap"), reason="needs bubblewrap: apt-get install bubblewrap"
@@ -173,10 +174,9 @@ def test_it_sees_no_files_of_ours(jail: Sandbox, tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("MY_SECRET_KEY", "hunter2")
     (tmp_path / "secret").write_text("hunter2")
     os.chmod(tmp_path / "secret", 0o777)
-    project = Path(__file__).parents[2]
     program = f"""
 import glob, os
-for path in ({str(tmp_path)!r}, {str(project)!r}, {os.getcwd()!r}, '/etc/passwd', '/etc/shadow', '/var', '/sys', '/run',
+for path in ({str(tmp_path)!r}, {str(ROOT)!r}, {os.getcwd()!r}, '/etc/passwd', '/etc/shadow', '/var', '/sys', '/run',
              '/home', '/boot'):
     assert not os.path.exists(path), path
 for path in ({str(Path.home())!r}, os.path.dirname(os.path.dirname(os.__file__))):
@@ -311,7 +311,7 @@ def test_it_dies_with_the_trainer(tmp_path: Path) -> None:
         "from ecrl.envs.sandbox import make_sandbox\n"
         f"make_sandbox().run({program!r}, time_limit=60, memory_limit=128)"
     )
-    trainer = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    trainer = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:
         deadline = time.monotonic() + 60
         while not _alive(marker) and time.monotonic() < deadline:

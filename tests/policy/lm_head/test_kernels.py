@@ -1,4 +1,4 @@
-"""Runs ``head_kernels.py``: on the GPU if there is one, otherwise in Triton's interpreter."""
+"""Runs ``support/head_kernels.py``: on the GPU if there is one, otherwise in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
+
+from tests.support.paths import ROOT
 
 
 @pytest.mark.skipif(not find_spec("triton"), reason="needs triton: pip install 'ecrl[kernels]'")
@@ -18,7 +19,7 @@ def test_kernels_equal_the_torch_path() -> None:
     interpreter = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, str(Path(__file__).with_name("head_kernels.py"))],
+        [*command, str(ROOT / "tests" / "support" / "head_kernels.py")],
         env=os.environ | interpreter,
         capture_output=True,
         text=True,
