@@ -25,6 +25,10 @@ _MAX_DRAWS = 1000
 class Problem:
     """One task for the policy.
 
+        >>> from ecrl import Problem
+        >>> Problem(prompt="1 + 2 = ", answer=3).key
+        '1 + 2 = '
+
     Attributes:
         prompt: what the policy reads.
         answer: whatever the verifier needs; the policy never sees it.
@@ -45,6 +49,10 @@ class Problem:
 class Score:
     """A verifier's verdict.
 
+        >>> from ecrl import Score
+        >>> Score(1.0, metrics={"steps": 2}, answer="42")
+        Score(reward=1.0, metrics={'steps': 2}, answer='42')
+
     Attributes:
         reward: 1 for a right response, 0 for a wrong one, unless the task has degrees.
         metrics: numbers to log; give the same names whatever the verdict, for their mean to be one.
@@ -61,6 +69,19 @@ class ReasoningEnv(gym.Env[str, str], ABC):
 
     A subclass writes `sample_problem` and `score`; one with several turns overrides `step`. Train
     and validation problems are disjoint: the hash of `Problem.key` decides the side.
+
+        >>> from ecrl import Problem, ReasoningEnv, Score
+        >>> class Reverse(ReasoningEnv):
+        ...     def sample_problem(self, rng):
+        ...         number = str(rng.integers(10**5))
+        ...         return Problem(prompt=f"reverse {number}", answer=number[::-1])
+        ...     def score(self, problem, response):
+        ...         return Score(float(response == problem.answer))
+        >>> env = Reverse()
+        >>> prompt, info = env.reset(seed=0)
+        >>> observation, reward, terminated, truncated, info = env.step(prompt.split()[1][::-1])
+        >>> reward, terminated
+        (1.0, True)
 
     Args:
         split: which problems `reset` draws.

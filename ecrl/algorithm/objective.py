@@ -53,6 +53,10 @@ class Filters:
 class Objective:
     """An algorithm, as one short YAML in ``configs/objective/``.
 
+        >>> from ecrl import Objective
+        >>> Objective().estimator.__name__, Objective().bounds
+        ('grpo', Bounds(low=0.2, high=0.2))
+
     Attributes:
         estimator: rewards ``[B]`` and group ids ``[B]`` to advantages ``[B]``; see
             ``ecrl.algorithm.advantages``.

@@ -78,6 +78,24 @@ def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Co
     return as_object(config, config_dir)
 
 
+def load_config(*overrides: str, config_dir: Path | str | None = None) -> Config:
+    """Compose and check the configuration of a run, from the overrides that ``ecrl train`` takes.
+
+        >>> from ecrl import load_config
+        >>> config = load_config("env=arithmetic", "update.lr=1e-5", "strategy=[clip_cov,clip_higher]")
+        >>> config.env.id, config.update.lr, list(config.strategy)
+        ('ecrl/Arithmetic-v0', 1e-05, ['clip_cov', 'clip_higher'])
+
+    Args:
+        overrides: e.g. ``strategy=[clip_cov]``, ``update.lr=1e-5``.
+        config_dir: a folder of your own config groups, searched as well.
+
+    Raises:
+        UsageError: an unknown key or name, a value of the wrong type, a setting that cannot work.
+    """
+    return build_config(overrides, None if config_dir is None else Path(config_dir))
+
+
 def as_object(config: Any, config_dir: Path | None = None) -> Config:
     """Turn OmegaConf's node into plain dataclasses, completed and checked, with ``~`` spelt out."""
     for name in _OPEN_NODES:

@@ -193,6 +193,10 @@ class LogConfig:
 class Config:
     """A run.
 
+        >>> from ecrl import load_config
+        >>> load_config("seed=1").seed
+        1
+
     Attributes:
         seed: of weights, problems and completions.
         iterations: total number of iterations, also on resume.
