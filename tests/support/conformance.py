@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib import resources
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from ecrl.algorithm.loss_plan import LossPlan
@@ -72,9 +74,10 @@ EVERY = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 
 
 def node(row: Row, settings: dict[str, Any]) -> dict[str, Any]:
-    names = "".join(part.capitalize() for part in row.name.split("_"))
-    names = {"KlCov": "KLCov", "ReferenceKl": "ReferenceKL"}.get(names, names)
-    return row.beside | {row.name: {"_target_": row.target or f"ecrl.callbacks.{names}", **settings}}
+    """The config of the strategy with these settings; its YAML says which class that is."""
+    preset = resources.files("ecrl.configs") / "strategy" / f"{row.name}.yaml"
+    target = row.target or yaml.safe_load(preset.read_text())[row.name]["_target_"]
+    return row.beside | {row.name: {"_target_": target, **settings}}
 
 
 class Spy(L.Callback, PlanObserver):
