@@ -15,7 +15,8 @@ import time
 
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy_stack import build_strategies
-from ecrl.config.compose import build_config, options
+from ecrl.config.compose import build_config
+from ecrl.config.groups import options
 from ecrl.training.module import PolicyModule
 from ecrl.training.run import make_trainer, prepare
 

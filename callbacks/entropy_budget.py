@@ -20,7 +20,7 @@ import lightning as L
 
 from ecrl.algorithm.pi_controller import SHAPES, PIController, trajectory
 from ecrl.algorithm.strategy import Strategy
-from ecrl.config.compose import build
+from ecrl.config.targets import build
 from ecrl.errors import UsageError, unknown_name
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.observer import RolloutObserver

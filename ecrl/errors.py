@@ -39,7 +39,12 @@ class NonFiniteError(EcrlError):
 def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
     """Return the error for an unknown name: the nearest known one, and the list of all if it is short."""
     names = sorted(known)
-    near = get_close_matches(got, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    listing = f" Known: {', '.join(names)}." if len(names) <= 30 or not near else ""
+    hint = did_you_mean(got, names)
+    listing = f" Known: {', '.join(names)}." if len(names) <= 30 or not hint else ""
     return UsageError(f"Unknown {kind} {got!r}.{hint}{listing}")
+
+
+def did_you_mean(got: str, known: Iterable[str]) -> str:
+    """Return " Did you mean …?" with the nearest known name; "" where none is near."""
+    near = get_close_matches(got, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -7,8 +7,8 @@ from typing import Any
 
 from ecrl.algorithm.objective import has_ratio
 from ecrl.algorithm.strategy import Strategy
-from ecrl.config.compose import build
 from ecrl.config.schema import Config
+from ecrl.config.targets import build
 from ecrl.errors import UsageError
 
 

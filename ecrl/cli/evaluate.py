@@ -1,23 +1,37 @@
-"""``ecrl eval``: answer an environment's validation problems with a policy."""
+"""``ecrl eval``: a policy answers an environment's validation problems."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from ecrl.cli.options import output_config
+from ecrl.cli.arguments import Arguments, Command, NoSettings
+from ecrl.cli.output import output_config
 from ecrl.config.schema import Config
 from ecrl.runs.versions import versions
 from ecrl.training.preflight import check_size
 from ecrl.training.run import prepare
 
+COMMAND = Command(
+    name="eval",
+    help="""ecrl eval: a policy answers an environment's validation problems
 
-def main(arguments: Sequence[str]) -> int:
+  ecrl eval model.path=DIR env=countdown eval.k=16 output=FILE.json
+  ecrl eval [overrides…]               no model named: the base of the small one
+
+Overrides are Hydra's, of the configuration of `ecrl train`. output: a JSON file for the metrics.
+""",
+    settings=NoSettings,
+    overrides=True,
+    flags=("--cfg", "--config-dir"),
+)
+
+
+def main(arguments: Arguments[NoSettings]) -> int:
     """Evaluate, print a table and write JSON where ``output`` is given."""
     config = output_config(arguments)
     if config is None:

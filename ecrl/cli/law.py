@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,22 +16,14 @@ from ecrl.analysis.figures import Cloud, hr_figure
 from ecrl.analysis.law import Forecast, Law, Range, Scaling, forecast, scaling
 from ecrl.analysis.points import ENTROPY, Points, pair
 from ecrl.analysis.series import read_series
-from ecrl.cli.options import check_output
-from ecrl.errors import UsageError, unknown_name
+from ecrl.cli.arguments import Arguments, Command
+from ecrl.cli.output import check_output
+from ecrl.config.limits import number
+from ecrl.errors import UsageError
+from ecrl.report.csv_files import write_csv
 from ecrl.runs.metrics_file import legible, runs_in
+from ecrl.runs.os_errors import writing
 
-HELP = """ecrl law: the entropy law R = −a·exp(H) + b of finished runs, and how early it could have been known
-
-  ecrl law RUN…                    a RUN: a run directory, a sweep's or other folder of runs, a CSV or JSONL
-                                   with a row an iteration, or a folder with TensorBoard events
-      reward=COLUMN                R              (default: the first val/*/avg@*, else rollout/reward)
-      entropy=COLUMN               H, nats a token                               (default: policy/entropy)
-      iteration=COLUMN             of another framework's run
-      smooth=W                     trailing mean over W iterations
-      sizes=S1,S2,… [predict=S]    a and b as lines in ln(model size), and at a size of none of the runs
-      output=DIR                   law.png, law.csv, points.csv
-"""
-_OPTIONS = ("reward", "entropy", "iteration", "smooth", "sizes", "predict", "output")
 #: Shares of the points that an early prediction is made from.
 SHARES = (0.15, 0.36)
 
@@ -48,19 +38,61 @@ class Fitted:
     early: dict[float, Forecast | str]
 
 
-def main(arguments: Sequence[str]) -> int:
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the command.
+
+    Attributes:
+        reward: column of R; None takes the first validation's avg@k, or else the training reward.
+        entropy: column of H, nats a token.
+        iteration: column of the iteration, for a run of another framework.
+        smooth: iterations of a trailing mean.
+        sizes: model sizes of the runs, in their order.
+        predict: a model size to extrapolate to.
+        output: folder for figure and tables.
+    """
+
+    reward: str | None = None
+    entropy: str = ENTROPY
+    iteration: str | None = None
+    smooth: int = number(1, least=1)
+    sizes: tuple[float, ...] = number((), above=0)
+    predict: float | None = number(None, above=0)
+    output: Path | None = None
+
+
+COMMAND = Command(
+    name="law",
+    help="""ecrl law: the entropy law R = −a·exp(H) + b of finished runs, and how early it could be known
+
+  ecrl law RUN…                    a RUN: a run directory, a sweep's or other folder of runs, a CSV or JSONL
+                                   with a row an iteration, or a folder with TensorBoard events
+
+  reward=COLUMN      R                         (default: the first val/*/avg@*, else rollout/reward)
+  entropy=COLUMN     H, nats a token                                        (default: policy/entropy)
+  iteration=COLUMN   of another framework's run
+  smooth=W           trailing mean over W iterations                                     (default: 1)
+  sizes=S1,S2,…      model sizes of the runs: a and b as lines in ln(size)
+  predict=S          also a and b at a size of none of the runs
+  output=DIR         law.png, law.csv, points.csv
+""",
+    settings=Settings,
+    words=True,
+)
+
+
+def main(arguments: Arguments[Settings]) -> int:
     """Fit and print the law of each run; with sizes, the line over model size."""
-    sources, options = _parse(arguments)
-    output = Path(os.path.expanduser(options["output"])) if "output" in options else None
+    settings = arguments.settings
+    sources = _sources(arguments.words)
+    output, sizes, target = settings.output, settings.sizes, settings.predict
     if output is not None:
         check_output(output)
-    sizes = [_number("sizes", word) for word in options["sizes"].split(",")] if "sizes" in options else []
     if sizes and len(sizes) != len(sources):
-        raise UsageError(f"sizes={options['sizes']} names {len(sizes)} sizes for {len(sources)} runs.")
-    target = _number("predict", options["predict"]) if "predict" in options else None
+        raise UsageError(f"sizes names {len(sizes)} sizes for {len(sources)} runs.")
     if target is not None and not sizes:
         raise UsageError("predict=SIZE extrapolates over model size; name the runs' own: sizes=S1,S2,….")
-    fits = _fit(sources, options)
+    fits = _fit(sources, settings)
     line = scaling(sizes, [fit.law for fit in fits]) if sizes else None
     # A name may look like markup or like an emoji's code.
     console = Console(highlight=False, markup=False, emoji=False)
@@ -79,57 +111,29 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parse(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
+def _sources(words: Sequence[str]) -> list[Path]:
+    """Return the runs that words stand for: each is a run, or a folder of runs."""
     sources: list[Path] = []
-    options: dict[str, str] = {}
-    for word in arguments:
-        key, equals, value = word.partition("=")
-        if word.startswith("-"):
-            raise unknown_name("option", word, ("--help",))
-        # A file's name may hold `=`; what is on disk is a run.
-        if not equals or os.path.exists(word):
-            sources += _runs(Path(word))
-        elif key not in _OPTIONS:
-            raise unknown_name("option", key, _OPTIONS)
-        elif key in options:
-            raise UsageError(f"{key} stands twice: {key}={options[key]} and {word}; drop one.")
-        else:
-            options[key] = value
+    for path in map(Path, words):
+        runs = [] if os.path.exists(path / "metrics.jsonl") else runs_in(path)
+        sources += runs or [path]
     if not sources:
         raise UsageError(
             "`ecrl law RUN…` takes at least one run directory, CSV, JSONL or TensorBoard folder."
         )
-    for number, source in enumerate(sources):
-        if source in sources[:number]:
+    for i, source in enumerate(sources):
+        if source in sources[:i]:
             raise UsageError(f"{source} stands twice; name each run once.")
-    return sources, options
+    return sources
 
 
-def _runs(path: Path) -> list[Path]:
-    """The runs in a sweep's or another folder of runs; anything else is a run itself."""
-    return ([] if os.path.exists(path / "metrics.jsonl") else runs_in(path)) or [path]
-
-
-def _number(key: str, word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise UsageError(f"{key}={word}: not a number above 0.")
-    return value
-
-
-def _fit(sources: Sequence[Path], options: dict[str, str]) -> list[Fitted]:
-    width = _number("smooth", options.get("smooth", "1"))
-    if width != int(width):
-        raise UsageError(f"smooth={options['smooth']} is not a whole number of iterations from 1 on.")
-    columns = {"iteration": options["iteration"]} if "iteration" in options else None
-    entropy = options.get("entropy", ENTROPY)
+def _fit(sources: Sequence[Path], settings: Settings) -> list[Fitted]:
+    columns = {"iteration": settings.iteration} if settings.iteration is not None else None
     names = [legible(source.resolve().name) for source in sources]
     fits: list[Fitted] = []
     for source, name in zip(sources, names, strict=True):
-        points = pair(read_series(source, columns=columns), options.get("reward"), entropy, int(width))
+        series = read_series(source, columns=columns)
+        points = pair(series, settings.reward, settings.entropy, settings.smooth)
         if fits and points.reward_name != fits[0].points.reward_name:
             raise UsageError(
                 f"{source} has {points.reward_name!r} where {sources[0]} has {fits[0].points.reward_name!r}; "
@@ -224,7 +228,7 @@ def _write(fits: Sequence[Fitted], output: Path) -> None:
     clouds = [Cloud(fit.name, fit.points.entropy, fit.points.reward, fit.law) for fit in fits]
     figure = hr_figure(clouds, reward=fits[0].points.reward_name)
     points = [
-        {"run": fit.name, "iteration": t, "entropy": h, "reward": r, "fitted": y}
+        (fit.name, t, h, r, y)
         for fit in fits
         for t, h, r, y in zip(
             fit.points.iteration.tolist(),
@@ -234,13 +238,12 @@ def _write(fits: Sequence[Fitted], output: Path) -> None:
             strict=True,
         )
     ]
-    try:
+    laws = [_flat(fit) for fit in fits]
+    with writing(output, "output"):
         output.mkdir(parents=True)
         figure.savefig(output / "law.png", dpi=120)
-        _write_csv(output / "law.csv", [_flat(fit) for fit in fits])
-        _write_csv(output / "points.csv", points)
-    except OSError as error:
-        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
+        write_csv(output / "law.csv", list(laws[0]), [list(law.values()) for law in laws])
+        write_csv(output / "points.csv", ["run", "iteration", "entropy", "reward", "fitted"], points)
 
 
 def _flat(fit: Fitted) -> dict[str, Any]:
@@ -256,10 +259,3 @@ def _flat(fit: Fitted) -> dict[str, Any]:
         rmse, error = (None, None) if isinstance(early, str) else (early.rmse, early.final_error)
         row |= {f"early_{share:g}_rmse": rmse, f"early_{share:g}_final_error": error}
     return row
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

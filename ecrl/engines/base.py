@@ -61,11 +61,14 @@ class Engine(Protocol):
             need not be computed again.
         disaggregated: it has devices of its own, so it can draw while the trainer updates.
         lockstep: drawing is a collective, so every process must call ``generate`` equally often.
+        resumable: knobs of the constructor that may change when a run resumes: those that say where the
+            engine is and how much it takes at once, so that the same keys draw the same completions.
     """
 
     logprobs_exact: bool
     disaggregated: bool
     lockstep: bool
+    resumable: frozenset[str]
 
     @classmethod
     def check(cls, config: Config) -> None:

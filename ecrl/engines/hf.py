@@ -27,6 +27,7 @@ class HFEngine:
     """
 
     disaggregated = False
+    resumable = frozenset({"batch_size"})
 
     def __init__(self, model: PolicyModel, process_group: ProcessGroup, *, batch_size: int = 1024) -> None:
         if batch_size < 1:

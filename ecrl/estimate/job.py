@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.callbacks.reference_kl import ReferenceKL
-from ecrl.config.compose import resolve
+from ecrl.config.limits import check_limits, choice, number
 from ecrl.config.schema import Config
+from ecrl.config.targets import resolve
 from ecrl.engines.hf import HFEngine
 from ecrl.engines.vllm.requirements import check_memory_share
-from ecrl.errors import UsageError, unknown_name
+from ecrl.errors import UsageError
 from ecrl.estimate.architecture import Architecture, architecture
 
 
@@ -50,49 +48,14 @@ class Assumptions:
         prompt: expected length of a prompt, tokens.
     """
 
-    gpu: str = "h100"
-    gpu_memory: float = 80.0
-    utilisation: float = 0.35
-    length: float = 0.2
-    prompt: int = 200
-
-    @classmethod
-    def take(cls, words: Sequence[str]) -> tuple[Assumptions, list[str]]:
-        """Separate ``gpu_memory=80`` and the like from a command's overrides.
-
-        ``gpus=8`` stays an override: so many devices, on one node.
-
-        Raises:
-            UsageError: a value of the wrong kind.
-        """
-        kinds: dict[str, type] = {f.name: type(f.default) for f in fields(cls)}
-        found: dict[str, Any] = {}
-        rest = []
-        for word in words:
-            key, _, value = word.partition("=")
-            if key == "gpus":
-                rest += [f"trainer.devices={value}", "trainer.num_nodes=1"]
-                continue
-            if key not in kinds:
-                rest.append(word)
-                continue
-            try:
-                found[key] = kinds[key](value)
-            except ValueError:
-                raise UsageError(f"{key} takes a number, got {value!r}.") from None
-        return cls(**found), rest
+    gpu: str = choice("h100", CARDS)
+    gpu_memory: float = number(80.0, above=0)
+    utilisation: float = number(0.35, above=0, most=1, wanted="in (0, 1]")
+    length: float = number(0.2, above=0, most=1, wanted="in (0, 1]")
+    prompt: int = number(200, above=0)
 
     def __post_init__(self) -> None:
-        if self.gpu not in CARDS:
-            raise unknown_name("gpu", self.gpu, CARDS)
-        if not (0 < self.gpu_memory < math.inf and self.prompt > 0):
-            raise UsageError(
-                f"gpu_memory and prompt must be positive and finite, "
-                f"got {self.gpu_memory:g} and {self.prompt}."
-            )
-        for name in ("utilisation", "length"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UsageError(f"{name} is a share, in (0, 1], got {getattr(self, name)}.")
+        check_limits(self)
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,31 @@
-"""Reads the runs of a report, and groups them: arms differ in settings, runs of an arm in the seed."""
+"""Reads the runs of a report and groups them into arms: the runs of an arm differ in the seed only."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ecrl.analysis import Floats
 from ecrl.analysis.series import is_number
-from ecrl.config.resume import FREE
-from ecrl.config.schema import Config
+from ecrl.config.keys import is_below
+from ecrl.config.limits import leaves
+from ecrl.config.resume import free_keys, saved_config
 from ecrl.errors import UsageError
 from ecrl.runs.metrics_file import legible, read_metrics, read_summary
 
 ENTROPY = "policy/entropy"
 REWARD = "rollout/reward"
-#: Settings that make no other arm: the seed, where a run goes, and what a resumed run may change.
-_SAME_ARM = ("seed", "run_dir", "output", *FREE)
-#: Settings in which runs that are compared must agree: else their figures are about different things.
+#: Settings in which runs of one arm may differ, beside those that a resumed run may change.
+_SAME_ARM = ("seed", "run_dir", "output")
+#: Settings in which compared runs must agree; otherwise their figures measure different things.
 _COMPARED = ("env", "eval.problems", "eval.k", "eval.temperature")
 
 
@@ -35,16 +35,18 @@ class Run:
 
     Attributes:
         path: the directory.
-        seed: of the run.
+        seed: its random seed.
         settings: its configuration, by dotted key.
+        free: keys of settings that a resumed run may change, with all keys below them.
         iteration: ``[T]`` ascending; 0 is the validation before the first iteration.
         columns: metrics ``[T]`` by name; NaN where not measured.
-        versions: of the packages it ran with; empty if it left no summary.
+        versions: of the packages it ran with; empty if it wrote no summary.
     """
 
     path: Path
     seed: int
     settings: dict[str, Any]
+    free: tuple[str, ...]
     iteration: NDArray[np.int64]
     columns: dict[str, Floats]
     versions: dict[str, str]
@@ -56,8 +58,8 @@ class Run:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The settings that make its arm."""
-        return {k: v for k, v in self.settings.items() if not is_below(k, _SAME_ARM)}
+        """The settings that all runs of its arm share."""
+        return {k: v for k, v in self.settings.items() if not is_below(k, (*_SAME_ARM, *self.free))}
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,6 @@ class Arm:
     def settings(self) -> dict[str, Any]:
         """Settings of its first run."""
         return next(iter(self.runs.values())).settings
-
-
-def is_below(key: str, roots: Sequence[str]) -> bool:
-    """Whether a dotted key is one of the roots or lies below one."""
-    return any(key == root or key.startswith(f"{root}.") for root in roots)
 
 
 def read_run(path: Path) -> Run:
@@ -108,8 +105,16 @@ def read_run(path: Path) -> Run:
         gaps = np.flatnonzero(~np.isfinite(columns[name]) & (iteration > 0))
         if len(gaps):
             raise UsageError(f"{file}: {name!r} is no finite number in iteration {iteration[gaps[0]]}.")
-    settings = _settings(path / "config.yaml")
-    return Run(path, int(settings["seed"]), settings, iteration, columns, _versions(path))
+    config = saved_config(path / "config.yaml")
+    return Run(
+        path=path,
+        seed=int(config.seed),
+        settings=_settings(config, path),
+        free=free_keys(config),
+        iteration=iteration,
+        columns=columns,
+        versions=_versions(path),
+    )
 
 
 def group(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Arm]:
@@ -145,29 +150,16 @@ def differences(arms: Sequence[Arm]) -> dict[str, list[Any]]:
     return {key: values for key, values in table.items() if any(v != values[0] for v in values)}
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested settings with dotted keys."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def _number(value: Any) -> float:
     return float(value) if is_number(value) and not isinstance(value, bool) else float("nan")
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def _settings(config: Any, path: Path) -> dict[str, Any]:
     try:
-        loaded = OmegaConf.load(path)
-        if not isinstance(loaded, DictConfig) or not loaded:
-            raise UsageError(f"{path} holds no configuration.")
-        # Keys that are younger than the run get their defaults.
-        whole = OmegaConf.merge(OmegaConf.structured(Config), loaded)
-        return dict(flat(OmegaConf.to_container(whole, resolve=True)))  # type: ignore[arg-type]
-    except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{path / 'config.yaml'} cannot be read: {' '.join(str(error).split())}") from None
+    return {key: value for key, value, _ in leaves(plain)}
 
 
 def _versions(path: Path) -> dict[str, str]:

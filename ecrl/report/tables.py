@@ -1,19 +1,17 @@
-"""The tables of a report; rendered as HTML, Markdown and CSV elsewhere."""
+"""The tables of a report, as text; ``page`` renders them as HTML and Markdown."""
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ecrl.analysis.stats import Interval, interval, paired
+from ecrl.config.keys import is_below
 from ecrl.report.data import CONFIDENCE, FINAL, Comparison
 from ecrl.report.figures import ceiling_of
-from ecrl.report.runs import ENTROPY, REWARD, differences, is_below
-from ecrl.runs.metrics_file import is_wall_time
+from ecrl.report.runs import ENTROPY, REWARD, differences
 
 _TOPS = ("cov/mean", "cov/q50", "cov/q90", "cov/q99", "cov/top_20%", "cov/top_2%", "cov/top_0.2%")
 
@@ -179,40 +177,6 @@ def runs(comparison: Comparison) -> Table:
         for seed, run in sorted(arm.runs.items())
     ]
     return Table("runs", "Runs", ["arm", "seed", "iterations", "directory"], rows)
-
-
-def write_csv(comparison: Comparison, folder: Path) -> None:
-    """Write curves and figures in long form: one number a line, with its interval."""
-    curves, numbers = [], []
-    for arm in comparison.arms:
-        for name in (n for n in comparison.names if not is_wall_time(n)):
-            curve = comparison.curve(arm, name)
-            if curve is None:
-                continue
-            b = curve.band
-            for t, mean, low, high, n in zip(curve.iteration, b.mean, b.low, b.high, b.n, strict=True):
-                curves.append([arm.name, name, t, mean, low, high, n])
-            for seed, value in sorted(comparison.finals(arm, name).items()):
-                numbers.append([arm.name, name, "final", seed, value, "", ""])
-            for kind, of in (
-                ("final", comparison.final(arm, name)),
-                ("difference", comparison.gain(arm, name)),
-            ):
-                if of and not (kind == "difference" and arm is comparison.arms[0]):
-                    numbers.append([arm.name, name, kind, "all", of.mean, of.low, of.high])
-    _csv(folder / "curves.csv", ["arm", "metric", "iteration", "mean", "low", "high", "seeds"], curves)
-    _csv(folder / "final.csv", ["arm", "metric", "kind", "seed", "value", "low", "high"], numbers)
-
-
-def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([[_exact(cell) for cell in row] for row in rows])
-
-
-def _exact(cell: Any) -> Any:
-    return cell if not isinstance(cell, float) else "" if math.isnan(cell) else f"{cell:.7g}"
 
 
 def _short(comparison: Comparison, names: Sequence[str]) -> list[str]:

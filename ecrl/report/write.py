@@ -9,12 +9,14 @@ from pathlib import Path
 
 from ecrl.errors import UsageError
 from ecrl.report import tables
+from ecrl.report.csv_files import write_numbers
 from ecrl.report.data import Comparison, compare
 from ecrl.report.figures import draw
 from ecrl.report.page import Content, html, markdown
 from ecrl.report.reproduce import commands
 from ecrl.report.runs import group, read_run
 from ecrl.runs.metrics_file import read_summary, runs_in
+from ecrl.runs.os_errors import writing
 from ecrl.sweep.definition import NAME, make_sweep, read_sweep
 
 PAGE = "index.html"
@@ -96,18 +98,16 @@ def write_report(
         commands=commands(comparison, sources.sweep, words),
         definition=definition,
     )
-    try:
+    with writing(output, "output"):
         output.mkdir(parents=True, exist_ok=True)
         for picture in content.pictures:
             picture.save(output)
-        tables.write_csv(comparison, output)
+        write_numbers(comparison, output)
         pages = {"report.md": markdown(content), NAME: definition, PAGE: html(content)}
         for name, text in pages.items():
             if text:
                 # A name may hold what is no UTF-8.
                 (output / name).write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
     return output / PAGE
 
 
@@ -132,10 +132,8 @@ def _holds(folder: Path, name: str) -> bool:
 
 
 def _check_output(output: Path) -> None:
-    try:
+    with writing(output, "output"):
         holds_other = output.exists() and not (output / PAGE).exists() and any(output.iterdir())
-    except OSError as error:
-        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
     if holds_other:
         raise UsageError(f"output={str(output)!r} exists and holds no report; choose another.")
 

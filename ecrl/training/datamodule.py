@@ -10,8 +10,8 @@ import lightning as L
 
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.rollout_batch import RolloutBatch
-from ecrl.config.compose import build
 from ecrl.config.schema import Config
+from ecrl.config.targets import build
 from ecrl.engines.base import Engine, Sampling
 from ecrl.envs.safe_calls import make
 from ecrl.errors import EcrlError

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,8 +32,8 @@ from ecrl.callbacks.monitors.progress import ProgressMonitor
 from ecrl.callbacks.monitors.samples import SampleMonitor
 from ecrl.callbacks.monitors.token_picture import TokenPicture
 from ecrl.callbacks.monitors.writer import MetricsWriter
-from ecrl.config.compose import build, resolve
 from ecrl.config.schema import Config
+from ecrl.config.targets import build, resolve
 from ecrl.distributed.launch import check_launch, processes
 from ecrl.distributed.lightning_strategies import MultiProcessStrategy, SingleProcessStrategy
 from ecrl.distributed.process_group import ProcessGroup
@@ -41,7 +41,7 @@ from ecrl.envs.composite.curriculum import CurriculumEnv
 from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.model import check_model, load_tokenizer, save_policy
 from ecrl.runs.metrics_file import read_metrics
-from ecrl.runs.run_dir import check_run_dir, create_run_dir, gone_unless_begun
+from ecrl.runs.run_dir import check_run_dir, gone_unless_begun, open_run_dir
 from ecrl.runs.versions import versions
 from ecrl.training.checkpoint import RunCheckpoint, StopRequest, completed_iterations, find_checkpoint
 from ecrl.training.datamodule import RolloutDataModule, make_env
@@ -69,12 +69,15 @@ class Outcome:
     seconds: float
 
 
-def train(config: Config, say: Callable[[str], None] = print) -> Outcome:
+def train(
+    config: Config, say: Callable[[str], None] = print, command: Sequence[str] | None = None
+) -> Outcome:
     """Run or resume a training run.
 
     Args:
         config: the whole configuration; ``config.resume`` names the run directory to go on from.
         say: shows a line to the user.
+        command: words after ``ecrl train``, saved with the run; None if it is made from Python.
 
     Raises:
         UsageError: something in the configuration cannot work; nothing was written.
@@ -92,9 +95,9 @@ def train(config: Config, say: Callable[[str], None] = print) -> Outcome:
     )
     process_group = module.process_group
     checkpoint = process_group.first(lambda: _checkpoint(config))
-    run_dir = Path(config.resume) if config.resume else process_group.first(lambda: create_run_dir(config))
-    stop = StopRequest()
     done = completed_iterations(checkpoint) if checkpoint else 0
+    run_dir = process_group.first(lambda: open_run_dir(config, command, done))
+    stop = StopRequest()
     _attach(trainer, config, run_dir, done, module, stop)
     with stop.listening(), gone_unless_begun(run_dir) if process_group.is_first else nullcontext():
         _fit(config, trainer, module, datamodule, checkpoint, stop)

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ecrl.algorithm.strategy_stack import build_strategies, check_stack
-from ecrl.config.compose import build_config, options
+from ecrl.config.compose import build_config
+from ecrl.config.groups import options
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
 from ecrl.policy.model import load_policy, load_tokenizer

@@ -13,10 +13,13 @@ from transformers import Qwen2Config
 
 from ecrl.algorithm.strategy_stack import build_strategies, check_stack
 from ecrl.cli import main
-from ecrl.config.compose import build, build_config, options
+from ecrl.cli.plan import COMMAND, planned_config
+from ecrl.config.compose import build_config
+from ecrl.config.groups import options
+from ecrl.config.targets import build
 from ecrl.estimate.advice import missing, ways_out
 from ecrl.estimate.flops import body_flops, iteration
-from ecrl.estimate.job import Assumptions, Job
+from ecrl.estimate.job import Job
 from ecrl.estimate.memory import GIB, kv_bytes_per_token, moments
 from ecrl.policy.meta_model import meta_model
 from tests.support.paths import ROOT
@@ -25,8 +28,8 @@ PAPER = [f"paper_{size}_{name}" for size in ("7b", "32b") for name in ("grpo", "
 
 
 def job(*words: str, **arguments: Any) -> Job:
-    given, overrides = Assumptions.take([*words, *(f"{k}={v}" for k, v in arguments.items())])
-    return Job(build_config(overrides), given)
+    parsed = COMMAND.parse([*words, *(f"{k}={v}" for k, v in arguments.items())])
+    return Job(planned_config(parsed), parsed.settings)
 
 
 # ---------------------------------------------------------------- experiments
@@ -274,9 +277,9 @@ def test_a_plan_that_does_not_fit(words: list[str], largest: str, capsys: pytest
         (["gpu=h1000"], "Did you mean 'h100'?"),
         (["gpus=many"], "many"),
         (["utilisation=0"], "in (0, 1]"),
-        (["gpu_memory=-1"], "must be positive"),
+        (["gpu_memory=-1"], "must be above 0"),
         (["gpu_memory=much"], "gpu_memory takes a number"),
-        (["-m", "seed=0,1"], "one run at a time"),
+        (["-m", "seed=0,1"], "has no -m"),
         (["gpu_memry=80"], "gpu_memry"),
     ],
 )

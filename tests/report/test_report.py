@@ -7,7 +7,6 @@ import math
 import re
 import shutil
 import subprocess
-from dataclasses import asdict
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,6 @@ import pytest
 
 from ecrl.cli import main
 from ecrl.config.compose import build_config
-from ecrl.report.reproduce import train_overrides
-from ecrl.report.runs import flat
 from ecrl.sweep.definition import Sweep
 from ecrl.training.run import train
 from tests.support.cli import refused
@@ -146,23 +143,6 @@ def test_runs_and_words_that_cannot_be_used(
     assert "takes run directories" in refused(capsys, "report", out)
     assert "holds no report" in refused(capsys, "report", str(runs), f"output={runs}")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    "overrides",
-    [
-        ["strategy=[clip_cov,adaptive_entropy]", "strategy.clip_cov.fraction=0.01", "seed=7"],
-        ["strategy=[]", "objective=dapo", "objective.bounds.high=0.3", "rollout.temperature=0.7"],
-        ["strategy=[kl_cov]", "engine=vllm_server", "model.lora.r=8", "model.path=/models/a b"],
-        ["env.kwargs.note='it\\'s 1, 2'", "strategy=[]", "model.path='1'"],
-        ["env=mixture", "strategy=[]", "update.row_tokens=null", "trainer=fsdp"],
-    ],
-)
-def test_commands_compose_to_the_same_settings(overrides: list[str]) -> None:
-    config = build_config(overrides)
-    words = train_overrides(dict(flat(asdict(config))))
-    assert words is not None
-    assert asdict(build_config([*words, f"iterations={config.iterations}"])) == asdict(config)
 
 
 @pytest.fixture(scope="module")

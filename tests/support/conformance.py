@@ -16,8 +16,8 @@ from torch import Tensor
 from ecrl.algorithm.loss_plan import LossPlan
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy import Strategy
-from ecrl.config.compose import build
 from ecrl.config.schema import Config
+from ecrl.config.targets import build
 from ecrl.engines.base import Completion
 from ecrl.policy.model import load_tokenizer
 from ecrl.policy.weights import whole, write_whole

@@ -52,6 +52,7 @@ class VLLMEngine:
     logprobs_exact = False
     disaggregated = False
     lockstep = False
+    resumable = frozenset({"gpu_memory_utilization", "kv_cache_gib", "probe_tolerance", "timeout"})
 
     def __init__(
         self,

@@ -47,6 +47,7 @@ class VLLMServerEngine:
     logprobs_exact = False
     disaggregated = True
     lockstep = False
+    resumable = frozenset({"urls", "max_in_flight", "probe_tolerance", "timeout"})
 
     def __init__(
         self,

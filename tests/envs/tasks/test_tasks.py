@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from ecrl.config.compose import build_config, options
+from ecrl.config.compose import build_config
+from ecrl.config.groups import options
 from ecrl.envs import Problem, ReasoningEnv, item_seed
 from ecrl.envs.tasks.graph_path import GraphPathEnv
 from ecrl.envs.tasks.guess_number import GuessNumberEnv

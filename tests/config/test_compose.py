@@ -1,0 +1,98 @@
+"""Composition: every shipped YAML, the user's own folders, defaults from constructors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ecrl.algorithm.strategy_stack import build_strategies
+from ecrl.cli import main
+from ecrl.config.compose import build_config
+from ecrl.config.groups import GROUPS, LISTED, options
+from ecrl.config.targets import build
+from ecrl.errors import UsageError
+from tests.support.cli import refused
+
+
+@pytest.mark.parametrize("group", [g for g in GROUPS if g not in LISTED])
+def test_every_shipped_yaml_composes(group: str) -> None:
+    for name in options(group):
+        config = build_config([f"{group}={name}"])
+        build(config.objective)
+
+
+def test_every_shipped_strategy_composes_and_builds() -> None:
+    for name in options("strategy"):
+        (strategy,) = build_strategies(build_config([f"strategy=[{name}]"]).strategy)
+        assert name.startswith(strategy.name)
+
+
+def test_defaults_come_from_constructors_and_overrides_need_no_plus() -> None:
+    config = build_config(["strategy=[clip_cov,clip_higher]", "strategy.clip_cov.fraction=0.01"])
+    assert list(config.strategy) == ["clip_cov", "clip_higher"]
+    assert config.strategy["clip_cov"]["fraction"] == 0.01
+    assert config.strategy["clip_cov"]["low"] == 1.0
+    assert config.strategy["clip_higher"]["high"] == 0.28
+
+
+def test_own_folders_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "mine.yaml").write_text("mine:\n  _target_: tests.support.outside.DropLate\n")
+    (tmp_path / "objective").mkdir()
+    (tmp_path / "objective" / "ours.yaml").write_text(
+        "_target_: ecrl.algorithm.objective.Objective\n"
+        "surrogate: {_target_: ecrl.algorithm.losses.reinforce, _partial_: true}\n"
+    )
+    config = build_config(["strategy=[mine,clip_cov]", "objective=ours"], tmp_path)
+    assert list(config.strategy) == ["mine", "clip_cov"] and config.strategy["mine"]["position"] == 4
+    assert main(["strategies", "--config-dir", str(tmp_path)]) == 0
+    assert "mine" in capsys.readouterr().out
+
+
+def test_a_broken_yaml_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "strategy").mkdir()
+    path = tmp_path / "strategy" / "broken.yaml"
+    for text in (
+        "a: [b: c",
+        "x:\n\t- 1",
+        "mine:\n  _target_: builtins.dict\n",
+        "mine:\n  _target_: no.Such\n",
+    ):
+        path.write_text(text)
+        refused(capsys, "train", "strategy=[broken]", "--config-dir", str(tmp_path))
+
+
+def test_monitors_are_listed_like_strategies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "monitor").mkdir()
+    for name in ("mine", "twin"):
+        (tmp_path / "monitor" / f"{name}.yaml").write_text(
+            "mine: {_target_: tests.support.outside.DropLate}\n"
+        )
+    own = ("--config-dir", str(tmp_path))
+    config = build_config(["monitor=[mine]", "monitor.mine.position=7"], tmp_path)
+    assert config.monitor == {"mine": {"_target_": "tests.support.outside.DropLate", "position": 7}}
+    assert build_config(["monitor=[]"], tmp_path).monitor == {}
+    for words, says in {
+        ("monitor=[mne]",): "Unknown monitor 'mne'. Did you mean 'mine'?",
+        ("monitor=[mine,twin]",): "mine and twin both fill monitor.mine",
+        ("monitor=[mine]", "monitor.mine.positon=1"): "Did you mean 'position'?",
+        ("monitor=[[x]]",): "write monitor=[NAME",
+        ("monitor=null",): "names nothing",
+    }.items():
+        assert says in refused(capsys, "train", *words, *own)
+
+
+def test_what_a_constructor_refuses_is_said_in_its_own_words() -> None:
+    node = {"_target_": "tests.config.test_compose.Refuses"}
+    with pytest.raises(UsageError, match=r"^mine: 3 is too many; take fewer$"):
+        build(node | {"count": 3})
+    with pytest.raises(UsageError, match="Refuses"):  # an error without a message
+        build(node)
+
+
+class Refuses:
+    """A class of the user's own."""
+
+    def __init__(self, count: int = 0) -> None:
+        raise ValueError(f"mine: {count} is too many;\n  take fewer" if count else "")
