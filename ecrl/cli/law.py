@@ -19,7 +19,7 @@ from ecrl.analysis.law import Forecast, Law, Range, Scaling, forecast, scaling
 from ecrl.analysis.points import ENTROPY, Points, pair
 from ecrl.analysis.series import read_series
 from ecrl.cli.options import check_output
-from ecrl.errors import UsageError, unknown_name
+from ecrl.errors import UsageError, unknown_name, usage_errors
 from ecrl.runs.metrics_file import legible, runs_in
 
 HELP = """ecrl law: the entropy law R = −a·exp(H) + b of finished runs, and how early it could have been known
@@ -60,8 +60,9 @@ def main(arguments: Sequence[str]) -> int:
     target = _number("predict", options["predict"]) if "predict" in options else None
     if target is not None and not sizes:
         raise UsageError("predict=SIZE extrapolates over model size; name the runs' own: sizes=S1,S2,….")
-    fits = _fit(sources, options)
-    line = scaling(sizes, [fit.law for fit in fits]) if sizes else None
+    with usage_errors():
+        fits = _fit(sources, options)
+        line = scaling(sizes, [fit.law for fit in fits]) if sizes else None
     # A name may look like markup or like an emoji's code.
     console = Console(highlight=False, markup=False, emoji=False)
     for pairing in dict.fromkeys(fit.points.pairing for fit in fits):
@@ -143,7 +144,7 @@ def _fit(sources: Sequence[Path], options: dict[str, str]) -> list[Fitted]:
 def _early(points: Points, share: float) -> Forecast | str:
     try:
         return forecast(points.entropy, points.reward, share)
-    except UsageError as error:
+    except ValueError as error:
         return str(error)
 
 

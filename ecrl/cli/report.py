@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ecrl.errors import UsageError, unknown_name
+from ecrl.errors import UsageError, unknown_name, usage_errors
 from ecrl.report.write import write_report
 from ecrl.runs.metrics_file import legible
 from ecrl.sweep.definition import NAME
@@ -47,6 +47,7 @@ def main(arguments: Sequence[str]) -> int:
         if len(runs) > 1 or not os.path.isfile(runs[0] / NAME):
             raise UsageError("`ecrl report` needs output=DIR, the folder for its page.")
         output = str(runs[0] / "report")
-    page = write_report(runs, Path(os.path.expanduser(output)), **given)
+    with usage_errors():
+        page = write_report(runs, Path(os.path.expanduser(output)), **given)
     print(f"Look at it:  {legible(page)}")
     return 0
