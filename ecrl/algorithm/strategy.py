@@ -38,6 +38,7 @@ class Strategy(L.Callback):
 
     name: str = ""
     needs_current: bool = False
+    needs_reference: bool = False
 
     @property
     def state_key(self) -> str:

@@ -20,7 +20,7 @@ from ecrl.estimate.job import Assumptions, Job
 from ecrl.estimate.memory import GIB, kv_bytes_per_token, moments
 from ecrl.policy.meta_model import meta_model
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAPER = [f"paper_{size}_{name}" for size in ("7b", "32b") for name in ("grpo", "clip_cov", "kl_cov")]
 
 
@@ -125,6 +125,14 @@ def test_what_costs_a_pass() -> None:
     assert "old log-probs" in iteration(job("engine=vllm")).keys() - base.keys()
     frozen = iteration(job("strategy=[]", "model.lora.r=4"))
     assert frozen["backward"].flops == base["backward"].flops / 2
+
+
+def test_only_an_engine_on_the_trainers_gpus_takes_their_memory() -> None:
+    vllm = moments(job("engine=vllm"))["rollout"]
+    assert vllm["vLLM weights"] > 0 and vllm["KV cache"] > 0
+    servers = job("engine=vllm_server", "engine.urls=[http://localhost:8000]")
+    assert moments(servers)["rollout"].keys() == moments(servers)["step"].keys() - {"step"}
+    assert "logits" in moments(job("engine=hf"))["rollout"]
 
 
 def test_shards_and_copies() -> None:
