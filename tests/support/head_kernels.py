@@ -1,4 +1,4 @@
-"""The Triton kernels against the torch path; ``test_head_kernels.py`` runs this in a process of its own."""
+"""The Triton kernels against the torch path; ``test_kernels.py`` runs this in a separate process."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from ecrl.policy.model import load_policy, load_tokenizer
 from ecrl.policy.weights import HFWeights
 from tests.support.processes import session_processes
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "ray_servers.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "ray_servers.py"
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30, 5], [40, 41]] * 4
 SECONDS = 600.0  # for starting or ending, on a busy machine
 

@@ -1,4 +1,4 @@
-"""Runs ``head_kernels.py``: on the GPU if there is one, otherwise in Triton's interpreter."""
+"""Runs ``tests/support/head_kernels.py``: on the GPU if there is one, else in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import torch
 
 @pytest.mark.skipif(not find_spec("triton"), reason="needs triton: pip install 'ecrl[kernels]'")
 def test_kernels_equal_the_torch_path() -> None:
-    # The interpreter is chosen once for all when triton is imported, so this takes a fresh process.
+    # Triton chooses its interpreter when it is imported, so this takes a fresh process.
     interpreter = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [*command, str(Path(__file__).with_name("head_kernels.py"))],
+        [*command, str(Path(__file__).parents[2] / "support" / "head_kernels.py")],
         env=os.environ | interpreter,
         capture_output=True,
         text=True,
