@@ -43,6 +43,7 @@ class ReferenceKL(Strategy, PenaltyMixin):
         estimator: ``abs``, ``k2`` or ``k3``.
     """
 
+    needs_reference = True
     _module: PolicyModule
 
     def __init__(self, *, coefficient: float = 1e-3, estimator: str = "k3") -> None:

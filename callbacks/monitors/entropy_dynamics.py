@@ -28,7 +28,7 @@ from ecrl.algorithm.rollout_batch import SequenceTokens
 from ecrl.algorithm.strategy import Strategy
 from ecrl.analysis.scatter import scatter
 from ecrl.analysis.theory import Agreement, agreement
-from ecrl.errors import UsageError
+from ecrl.errors import UsageError, usage_errors
 from ecrl.policy.packing import pack_micro_batches
 from ecrl.rollout.batching import build_batch
 from ecrl.training.observer import PlanObserver
@@ -128,7 +128,9 @@ class EntropyDynamics(Strategy, PlanObserver):
         count = min(self.tokens, total)
         chosen = torch.arange(count) * total // count
         parts: list[tuple[Tensor, Tensor]] = []
-        for micro_batch in pack_micro_batches(self._probe, update.max_tokens, 0):
+        with usage_errors("update."):
+            micro_batches = pack_micro_batches(self._probe, update.max_tokens, 0)
+        for micro_batch in micro_batches:
             mine = torch.isin(micro_batch.order, chosen)
             if mine.any():
                 picked = {name: getattr(micro_batch, name)[mine] for name in ("source", "targets", "order")}

@@ -47,7 +47,7 @@ class ForecastMonitor(L.Callback):
         try:
             points = pair(from_rows([*read_metrics(self._path), now], self._path))
             law = points.law()
-        except UsageError:  # too early, or entropy is held: nothing to say yet
+        except (UsageError, ValueError):  # too few points yet, or the entropy does not change
             return
         for name, value in _numbers(points, law):
             if math.isfinite(value):

@@ -48,6 +48,7 @@ class Strategy(L.Callback):
     name: str = ""
     needs_current: bool = False
     resumable: frozenset[str] = frozenset()
+    needs_reference: bool = False
 
     @property
     def state_key(self) -> str:

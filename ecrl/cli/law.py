@@ -19,7 +19,7 @@ from ecrl.analysis.series import read_series
 from ecrl.cli.arguments import Arguments, Command
 from ecrl.cli.output import check_output
 from ecrl.config.limits import number
-from ecrl.errors import UsageError
+from ecrl.errors import UsageError, usage_errors
 from ecrl.report.csv_files import write_csv
 from ecrl.runs.metrics_file import legible, runs_in
 from ecrl.runs.os_errors import writing
@@ -92,8 +92,9 @@ def main(arguments: Arguments[Settings]) -> int:
         raise UsageError(f"sizes names {len(sizes)} sizes for {len(sources)} runs.")
     if target is not None and not sizes:
         raise UsageError("predict=SIZE extrapolates over model size; name the runs' own: sizes=S1,S2,….")
-    fits = _fit(sources, settings)
-    line = scaling(sizes, [fit.law for fit in fits]) if sizes else None
+    with usage_errors():
+        fits = _fit(sources, settings)
+        line = scaling(sizes, [fit.law for fit in fits]) if sizes else None
     # A name may look like markup or like an emoji's code.
     console = Console(highlight=False, markup=False, emoji=False)
     for pairing in dict.fromkeys(fit.points.pairing for fit in fits):
@@ -147,7 +148,7 @@ def _fit(sources: Sequence[Path], settings: Settings) -> list[Fitted]:
 def _early(points: Points, share: float) -> Forecast | str:
     try:
         return forecast(points.entropy, points.reward, share)
-    except UsageError as error:
+    except ValueError as error:
         return str(error)
 
 

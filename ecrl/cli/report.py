@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ecrl.cli.arguments import Arguments, Command
-from ecrl.errors import UsageError
+from ecrl.errors import UsageError, usage_errors
 from ecrl.report.write import write_report
 from ecrl.runs.metrics_file import legible
 from ecrl.sweep.definition import NAME
@@ -60,6 +60,7 @@ def main(arguments: Arguments[Settings]) -> int:
         if len(runs) > 1 or not os.path.isfile(runs[0] / NAME):
             raise UsageError("`ecrl report` needs output=DIR, the folder for its page.")
         output = runs[0] / "report"
-    page = write_report(runs, output, baseline=settings.baseline, title=settings.title)
+    with usage_errors():
+        page = write_report(runs, output, baseline=settings.baseline, title=settings.title)
     print(f"Look at it:  {legible(page)}")
     return 0

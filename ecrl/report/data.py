@@ -14,7 +14,7 @@ from ecrl.analysis.law import Law, fit_law
 from ecrl.analysis.points import Points, is_validation, pair, smooth
 from ecrl.analysis.series import Series
 from ecrl.analysis.stats import Band, Interval, band, interval, paired
-from ecrl.errors import UsageError, unknown_name
+from ecrl.errors import unknown_name
 from ecrl.report.runs import ENTROPY, REWARD, Arm, Run
 
 CONFIDENCE = 0.95
@@ -150,7 +150,7 @@ class Comparison:
             try:
                 points.append(self._points(run, reward))
                 laws[seed] = fit_law(points[-1].entropy, points[-1].reward)
-            except UsageError as error:
+            except ValueError as error:
                 reasons.append(f"seed {seed}: {error}")
         h = np.concatenate([np.empty(0), *(p.entropy for p in points)])
         r = np.concatenate([np.empty(0), *(p.reward for p in points)])

@@ -22,7 +22,7 @@ from ecrl.config.schema import Config
 from ecrl.distributed.loading import load_sharded_policy
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.sharding import Sharding, clip_gradients, gradient_norm
-from ecrl.errors import NonFiniteError
+from ecrl.errors import NonFiniteError, usage_errors
 from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder, Record
 from ecrl.policy.attention import row_limit
@@ -204,9 +204,14 @@ class PolicyModule(L.LightningModule):
             return []
         update = self.config.update
         row_tokens = row_limit(self.model.attention, update.max_tokens, update.row_tokens)
-        return pack_micro_batches(
-            batch.sequences, update.max_tokens, row_tokens, self.process_group.rank, self.process_group.size
-        )
+        with usage_errors("update."):
+            return pack_micro_batches(
+                batch.sequences,
+                update.max_tokens,
+                row_tokens,
+                self.process_group.rank,
+                self.process_group.size,
+            )
 
     # ---------------------------------------------------------------- update
 

@@ -8,7 +8,7 @@ import torch
 
 from ecrl.config.schema import Config
 from ecrl.distributed.tensor_parallel import check_tensor_parallel
-from ecrl.errors import UsageError
+from ecrl.errors import UsageError, usage_errors
 from ecrl.policy.lora import check_targets
 from ecrl.policy.meta_model import meta_model
 
@@ -36,7 +36,8 @@ def check_size(config: Config, training: bool = True) -> None:
         check_targets(lm, config.model.lora)
     trainer = config.trainer
     if trainer.tensor_parallel_size > 1:
-        check_tensor_parallel(lm, trainer.tensor_parallel_size)
+        with usage_errors("trainer."):
+            check_tensor_parallel(lm, trainer.tensor_parallel_size)
     parameters = sum(p.numel() for p in lm.parameters())
     numbers = _STATE if training and not config.model.lora.r else 1  # adapters add next to nothing
     processes = trainer.devices * trainer.num_nodes

@@ -25,7 +25,7 @@ from ecrl.algorithm.rollout_batch import SequenceTokens
 from ecrl.config.schema import Config
 from ecrl.envs.base import ReasoningEnv, item_seed
 from ecrl.envs.safe_calls import as_text, env_id, reset, user_code
-from ecrl.errors import UsageError
+from ecrl.errors import UsageError, usage_errors
 from ecrl.policy.attention import row_limit
 from ecrl.policy.model import PolicyModel, check_model, load_policy, load_tokenizer, save_policy
 from ecrl.policy.packing import pack_micro_batches
@@ -101,7 +101,9 @@ def warm_up(
         optimizer.zero_grad()
         total = 0.0
         row_tokens = row_limit(model.attention, config.update.max_tokens, config.update.row_tokens)
-        for micro_batch in pack_micro_batches(batch, config.update.max_tokens, row_tokens):
+        with usage_errors("update."):
+            micro_batches = pack_micro_batches(batch, config.update.max_tokens, row_tokens)
+        for micro_batch in micro_batches:
             logprobs, _ = model(micro_batch, 1.0)
             loss = -logprobs.sum() / tokens
             loss.backward()

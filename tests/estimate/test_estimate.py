@@ -130,6 +130,14 @@ def test_what_costs_a_pass() -> None:
     assert frozen["backward"].flops == base["backward"].flops / 2
 
 
+def test_only_an_engine_on_the_trainers_gpus_takes_their_memory() -> None:
+    vllm = moments(job("engine=vllm"))["rollout"]
+    assert vllm["vLLM weights"] > 0 and vllm["KV cache"] > 0
+    servers = job("engine=vllm_server", "engine.urls=[http://localhost:8000]")
+    assert moments(servers)["rollout"].keys() == moments(servers)["step"].keys() - {"step"}
+    assert "logits" in moments(job("engine=hf"))["rollout"]
+
+
 def test_shards_and_copies() -> None:
     words = ["experiment=paper_7b_grpo"]
     whole = 4 * 7_615_616_512

@@ -28,7 +28,7 @@ from ecrl.config.schema import Config
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine, StreamSampler
-from ecrl.errors import UsageError
+from ecrl.errors import UsageError, usage_errors
 from ecrl.metrics import MetricsRecorder
 from ecrl.policy.attention import attention_mask
 from ecrl.policy.model import PolicyModel, load_policy, load_tokenizer
@@ -259,7 +259,8 @@ def test_both_masks_show_a_token_its_own_prompt_and_branch(tiny: Callable[..., C
 
 def test_a_budget_below_one_sequence_is_refused(tiny: Callable[..., Config]) -> None:
     batch = make_batch(make_module(tiny(), []))
-    with pytest.raises(UsageError, match=r"update\.max_tokens=9 cannot hold a sequence of \d+ tokens"):
+    says = r"update\.max_tokens=9 cannot hold a sequence of \d+ tokens"
+    with pytest.raises(UsageError, match=says), usage_errors("update."):
         pack_micro_batches(batch.sequences, 9, 256)
 
 
