@@ -80,7 +80,7 @@ def run_trl(path: str, load: Load) -> list[float]:
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from ecrl.training.datamodule import make_env
+    from ecrl.envs.safe_calls import make as make_env
 
     env: Any = make_env("ecrl/Countdown-v0", "train", {})
     prompts = [env.reset(seed=index)[0] for index in range(load.groups * load.iterations)]

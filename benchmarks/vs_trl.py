@@ -60,8 +60,8 @@ def run_trl(base: str, seed: int, iterations: int) -> dict[str, list[float]]:
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
+    from ecrl.envs.safe_calls import make as make_env
     from ecrl.rollout.collector import problem_seed
-    from ecrl.training.datamodule import make_env
 
     env: Any = make_env("ecrl/Countdown-v0", "train", {})
     problems: dict[str, Any] = {}

@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     from ecrl.algorithm.objective import Objective
     from ecrl.algorithm.strategy import AdvantageMixin, PenaltyMixin, RatioMixin, Strategy, WeightMixin
     from ecrl.algorithm.token_batch import TokenBatch
-    from ecrl.cli.evaluate import evaluate
     from ecrl.config.compose import load_config
     from ecrl.config.schema import Config
     from ecrl.envs.base import Problem, ReasoningEnv, Score
     from ecrl.training.observer import PlanObserver, RolloutObserver
-    from ecrl.training.run import train
+    from ecrl.training.run import evaluate, train
 
 __version__ = "0.1.0"
 
@@ -50,12 +49,11 @@ _MODULES = {
     "ecrl.algorithm.objective": ("Objective",),
     "ecrl.algorithm.strategy": ("AdvantageMixin", "PenaltyMixin", "RatioMixin", "Strategy", "WeightMixin"),
     "ecrl.algorithm.token_batch": ("TokenBatch",),
-    "ecrl.cli.evaluate": ("evaluate",),
     "ecrl.config.compose": ("load_config",),
     "ecrl.config.schema": ("Config",),
     "ecrl.envs.base": ("Problem", "ReasoningEnv", "Score"),
     "ecrl.training.observer": ("PlanObserver", "RolloutObserver"),
-    "ecrl.training.run": ("train",),
+    "ecrl.training.run": ("evaluate", "train"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -56,11 +56,16 @@ def usage_errors(prefix: str = "") -> Iterator[None]:
 
 
 def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
-    """Return the error for an unknown name, with the nearest known name and, if short, the list of all."""
+    """Return the error for an unknown name; see :func:`name_message`."""
+    return UsageError(name_message(kind, got, known))
+
+
+def name_message(kind: str, got: str, known: Iterable[str]) -> str:
+    """Say that a name is unknown, with the nearest known name and, if short, the list of all."""
     names = sorted(known)
     hint = did_you_mean(got, names)
     listing = f" Known: {', '.join(names)}." if len(names) <= 30 or not hint else ""
-    return UsageError(f"Unknown {kind} {got!r}.{hint}{listing}")
+    return f"Unknown {kind} {got!r}.{hint}{listing}"
 
 
 def did_you_mean(got: str, known: Iterable[str]) -> str:

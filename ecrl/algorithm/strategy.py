@@ -42,13 +42,16 @@ class Strategy(L.Callback):
         name: its key in the ``strategy`` config; set when the stack is built, names its metrics.
         needs_current: planning must see log-probs and entropies of the current weights, not of the
             rollout's. Costs a pass without gradient where a minibatch spans several micro-batches.
+        needs_reference: it reads log-probs of the initial policy, so that a run keeps a frozen copy of it.
+        corrects_staleness: it corrects for tokens that older weights drew.
         resumable: knobs of the constructor that may change when a run resumes.
     """
 
     name: str = ""
     needs_current: bool = False
-    resumable: frozenset[str] = frozenset()
     needs_reference: bool = False
+    corrects_staleness: bool = False
+    resumable: frozenset[str] = frozenset()
 
     @property
     def state_key(self) -> str:

@@ -18,9 +18,8 @@ from ecrl.config.groups import options as group_options
 from ecrl.config.schema import EnvConfig
 from ecrl.envs.conformance import NOISE, SkippedError, check, play, reference
 from ecrl.envs.reasoning_gym.env import TASKS
-from ecrl.envs.safe_calls import reset, user_code
+from ecrl.envs.safe_calls import make, reset, user_code
 from ecrl.errors import UsageError
-from ecrl.training.datamodule import make_env
 
 COMMAND = Command(
     name="envs",
@@ -81,7 +80,7 @@ def _class_of(env_id: str) -> Any:
 
 def _show(config: EnvConfig) -> int:
     """Print spaces, arguments, a problem, and what a right and a wrong answer earn."""
-    env = make_env(config.id, "train", dict(config.kwargs))
+    env = make(config.id, "train", dict(config.kwargs))
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{escape(config.id)}[/bold]  {escape(_first_line(env.unwrapped))}")
     console.print(f"observation {env.observation_space}   action {env.action_space}")
@@ -119,8 +118,8 @@ def _first_line(env: Any) -> str:
 
 def _check(config: EnvConfig) -> int:
     """Run the conformance suite; an environment that cannot be made is one error instead of eight."""
-    make_env(config.id, "train", dict(config.kwargs)).close()
-    findings = check(lambda split: make_env(config.id, split, dict(config.kwargs)))
+    make(config.id, "train", dict(config.kwargs)).close()
+    findings = check(lambda split: make(config.id, split, dict(config.kwargs)))
     table = Table("check", "verdict", "detail", title=config.id)
     colours = {"pass": "green", "fail": "red", "skip": "yellow"}
     for finding in findings:

@@ -11,10 +11,8 @@ from rich.table import Table
 
 from ecrl.cli.arguments import Arguments, Command, NoSettings
 from ecrl.cli.output import output_config
-from ecrl.config.schema import Config
 from ecrl.runs.versions import versions
-from ecrl.training.preflight import check_size
-from ecrl.training.run import prepare
+from ecrl.training.run import evaluate
 
 COMMAND = Command(
     name="eval",
@@ -57,12 +55,3 @@ def main(arguments: Arguments[NoSettings]) -> int:
         output.write_text(json.dumps(result, indent=2) + "\n")
         print(f"Written to {output}")
     return 0
-
-
-def evaluate(config: Config) -> dict[str, float]:
-    """Return the validation metrics of ``config.model`` on ``config.env``."""
-    check_size(config, training=False)
-    trainer, module, datamodule = prepare(config)
-    trainer.validate(module, datamodule=datamodule, verbose=False)
-    numbers = module.recorder.flush().numbers
-    return {name: value for name, value in numbers.items() if name.startswith("val/")}

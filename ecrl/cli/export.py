@@ -14,7 +14,7 @@ from ecrl.distributed.sharding import Sharding
 from ecrl.errors import UsageError
 from ecrl.policy.model import load_tokenizer, save_policy
 from ecrl.training.checkpoint import find_checkpoint
-from ecrl.training.run import quiet
+from ecrl.training.trainer import quiet
 from ecrl.training.warmup import cached_base
 
 COMMAND = Command(

@@ -21,7 +21,7 @@ from ecrl.errors import UsageError
 from ecrl.runs.os_errors import writing
 from ecrl.sweep.definition import NAME, Cell, Sweep, make_sweep, parse_yaml, read_sweep, without
 from ecrl.sweep.running import Work, is_finished, iterations_done, run_cells
-from ecrl.training.run import check_parts
+from ecrl.training.preflight import preflight
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _claim(output: Path, sweep: Sweep) -> Iterator[IO[str]]:
 def _run(output: Path, sweep: Sweep, cells: Sequence[Cell], jobs: int, lock: IO[str]) -> int:
     for cell in cells[: len(sweep.arms)]:  # what cannot work shows before any cell is begun
         try:
-            check_parts(sweep.compose(cell.overrides))
+            preflight(sweep.compose(cell.overrides))
         except UsageError as error:
             raise UsageError(f"arm {cell.arm!r}: {error}") from None
     waiting = [cell for cell in cells if not is_finished(cell)]

@@ -14,7 +14,6 @@ from ecrl.config.keys import key_of
 from ecrl.config.resume import resumed_config
 from ecrl.config.schema import Config
 from ecrl.distributed.launch import (
-    check_launch,
     end_with_launcher,
     is_first_process,
     launch,
@@ -24,8 +23,8 @@ from ecrl.distributed.launch import (
 )
 from ecrl.errors import UsageError
 from ecrl.rollout.rollout_metrics import env_name
-from ecrl.training.preflight import check_size
-from ecrl.training.run import Outcome, check_parts, train
+from ecrl.training.preflight import preflight
+from ecrl.training.run import Outcome, train
 
 COMMAND = Command(
     name="train",
@@ -70,11 +69,9 @@ def _one(options: Arguments[NoSettings], overrides: Sequence[str]) -> int:
         return 0
     folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
     words = [*overrides, *folder]
-    check_launch(config)
     if processes(config) > 1 and not launched():
-        # What cannot work shows before any process is started.
-        check_parts(config)
-        check_size(config)
+        for warning in preflight(config):  # before any process is started
+            print(f"warning: {warning}", flush=True)
         return launch(config, ["train", *words])
     end_with_launcher()
     with peers_named():

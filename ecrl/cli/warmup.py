@@ -9,7 +9,7 @@ from rich.progress import Progress
 from ecrl.cli.arguments import Arguments, Command, NoSettings
 from ecrl.cli.output import output_config
 from ecrl.errors import UsageError
-from ecrl.training.run import quiet
+from ecrl.training.trainer import quiet
 from ecrl.training.warmup import cached_base, make_base
 
 COMMAND = Command(

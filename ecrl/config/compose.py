@@ -158,10 +158,16 @@ def _check_choice(override: str, config_dir: Path | None) -> None:
 def _refuse_twins(group: str, overrides: list[str], search: list[str]) -> None:
     """Refuse two presets that fill the same key of a listed group: Hydra would merge them into one."""
     defaults = GlobalHydra.instance().config_loader().compute_defaults_list("config", overrides, RunMode.RUN)
-    presets = [str(d.config_path) for d in defaults.defaults if str(d.config_path).startswith(f"{group}/")]
+    inside = f"{group}/"
+    # A preset may list others, as monitor/standard does; what it lists is its own.
+    presets = [
+        str(d.config_path)
+        for d in defaults.defaults
+        if str(d.config_path).startswith(inside) and not str(d.parent).startswith(inside)
+    ]
     owner: dict[str, str] = {}
     for preset in presets if len(presets) > 1 else []:
-        name = preset.removeprefix(f"{group}/")
+        name = preset.removeprefix(inside)
         alone = compose("config", overrides=[f"{group}=[{name}]", *search])
         for key in map(str, alone[group]):
             if key in owner:

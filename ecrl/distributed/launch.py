@@ -115,6 +115,11 @@ def launch(config: Config, arguments: Sequence[str]) -> int:
     return 0
 
 
+def launched_by_ecrl() -> bool:
+    """Whether ``launch`` started this process."""
+    return "ECRL_LAUNCHER" in os.environ
+
+
 def end_with_launcher() -> None:
     """Ask the kernel to kill this process when its launcher dies, even by ``kill -9``."""
     if launcher := os.environ.get("ECRL_LAUNCHER"):
@@ -149,7 +154,7 @@ def peers_named() -> Iterator[None]:
             raise
         cause = str(error).splitlines()[0].split("] ")[-1].split(". ")[0]
         lost = kind(f"Process {os.environ.get('RANK', '0')} lost another process ({cause}).")
-        lost.said_elsewhere = "ECRL_LAUNCHER" in os.environ  # our launcher reports which one, and why
+        lost.said_elsewhere = launched_by_ecrl()  # our launcher reports which one, and why
         raise lost from None
 
 

@@ -21,17 +21,15 @@ from ecrl.algorithm.covariance import response_covariance
 from ecrl.algorithm.loss_plan import LossPlan, make_loss_plan
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.token_batch import TokenBatch
-from ecrl.callbacks import EntropyDynamics
 from ecrl.callbacks.monitors.accuracy import AccuracyMonitor
 from ecrl.callbacks.monitors.covariance import CovarianceMonitor
-from ecrl.callbacks.monitors.entropy_dynamics import entropy_change
+from ecrl.callbacks.monitors.entropy_dynamics import EntropyDynamics, entropy_change
 from ecrl.callbacks.monitors.leading_tokens import LeadingTokens, leaders
 from ecrl.callbacks.monitors.token_picture import WIDTH, Sample, TokenPicture, draw, drawable, pieces
 from ecrl.config.resume import resumed_config
 from ecrl.config.schema import Config
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Completion
-from ecrl.errors import UsageError
 from ecrl.metrics import MetricsRecorder, Record
 from ecrl.policy.tiny_model import build_tokenizer
 from ecrl.rollout.trajectory import Trajectory, Turn
@@ -181,14 +179,13 @@ def test_the_picture_is_due_and_spread() -> None:
 def observed(config: Config, splits: Sequence[tuple[int, int]]) -> list[Record]:
     """What the monitors say of one minibatch, for each way to split it into micro-batches."""
     dynamics = EntropyDynamics()
-    dynamics.name = "entropy_dynamics"
-    module = make_module(config, [dynamics])
-    monitors = [CovarianceMonitor(every=1), AccuracyMonitor(), LeadingTokens(every=1)]
+    module = make_module(config, [])
+    monitors = [dynamics, CovarianceMonitor(every=1), AccuracyMonitor(), LeadingTokens(every=1)]
     monitors += [TokenPicture(every=1, count=3)]
     module.trainer.callbacks += monitors  # type: ignore[attr-defined]
     batch = replace(make_batch(module), fresh=True)
     rewards = zip(batch.group_ids.tolist(), batch.rewards.tolist(), strict=True)
-    monitors[1].on_rollout(module, [trajectory(*pair) for pair in rewards])  # type: ignore[attr-defined]
+    monitors[2].on_rollout(module, [trajectory(*pair) for pair in rewards])  # type: ignore[attr-defined]
     records = []
     for config.update.max_tokens, config.update.row_tokens in splits:
         gradient(module, batch)
@@ -229,7 +226,7 @@ def test_entropy_change_by_hand() -> None:
     assert measured == pytest.approx(entropy[0] - entropy[1], rel=1e-5)
 
 
-DYNAMICS = ["strategy=[entropy_dynamics]", "log.samples_every=2", "rollout.max_new_tokens=6"]
+DYNAMICS = ["monitor=[standard,entropy_dynamics]", "log.samples_every=2", "rollout.max_new_tokens=6"]
 
 
 def test_a_real_run_shows_everything(tiny: Callable[..., Config]) -> None:
@@ -273,7 +270,7 @@ def test_dynamics_resume_exactly(tiny: Callable[..., Config], tmp_path: Path) ->
 
 @pytest.mark.parametrize("knobs", [{"problems": 0}, {"tokens": 0}, {"problems": 10, "tokens": 9}])
 def test_the_probe_has_a_position_for_each_problem(knobs: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match="between 1 and tokens"):
+    with pytest.raises(ValueError, match="between 1 and tokens"):
         EntropyDynamics(**knobs)
 
 

@@ -263,7 +263,11 @@ class TestReferenceKL:
 
         for coefficient in (0.0, 0.5):
             strategy = ReferenceKL(coefficient=coefficient)
-            strategy.setup(cast(Any, None), cast(Any, SimpleNamespace(reference_logprobs=score)), "fit")
+            strategy.setup(
+                cast(Any, None),
+                cast(Any, SimpleNamespace(scorer=SimpleNamespace(reference_logprobs=score))),
+                "fit",
+            )
             columns = strategy.extra_columns(cast(Any, "rollout"))
             assert list(columns) == (["reference_logprobs"] if coefficient else [])
         assert asked == ["rollout"]
@@ -434,7 +438,7 @@ class TestImportanceCorrection:
     ],
 )
 def test_values_out_of_range_are_refused(strategy: type[Strategy], kwargs: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match=str(next(reversed(kwargs.values())))):
+    with pytest.raises(ValueError, match=str(next(reversed(kwargs.values())))):
         strategy(**kwargs)
 
 

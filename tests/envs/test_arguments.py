@@ -13,8 +13,8 @@ import pytest
 import ecrl.envs  # noqa: F401  (registers the environments)
 from ecrl.cli import main
 from ecrl.envs.arguments import check_types
+from ecrl.envs.safe_calls import make as make_env
 from ecrl.errors import UsageError
-from ecrl.training.datamodule import make_env
 
 
 def example(

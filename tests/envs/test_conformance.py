@@ -17,7 +17,7 @@ from ecrl.config.compose import build_config
 from ecrl.config.groups import options as group_options
 from ecrl.envs.base import Problem, ReasoningEnv, Score
 from ecrl.envs.conformance import check
-from ecrl.training.datamodule import make_env
+from ecrl.envs.safe_calls import make as make_env
 
 
 class Sound(ReasoningEnv):

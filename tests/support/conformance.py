@@ -25,28 +25,27 @@ from ecrl.rollout.batching import build_batch
 from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.training.module import PolicyModule
 from ecrl.training.observer import PlanObserver
-from ecrl.training.run import connect, make_trainer
+from ecrl.training.scoring import Scorer
+from ecrl.training.trainer import connect, make_trainer
 
 
 @dataclass(frozen=True)
 class Row:
     """A strategy under test: settings that do something to a tiny batch, and settings that do nothing.
 
-    One that only looks is neutral at any setting. One that moves another's knob stands beside it, ``beside``
-    with settings that do nothing.
+    One that moves another's knob stands beside it, ``beside`` with settings that do nothing.
     """
 
     name: str
     active: dict[str, Any]
     neutral: dict[str, Any]
     target: str = ""
-    looks: bool = False
     beside: dict[str, Any] = field(default_factory=dict)
 
     @property
     def planned(self) -> set[str]:
         """Names under which it shows in the plan."""
-        return set() if self.looks else set(self.beside) or {self.name}
+        return set(self.beside) or {self.name}
 
 
 ROWS = [
@@ -59,7 +58,6 @@ ROWS = [
     Row("high_entropy_tokens", {"fraction": 0.3}, {"fraction": 1.0}),
     Row("entropy_advantage", {"alpha": 0.4}, {"alpha": 0.0}),
     Row("importance_correction", {"mode": "mask", "floor": 0.9, "cap": 1.1}, {}),
-    Row("entropy_dynamics", {"problems": 3, "tokens": 9}, {"problems": 3, "tokens": 9}, looks=True),
     Row(
         "entropy_budget",
         {"target": 50.0, "maximum": 0.1},
@@ -94,9 +92,8 @@ def make_module(config: Config, strategies: Sequence[Strategy]) -> PolicyModule:
     path = str(config.model.path)
     trainer = make_trainer(config)
     process_group = connect(trainer, config)
-    module = PolicyModule(
-        config, path, load_tokenizer(path), build(config.objective), strategies, process_group
-    )
+    scorer = Scorer(config, path, load_tokenizer(path), process_group)
+    module = PolicyModule(config, build(config.objective), strategies, scorer)
     trainer.callbacks = [*strategies, Spy()]  # type: ignore[attr-defined]
     trainer.strategy.connect(module)
     trainer.strategy.setup_environment()
@@ -130,7 +127,7 @@ def make_batch(module: PolicyModule, seed: int = 0) -> RolloutBatch:
             )
     batch = build_batch(trajectories, module.objective, iteration=0)
     batch = replace(batch, temperature=module.temperature)
-    logprobs, entropy = module.score(module.model, batch)
+    logprobs, entropy = module.scorer.score(batch)
     noise = 0.3 * torch.randn(logprobs.shape, generator=random)
     mismatch = 0.1 * torch.randn(logprobs.shape, generator=random)
     batch = replace(

@@ -25,7 +25,8 @@ from ecrl.errors import NonFiniteError, UsageError
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.training.checkpoint import StopRequest
 from ecrl.training.module import PolicyModule
-from ecrl.training.run import check_parts, train
+from ecrl.training.preflight import preflight
+from ecrl.training.run import train
 from tests.support.checkpoints import checkpoint_tensors
 from tests.support.runs import assert_same_run, history, run, silent
 from tests.support.tasks import DigitsEnv
@@ -123,7 +124,7 @@ def test_the_validation_environment_is_tried_first(tiny: Callable[..., Config], 
     with pytest.raises(UsageError, match="has no val"):
         train(config, silent)
     assert not (tmp_path / "run").exists()
-    check_parts(tiny("env=tests.training.test_runs:test/TrainOnly-v0", "eval.every=0"))
+    preflight(tiny("env=tests.training.test_runs:test/TrainOnly-v0", "eval.every=0"))
 
 
 class TrainOnly(DigitsEnv):

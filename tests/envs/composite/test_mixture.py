@@ -14,9 +14,9 @@ from gymnasium.utils.env_checker import check_env
 from ecrl.config.compose import build_config
 from ecrl.envs import item_seed
 from ecrl.envs.composite.mixture import MixtureEnv
+from ecrl.envs.safe_calls import make as make_env
 from ecrl.envs.tasks.arithmetic import ArithmeticEnv
 from ecrl.errors import UsageError
-from ecrl.training.datamodule import make_env
 
 MEMBERS = [
     {"id": "ecrl/Arithmetic-v0", "weight": 3, "kwargs": {"steps": 4}},
