@@ -7,7 +7,8 @@ from string import whitespace
 
 import numpy as np
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer, check_operators
+from ecrl.envs.arguments import check_integer, check_operators
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 
 _TERM = re.compile(r"[0-9]+|[-+*]")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")

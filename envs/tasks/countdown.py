@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer, check_operators
+from ecrl.envs.arguments import check_integer, check_operators
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.errors import UsageError
 
 Number = int | Fraction

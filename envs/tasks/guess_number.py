@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer
+from ecrl.envs.arguments import check_integer
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _LOWEST = 1000  # ranges begin anywhere up to here, so that problems differ

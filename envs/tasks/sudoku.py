@@ -9,7 +9,8 @@ from string import whitespace
 import numpy as np
 from numpy.typing import NDArray
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer
+from ecrl.envs.arguments import check_integer
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.errors import UsageError
 
 _SIZE = 4
