@@ -47,10 +47,10 @@ class StdinTests:
         status: Status = "ok"
         for stdin, wanted in zip(self.inputs, self.outputs, strict=True):
             outcome = sandbox.run(program, stdin, limits=limits)
-            held = outcome.status == "ok" and same_text(outcome.stdout, wanted)
-            passed += held
+            passes = outcome.status == "ok" and same_text(outcome.stdout, wanted)
+            passed += passes
             status = outcome.status if status == "ok" else status
-            if stop and not held:
+            if stop and not passes:
                 break
         return Verdict(passed, len(self.inputs), status)
 
@@ -96,10 +96,10 @@ class CallTests:
             limits=limits,
         )
         answers = outcome.stdout.split("\n")[: len(self.calls)]
-        passed = sum(self._held(call, answer) for call, answer in zip(self.calls, answers, strict=False))
+        passed = sum(self._passes(call, answer) for call, answer in zip(self.calls, answers, strict=False))
         return Verdict(passed, len(self.calls), outcome.status)
 
-    def _held(self, call: Call, answer: str) -> bool:
+    def _passes(self, call: Call, answer: str) -> bool:
         try:
             value = json.loads(answer)["value"]
             if call.truth is not None:

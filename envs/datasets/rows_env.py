@@ -79,7 +79,7 @@ class RowsEnv(ReasoningEnv):
             "train": {"path": path, "part": part, **common},
             "val": {"path": val_path or path, "part": val_part or part, **common},
         }
-        # Training tries the rows of validation, too: the first validation would be late for bad news.
+        # Training also tries the rows of validation, because the first validation may come hours later.
         for source in sources.values() if split == "train" else (sources["val"],):
             rows = load_rows(**source)
             if key not in rows.checked_for:
