@@ -105,7 +105,7 @@ class Command(Generic[S]):
             elif self._is_plain(word):
                 words.append(os.path.expanduser(word))
             elif key in self._kinds:
-                if key in given:
+                if key in given and not self.overrides:  # among overrides the last one wins, as in Hydra
                     raise UsageError(f"`ecrl {self.name}`: {key} stands twice; drop one.")
                 given[key] = value
             elif self.overrides and equals:
