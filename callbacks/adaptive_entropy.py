@@ -36,8 +36,6 @@ class AdaptiveEntropy(Strategy, PenaltyMixin, RolloutObserver):
         maximum: the coefficient's upper limit; None for none.
     """
 
-    needs_entropy_grad = True
-
     def __init__(
         self,
         *,

@@ -29,8 +29,6 @@ class EntropyBonus(Strategy, PenaltyMixin):
         coefficient: α, not negative.
     """
 
-    needs_entropy_grad = True
-
     def __init__(self, *, coefficient: float = 1e-3) -> None:
         super().__init__()
         if not 0 <= coefficient < math.inf:

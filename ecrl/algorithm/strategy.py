@@ -149,9 +149,6 @@ class PenaltyMixin(ABC):
     tensor([-0.5000, -2.0000])
     """
 
-    #: The penalty differentiates through ``tokens.entropy``.
-    needs_entropy_grad: bool = False
-
     @abstractmethod
     def penalty_coefficients(self, tokens: TokenBatch) -> Tensor:
         """LossPlan the coefficient ``[N]`` of each token's penalty; 0 leaves the token out."""

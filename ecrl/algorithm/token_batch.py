@@ -1,4 +1,4 @@
-"""The data that flows through training: completions, trajectories, rollout batches, token batches."""
+"""Tokens as every loss, advantage and strategy sees them: flat, without padding or masks."""
 
 from __future__ import annotations
 

@@ -98,16 +98,16 @@ def pair(series: Series, reward: str | None = None, entropy: str = ENTROPY, widt
     reward = reward or default_reward(series)
     h, r, t = series[entropy], series[reward], series.iteration
     if is_validation(reward):
-        drawn = np.flatnonzero(np.isfinite(h))
-        means = smooth(h[drawn], width)
-        tested = np.flatnonzero(np.isfinite(r))
-        after = np.searchsorted(t[drawn], t[tested], side="right")
-        kept, partner = tested[after < len(drawn)], after[after < len(drawn)]
+        rollouts = np.flatnonzero(np.isfinite(h))
+        means = smooth(h[rollouts], width)
+        validations = np.flatnonzero(np.isfinite(r))
+        after = np.searchsorted(t[rollouts], t[validations], side="right")
+        kept, partner = validations[after < len(rollouts)], after[after < len(rollouts)]
         iteration, x, y = t[kept], means[partner], r[kept]
     else:
         kept = np.flatnonzero(np.isfinite(h) & np.isfinite(r))
-        whole = slice(width - 1, None, width)
-        iteration, x, y = t[kept][whole], smooth(h[kept], width)[whole], smooth(r[kept], width)[whole]
+        every = slice(width - 1, None, width)
+        iteration, x, y = t[kept][every], smooth(h[kept], width)[every], smooth(r[kept], width)[every]
     if not len(x) and len(kept):
         raise ValueError(f"{series.source}: a mean of {width} takes as many iterations, got {len(kept)}.")
     if not len(x):

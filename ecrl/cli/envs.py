@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from ecrl.cli.arguments import Arguments, Command, NoSettings
 from ecrl.config.compose import build_config
 from ecrl.config.groups import options as group_options
 from ecrl.config.schema import EnvConfig
+from ecrl.envs.arguments import keyword_arguments
 from ecrl.envs.conformance import NOISE, SkippedError, check, play, reference
-from ecrl.envs.reasoning_gym.env import TASKS
-from ecrl.envs.safe_calls import make, reset, user_code
+from ecrl.envs.reasoning_gym.task_names import TASKS
+from ecrl.envs.safe_calls import env_creator, make, reset, user_code
 from ecrl.errors import UsageError
 
 COMMAND = Command(
@@ -65,17 +65,12 @@ def _list(config_dir: Path | None) -> int:
 
     table = Table("id", "what")
     for env_id in sorted(i for i in gym.registry if "/" in i and i.split("/")[0] == "ecrl"):
-        table.add_row(env_id, _class_of(env_id).__doc__.strip().splitlines()[0])
+        table.add_row(env_id, env_creator(env_id).__doc__.strip().splitlines()[0])
     Console(highlight=False).print(table)
     print(f"Tasks of reasoning-gym, as env=reasoning_gym/TASK: {', '.join(TASKS)}")
     print(f"Short names for env=…: {', '.join(group_options('env', config_dir))}")
     print("Your own: env=mypkg.mod:me/MyTask-v0    More of one: ecrl envs show ID, ecrl envs check ID")
     return 0
-
-
-def _class_of(env_id: str) -> Any:
-    entry = gym.spec(env_id).entry_point
-    return gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
 
 
 def _show(config: EnvConfig) -> int:
@@ -85,7 +80,7 @@ def _show(config: EnvConfig) -> int:
     console.print(f"[bold]{escape(config.id)}[/bold]  {escape(_first_line(env.unwrapped))}")
     console.print(f"observation {env.observation_space}   action {env.action_space}")
     table = Table("argument", "default", "now")
-    for parameter in inspect.signature(type(env.unwrapped).__init__).parameters.values():
+    for parameter in keyword_arguments(type(env.unwrapped)).values():
         if parameter.kind is parameter.KEYWORD_ONLY or parameter.name in config.kwargs:
             default = "required" if parameter.default is parameter.empty else repr(parameter.default)
             now = repr(config.kwargs[parameter.name]) if parameter.name in config.kwargs else ""

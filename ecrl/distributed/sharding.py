@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 
 from ecrl.distributed.tensor_parallel import split_layers
 from ecrl.policy.model import PolicyModel
-from ecrl.policy.weights import whole
+from ecrl.policy.weights import full_tensor
 
 BUCKET = 2**26  # elements of one all-reduce: large enough for full bandwidth, small beside the model
 
@@ -122,7 +122,7 @@ def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
         if parameter.grad is not None:
             key = parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None
             by_mesh.setdefault(key, []).append(parameter.grad)
-    parts = [whole(torch.nn.utils.get_total_norm(gradients)) for gradients in by_mesh.values()]
+    parts = [full_tensor(torch.nn.utils.get_total_norm(gradients)) for gradients in by_mesh.values()]
     return torch.linalg.vector_norm(torch.stack(parts)) if len(parts) != 1 else parts[0]
 
 

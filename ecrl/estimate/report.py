@@ -43,13 +43,13 @@ def notes(job: Job) -> list[str]:
     """The assumptions behind the tables, one line each."""
     given, rollout, card = job.given, job.config.rollout, CARDS[job.given.gpu]
     model = job.model
-    drawn = f"{rollout.prompts} prompts × {rollout.group_size} × {job.completion:,.0f} tokens"
+    product = f"{rollout.prompts} prompts × {rollout.group_size} × {job.completion:,.0f} tokens"
     lines = [
         f"{model.name}: {_billions(model.parameters)} parameters, {_billions(job.trainable)} trained.",
         "Moments: backward pass of the LM head and of the layers, FSDP's last reduction, AdamW's step, "
         "rollout.",
         f"Kept free: {RESERVE:.0%} for the CUDA context, NCCL and fragmentation.",
-        f"Tokens: {drawn} = {tokens(job).own:,.0f}, at length={given.length:g} of "
+        f"Tokens: {product} = {tokens(job).own:,.0f}, at length={given.length:g} of "
         f"rollout.max_new_tokens={rollout.max_new_tokens} and prompt={given.prompt}.",
         f"Time: {given.gpu}, {card.flops / 1e12:.0f} TFLOP/s × utilisation={given.utilisation:g}; decoding "
         f"at {DECODE_BANDWIDTH:.0%} of {card.bandwidth / 1e12:.2f} TB/s, at the end one completion alone.",

@@ -91,14 +91,14 @@ def without_adapters(lm: nn.Module) -> Iterator[None]:
             layer._disable_adapters = False
 
 
-def delta(layer: Any, whole: Any) -> Tensor:
+def delta(layer: Any, full_tensor: Any) -> Tensor:
     """Return the adapters' product ``(α/r)·B A``, of the shape of the layer's weight.
 
     Args:
         layer: a linear layer with adapters.
-        whole: function that turns a parameter, sharded or not, into an unsharded tensor.
+        full_tensor: function that turns a parameter, sharded or not, into an unsharded tensor.
     """
-    a, b = whole(layer.lora_A[ADAPTER].weight), whole(layer.lora_B[ADAPTER].weight)
+    a, b = full_tensor(layer.lora_A[ADAPTER].weight), full_tensor(layer.lora_B[ADAPTER].weight)
     product: Tensor = layer.scaling[ADAPTER] * (b @ a)
     return product
 

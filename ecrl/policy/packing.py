@@ -102,8 +102,8 @@ def _divide(groups: Iterable[_PromptGroup], size: int) -> list[list[_PromptGroup
 
 def _idle() -> MicroBatch:
     """Return a micro-batch of one token that scores nothing."""
-    one, none = torch.zeros(1, 1, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-    return MicroBatch(one, one, one, one, none, none, none)
+    token, empty = torch.zeros(1, 1, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    return MicroBatch(token, token, token, token, empty, empty, empty)
 
 
 def _prompt_groups(sequences: Sequence[SequenceTokens], limit: int) -> list[_PromptGroup]:

@@ -16,7 +16,7 @@ from ecrl.errors import UsageError
 from ecrl.policy.lora import delta
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """Return an unsharded tensor; a collective if it is a DTensor."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -44,9 +44,9 @@ def _hf_weights(lm: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in lm.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
             continue
-        tensor = whole(parameter.detach())
+        tensor = full_tensor(parameter.detach())
         if name in adapted:
-            tensor = tensor + delta(adapted[name], whole).to(tensor.dtype)
+            tensor = tensor + delta(adapted[name], full_tensor).to(tensor.dtype)
         yield name.replace(".base_layer.", "."), tensor
 
 

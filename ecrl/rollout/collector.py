@@ -209,8 +209,8 @@ class Collector:
         if len(episode.turns) == MAX_TURNS and not episode.terminated:
             episode.truncated = True
         if not (episode.terminated or episode.truncated):
-            said = episode.turns[-1].completion
-            ended_by = said.token_ids[-1] if said.finish_reason == "stop" else None
+            last = episode.turns[-1].completion
+            ended_by = last.token_ids[-1] if last.finish_reason == "stop" else None
             episode.context_ids = self._chat.reply(ended_by, observation)
 
     @staticmethod

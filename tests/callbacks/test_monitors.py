@@ -22,7 +22,6 @@ from torch.utils.data import DataLoader
 
 from ecrl.algorithm.loss_plan import make_loss_plan
 from ecrl.algorithm.objective import Objective
-from ecrl.callbacks.monitors import progress
 from ecrl.callbacks.monitors.covariance import CovarianceMonitor
 from ecrl.callbacks.monitors.samples import LONGEST, SampleMonitor, cell
 from ecrl.engines.base import Completion
@@ -30,6 +29,7 @@ from ecrl.errors import UsageError
 from ecrl.metrics import MetricsRecorder, Record
 from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.runs.metrics_file import drop_after, is_wall_time, read_metrics
+from ecrl.training import progress
 from ecrl.training.metrics_writer import LAYOUT, MetricsWriter
 from ecrl.training.module import finished_iterations
 from ecrl.training.progress import ProgressMonitor

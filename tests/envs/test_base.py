@@ -301,9 +301,9 @@ def test_text_space_samples_by_its_seed() -> None:
 
 
 def test_text_space_refuses_masks_and_bad_lengths() -> None:
-    with pytest.raises(UsageError, match="mask"):
+    with pytest.raises(ValueError, match="mask"):
         Text(5).sample(mask=(1, None))
-    with pytest.raises(UsageError, match="-1"):
+    with pytest.raises(ValueError, match="-1"):
         Text(-1)
 
 

@@ -20,7 +20,7 @@ from ecrl.config.schema import Config
 from ecrl.config.targets import build
 from ecrl.engines.base import Completion
 from ecrl.policy.model import load_tokenizer
-from ecrl.policy.weights import whole, write_whole
+from ecrl.policy.weights import full_tensor, write_whole
 from ecrl.rollout.batching import build_batch
 from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.training.module import PolicyModule
@@ -104,7 +104,7 @@ def make_module(config: Config, strategies: Sequence[Strategy]) -> PolicyModule:
     with torch.no_grad():
         for parameter in module.model.parameters():
             noise = 0.02 * torch.randn(parameter.shape, generator=random)
-            write_whole(parameter, whole(parameter) + noise.to(parameter.device))
+            write_whole(parameter, full_tensor(parameter) + noise.to(parameter.device))
     for strategy in strategies:
         strategy.setup(trainer, module, "fit")
     return module
@@ -150,5 +150,5 @@ def gradient(module: PolicyModule, batch: RolloutBatch) -> tuple[float, Tensor, 
     module.zero_grad()
     loss = module.accumulate(batch)
     (spy,) = [c for c in module.trainer.callbacks if isinstance(c, Spy)]  # type: ignore[attr-defined]
-    parts = [whole(p.grad).flatten() for p in module.model.parameters() if p.grad is not None]
+    parts = [full_tensor(p.grad).flatten() for p in module.model.parameters() if p.grad is not None]
     return loss, torch.cat(parts), spy.plan

@@ -69,7 +69,7 @@ class ReplicaPool:
                 if not self._live:
                     raise EcrlError(
                         f"No vLLM server is left to draw with ({'; '.join(self._causes)}); start them again "
-                        "and go on from the last checkpoint with resume=RUN_DIR."
+                        "and continue from the last checkpoint with resume=RUN_DIR."
                     )
                 await asyncio.gather(*(self._use(replica, client) for replica in list(self._live)))
         return [self._done[i] for i in range(len(self._jobs))], self._live

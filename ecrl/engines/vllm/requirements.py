@@ -51,8 +51,8 @@ def check_top_p(engine: str, top_p: float) -> None:
     """
     if top_p < 1:
         raise UsageError(
-            f"engine={engine} cannot draw with top_p={top_p}: vLLM's log-probabilities at a temperature are "
-            "those after top-p, not of the whole vocabulary; set top_p=1 or engine=hf."
+            f"engine={engine} cannot sample with top_p={top_p}: vLLM's log-probabilities at a temperature "
+            "are those after top-p, not of the whole vocabulary; set top_p=1 or engine=hf."
         )
 
 

@@ -163,7 +163,7 @@ class VLLMServerEngine:
         if not members:
             raise EcrlError(
                 f"No vLLM server answers any more ({', '.join(r.url for r in self.replicas)}); start them "
-                "again and go on from the last checkpoint with resume=RUN_DIR."
+                "again and continue from the last checkpoint with resume=RUN_DIR."
             )
         if self._channel is not None and members == self._members:
             return

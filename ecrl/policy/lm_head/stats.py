@@ -51,7 +51,7 @@ def token_stats(
         ValueError: the shapes do not match, a number is not positive, or a DTensor has another placement.
     """
     weight, bias, vocabulary = unwrap(weight, bias, vocabulary)
-    _check(hidden, weight, targets, bias, temperature, chunk_logits, whole=vocabulary is None)
+    _check(hidden, weight, targets, bias, temperature, chunk_logits, has_all_rows=vocabulary is None)
     apply: Any = _TokenStats.apply
     logprobs, entropy = apply(hidden, weight, bias, targets, vocabulary, temperature, chunk_logits)
     return logprobs, entropy
@@ -132,10 +132,10 @@ def _check(
     bias: Tensor | None,
     temperature: float,
     chunk_logits: int | None,
-    whole: bool,
+    has_all_rows: bool,
 ) -> None:
     given = [hidden, weight, targets] + ([] if bias is None else [bias])
-    fits = [t.dim() for t in given] == [2, 2, 1, 1][: len(given)] and (len(weight) > 0 or not whole)
+    fits = [t.dim() for t in given] == [2, 2, 1, 1][: len(given)] and (len(weight) > 0 or not has_all_rows)
     fits = fits and hidden.shape[1] == weight.shape[1] and len(hidden) == len(targets)
     if not fits or (bias is not None and len(bias) != len(weight)):
         raise ValueError(

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from ecrl.envs.sandbox import Outcome, Sandbox, make_sandbox
+from ecrl.envs.sandbox import Limits, Outcome, Sandbox, make_sandbox
 from ecrl.envs.sandbox.process import MAX_OUTPUT
 from ecrl.errors import UsageError
 from tests.support.paths import ROOT
@@ -31,7 +31,7 @@ OPEN_PYTHON = next((p for p in ("/usr/bin/python3", "/usr/local/bin/python3") if
 
 
 def run(sandbox: Sandbox, program: str, stdin: str = "", seconds: float = 5, memory: int = 128) -> Outcome:
-    return sandbox.run(program, stdin, time_limit=seconds, memory_limit=memory)
+    return sandbox.run(program, stdin, limits=Limits(seconds, memory))
 
 
 @pytest.fixture(scope="module")
@@ -308,8 +308,8 @@ def test_it_dies_with_the_trainer(tmp_path: Path) -> None:
     marker = f"{time.time_ns()}"
     program = f"import subprocess\nsubprocess.run(['/usr/bin/sleep', '8{marker}'])"
     code = (
-        "from ecrl.envs.sandbox import make_sandbox\n"
-        f"make_sandbox().run({program!r}, time_limit=60, memory_limit=128)"
+        "from ecrl.envs.sandbox import Limits, make_sandbox\n"
+        f"make_sandbox().run({program!r}, limits=Limits(60, 128))"
     )
     trainer = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:
@@ -373,7 +373,7 @@ def test_a_bubblewrap_that_cannot_isolate_is_found_at_once(
         ({"url": "http://x"}, "sandbox=http only"),
         ({"name": "http"}, "sandbox_url=http"),
         ({"name": "http", "url": "http://127.0.0.1:9"}, "failed 3 times.*refused"),
-        ({"name": "http", "url": "http://x", "python": "p"}, "server's matter"),
+        ({"name": "http", "url": "http://x", "python": "p"}, "the server chooses the interpreter"),
     ],
 )
 def test_bad_choices(kwargs: dict[str, Any], says: str) -> None:
@@ -415,8 +415,7 @@ class _Fusion(BaseHTTPRequestHandler):
         done = self.sandbox.run(
             request["code"],
             request["stdin"],
-            time_limit=request["run_timeout"],
-            memory_limit=request["memory_limit_MB"],
+            limits=Limits(request["run_timeout"], request["memory_limit_MB"]),
         )
         finished = "TimeLimitExceeded" if done.status == "timeout" else "Finished"
         return {
@@ -471,4 +470,4 @@ def test_http_that_fails_is_no_verdict(fusion: tuple[Sandbox, list[int]]) -> Non
     with pytest.raises(SandboxError, match="failed 3 times"):
         run(remote, "nonsense")
     with pytest.raises(UsageError, match="bubblewrap"):
-        remote.converse("", "", time_limit=1, memory_limit=128)
+        remote.converse("", "", limits=Limits(1, 128))
