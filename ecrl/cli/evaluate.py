@@ -19,7 +19,7 @@ COMMAND = Command(
     help="""ecrl eval: a policy answers an environment's validation problems
 
   ecrl eval model.path=DIR env=countdown eval.k=16 output=FILE.json
-  ecrl eval [overrides…]               no model named: the base of the small one
+  ecrl eval [overrides…]               no model named: the small one after its warm start
 
 Overrides are Hydra's, of the configuration of `ecrl train`. output: a JSON file for the metrics.
 """,

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from ecrl.analysis.figures import Cloud, hr_figure
-from ecrl.analysis.law import Forecast, Law, Range, Scaling, forecast, scaling
+from ecrl.analysis.law import Forecast, forecast, scaling
 from ecrl.analysis.points import ENTROPY, Points, pair
 from ecrl.analysis.series import read_series
 from ecrl.cli.arguments import Arguments, Command
+from ecrl.cli.law_tables import Fitted, early_table, law_table, notes, size_table
 from ecrl.cli.output import check_output
 from ecrl.config.limits import number
 from ecrl.errors import UsageError, usage_errors
@@ -26,16 +25,6 @@ from ecrl.runs.os_errors import writing
 
 #: Shares of the points that an early prediction is made from.
 SHARES = (0.15, 0.36)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A run, its points, its law and its early predictions by share (or why there is none)."""
-
-    name: str
-    points: Points
-    law: Law
-    early: dict[float, Forecast | str]
 
 
 @dataclass(frozen=True)
@@ -99,13 +88,13 @@ def main(arguments: Arguments[Settings]) -> int:
     console = Console(highlight=False, markup=False, emoji=False)
     for pairing in dict.fromkeys(fit.points.pairing for fit in fits):
         console.print(f"R = −a·exp(H) + b, with R, H: {pairing}")
-    console.print(_table(fits))
+    console.print(law_table(fits))
     if any(isinstance(early, Forecast) for fit in fits for early in fit.early.values()):
-        console.print(_early_table(fits))
-    for note in _notes(fits):
+        console.print(early_table(fits))
+    for note in notes(fits):
         console.print(note)
     if line is not None:
-        console.print(_over_size(line, sorted({*sizes, *([target] if target else [])})))
+        console.print(size_table(line, sorted({*sizes, *([target] if target else [])})))
     if output is not None:
         _write(fits, output)
         console.print(f"Figure and tables: {legible(output)}")
@@ -150,78 +139,6 @@ def _early(points: Points, share: float) -> Forecast | str:
         return forecast(points.entropy, points.reward, share)
     except ValueError as error:
         return str(error)
-
-
-def _table(fits: Sequence[Fitted]) -> Table:
-    table = _grid("run", "points", "a", "b", "ceiling", "R²", "RMSE")
-    for fit in fits:
-        law = fit.law
-        ranges = (
-            _range(law.a, law.a_interval),
-            _range(law.b, law.b_interval),
-            _range(law.ceiling, law.ceiling_interval),
-        )
-        table.add_row(fit.name, str(law.points), *ranges, f"{law.r2:.3f}", f"{law.rmse:.4f}")
-    return table
-
-
-def _early_table(fits: Sequence[Fitted]) -> Table:
-    table = _grid("run", "fitted on", "points", "ceiling", "RMSE of the rest", "final error")
-    table.title = "Early prediction"
-    for fit in fits:
-        for early in fit.early.values():
-            if isinstance(early, str):
-                continue
-            table.add_row(
-                fit.name,
-                f"first {early.share:.0%}",
-                str(early.fitted),
-                _range(early.law.ceiling, early.law.ceiling_interval),
-                f"{early.rmse:.4f}",
-                f"{early.final_error:+.4f}",
-            )
-    return table
-
-
-def _grid(*columns: str) -> Table:
-    """A table that fits 80 characters."""
-    return Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
-
-
-def _range(value: float, interval: Range) -> str:
-    return f"{value:.3f}\n{interval[0]:.3f}…{interval[1]:.3f}"
-
-
-def _notes(fits: Sequence[Fitted]) -> list[str]:
-    """What a reader must know of these fits."""
-    notes = [
-        "Ceiling: −a + b, at H = 0. Below a figure: its 95 % interval. Final error: predicted − measured."
-    ]
-    reasons: dict[str, list[str]] = {}
-    for fit in fits:
-        for share, early in fit.early.items():
-            if isinstance(early, str):
-                reasons.setdefault(f"no prediction from the first {share:.0%}: {early}", []).append(fit.name)
-    notes += [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
-    for fit in fits:
-        if fit.law.a_interval[0] <= 0:
-            notes.append(f"{fit.name}: a may be 0; the ceiling says nothing where entropy buys no reward.")
-        if fit.law.correlated:
-            notes.append(
-                f"{fit.name}: each residual is like the one before ({fit.law.autocorrelation:.2f}), so the "
-                "intervals are too narrow."
-            )
-    return notes
-
-
-def _over_size(line: Scaling, sizes: Sequence[float]) -> Table:
-    table = _grid("size", "a", "b", "ceiling")
-    table.title = "a and b on their lines over ln(size), with 95 % intervals of one more model"
-    for size in sizes:
-        a, b = line.predict(size)
-        ranges = (_range(v, i) for v, i in zip((a, b), line.intervals(size), strict=True))
-        table.add_row(f"{size:g}", *ranges, f"{b - a:.3f}")
-    return table
 
 
 def _write(fits: Sequence[Fitted], output: Path) -> None:

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from ecrl.cli.arguments import Arguments, Command
 from ecrl.config.limits import count
 from ecrl.errors import UsageError
 from ecrl.runs.os_errors import writing
 from ecrl.sweep.definition import NAME, Cell, Sweep, make_sweep, parse_yaml, read_sweep, without
-from ecrl.sweep.running import Work, is_finished, iterations_done, run_cells
+from ecrl.sweep.display import Display
+from ecrl.sweep.running import Work, is_finished, run_cells
 from ecrl.training.preflight import preflight
 
 
@@ -159,7 +157,7 @@ def _run(output: Path, sweep: Sweep, cells: Sequence[Cell], jobs: int, lock: IO[
             raise UsageError(f"arm {cell.arm!r}: {error}") from None
     waiting = [cell for cell in cells if not is_finished(cell)]
     failed: list[Work] = []
-    with _Display(cells, len(waiting)) as display:
+    with Display(cells, len(waiting)) as display:
 
         def start(cell: Cell) -> Work:
             return Work(cell, output / "logs" / f"{cell.name}.log", sweep.config_dir, (lock.fileno(),))
@@ -180,54 +178,3 @@ def _run(output: Path, sweep: Sweep, cells: Sequence[Cell], jobs: int, lock: IO[
     else:
         print(f"Look at it:   ecrl report {shlex.quote(str(output))}")
     return 128 + stopped_by if stopped_by else 1 if failed else 0
-
-
-class _Display:
-    """One bar for all iterations of all cells, and one for each cell that runs."""
-
-    def __init__(self, cells: Sequence[Cell], waiting: int) -> None:
-        self._cells = cells
-        self._console = Console(highlight=False, markup=False, emoji=False)
-        # No thread of its own: processes are forked from this one.
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-        )
-        total = sum(cell.iterations for cell in cells)
-        self._ready = {cell.name: cell.iterations for cell in cells if is_finished(cell)}
-        self._all = self._progress.add_task(
-            "all iterations", total=total, completed=sum(self._ready.values())
-        )
-        self._tasks: dict[str, Any] = {}
-        self.say(f"{len(cells)} cells, {len(cells) - waiting} finished before")
-
-    def __enter__(self) -> _Display:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def say(self, text: str) -> None:
-        """Print above the bars."""
-        self._progress.console.print(text)
-
-    def look(self, running: Sequence[Work]) -> None:
-        """Read how far the cells are."""
-        now = {work.cell.name: iterations_done(work.cell.run_dir) for work in running}
-        for work in running:
-            if work.cell.name not in self._tasks:
-                task = self._progress.add_task(work.cell.name, total=work.cell.iterations)
-                self._tasks[work.cell.name] = task
-            self._progress.update(self._tasks[work.cell.name], completed=now[work.cell.name])
-        for name in [n for n in self._tasks if n not in now]:
-            self._progress.remove_task(self._tasks.pop(name))
-        self._ready |= now
-        self._progress.update(self._all, completed=sum(self._ready.values()))
-        if self._console.is_terminal:
-            self._progress.refresh()

@@ -76,7 +76,7 @@ class Arm:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings of its first run."""
+        """The settings of its first run."""
         return next(iter(self.runs.values())).settings
 
 
@@ -86,25 +86,7 @@ def read_run(path: Path) -> Run:
     Raises:
         UsageError: something is missing, malformed or not finite; names the file.
     """
-    file = path / "metrics.jsonl"
-    rows = read_metrics(file)
-    iteration = np.array([row["iteration"] for row in rows], np.int64)
-    if len(rows) < 2 or iteration[-1] < 2:
-        raise UsageError(
-            f"{file}: a curve takes at least 2 iterations, got {max(iteration, default=0)}. Let the run go "
-            "on, or name only the others."
-        )
-    if (np.diff(iteration) <= 0).any():
-        at = int(np.flatnonzero(np.diff(iteration) <= 0)[0]) + 2
-        raise UsageError(f"{file}, line {at}: iterations must ascend, got {iteration[at - 1]} again.")
-    names = sorted({name for row in rows for name in row} - {"iteration"})
-    columns = {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
-    for name in (ENTROPY, REWARD):
-        if name not in columns:
-            raise UsageError(f"{file} has no {name!r}; a report needs it in every iteration.")
-        gaps = np.flatnonzero(~np.isfinite(columns[name]) & (iteration > 0))
-        if len(gaps):
-            raise UsageError(f"{file}: {name!r} is no finite number in iteration {iteration[gaps[0]]}.")
+    iteration, columns = _metrics(path / "metrics.jsonl")
     config = saved_config(path / "config.yaml")
     return Run(
         path=path,
@@ -122,10 +104,10 @@ def group(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Arm]:
 
     Args:
         runs: of the report.
-        names: of the arms by run directory, as far as a sweep knows them.
+        names: name of the arm of each run directory that a sweep made.
 
     Raises:
-        UsageError: runs that cannot be compared, or one seed twice in an arm; says which.
+        UsageError: runs that cannot be compared, or a seed twice in an arm; names the runs.
     """
     _check_comparable(runs)
     found: list[dict[int, Run]] = []
@@ -144,10 +126,33 @@ def group(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Arm]:
 
 
 def differences(arms: Sequence[Arm]) -> dict[str, list[Any]]:
-    """Settings in which arms differ: key → value of each arm, None where an arm lacks the key."""
+    """Return the settings in which arms differ: key → value in each arm, None if an arm lacks the key."""
     keys = dict.fromkeys(k for arm in arms for k in next(iter(arm.runs.values())).identity)
     table = {key: [arm.settings.get(key) for arm in arms] for key in keys}
     return {key: values for key, values in table.items() if any(v != values[0] for v in values)}
+
+
+def _metrics(file: Path) -> tuple[NDArray[np.int64], dict[str, Floats]]:
+    """Read iterations and columns, and check that they make a curve."""
+    rows = read_metrics(file)
+    iteration = np.array([row["iteration"] for row in rows], np.int64)
+    if len(rows) < 2 or iteration[-1] < 2:
+        raise UsageError(
+            f"{file}: a curve takes at least 2 iterations, got {max(iteration, default=0)}. Resume the run, "
+            "or name only the others."
+        )
+    if (np.diff(iteration) <= 0).any():
+        at = int(np.flatnonzero(np.diff(iteration) <= 0)[0]) + 2
+        raise UsageError(f"{file}, line {at}: iterations must ascend, got {iteration[at - 1]} again.")
+    names = sorted({name for row in rows for name in row} - {"iteration"})
+    columns = {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
+    for name in (ENTROPY, REWARD):
+        if name not in columns:
+            raise UsageError(f"{file} has no {name!r}; a report needs it in every iteration.")
+        gaps = np.flatnonzero(~np.isfinite(columns[name]) & (iteration > 0))
+        if len(gaps):
+            raise UsageError(f"{file}: {name!r} is no finite number in iteration {iteration[gaps[0]]}.")
+    return iteration, columns
 
 
 def _number(value: Any) -> float:
@@ -182,7 +187,7 @@ def _check_comparable(runs: Sequence[Run]) -> None:
 
 
 def _names(arms: Sequence[Mapping[int, Run]], known: Mapping[Path, str]) -> list[str]:
-    """Name arms: as the sweep does, else as their folders do (NAME-SEED), else by their settings."""
+    """Name the arms by the sweep, or else by their folders (NAME-SEED), or else by their settings."""
     for propose in (lambda run: known.get(run.path), _folder_name):
         proposed = [{propose(run) for run in arm.values()} for arm in arms]
         names = [str(p.pop()) for p in proposed if len(p) == 1 and None not in p]
@@ -199,7 +204,7 @@ def _folder_name(run: Run) -> str | None:
 
 
 def _settings_name(run: Run, own: Mapping[str, Any]) -> str:
-    """The strategies, and the other settings in which the arm differs."""
+    """Name an arm by its strategies and by the other settings in which it differs."""
     strategies = dict.fromkeys(key.split(".")[1] for key in run.settings if key.startswith("strategy."))
     shown = [
         f"{key.removeprefix('strategy.')}={value}"

@@ -13,6 +13,7 @@ from ecrl.algorithm.strategy_stack import check_stack
 from ecrl.cli import main
 from ecrl.config.compose import build_config
 from ecrl.policy.tiny_model import build_tokenizer
+from ecrl.runs.commands import Command, read_commands
 from tests.support.cli import refused
 from tests.support.tiny import TINY
 
@@ -221,8 +222,11 @@ def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_sweep_runs_every_combination(tiny_model: Path, tmp_path: Path) -> None:
     words = [*TINY, f"model.path={tiny_model}", f"run_dir={tmp_path / 'sweep'}", "iterations=1", "seed=0,1"]
     assert main(["train", "-m", *words]) == 0
-    seeds = [OmegaConf.load(p).seed for p in sorted(tmp_path.glob("sweep/*/config.yaml"))]
-    assert seeds == [0, 1]
+    first, second = sorted(tmp_path.glob("sweep/*"))
+    assert [OmegaConf.load(run / "config.yaml").seed for run in (first, second)] == [0, 1]
+    assert read_commands(second) == [Command(0, [*words[:-3], "iterations=1", "seed=1", f"run_dir={second}"])]
+    assert main(["train", f"resume={first}", "iterations=2"]) == 0
+    assert read_commands(first)[1:] == [Command(1, [f"resume={first}", "iterations=2"])]
 
 
 def test_eval_writes_json(tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
