@@ -14,6 +14,7 @@ from ecrl.config.schema import Config
 from ecrl.distributed.loading import load_sharded_policy
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.sharding import Sharding
+from ecrl.errors import usage_errors
 from ecrl.policy.attention import row_limit
 from ecrl.policy.lora import without_adapters
 from ecrl.policy.model import PolicyModel
@@ -106,9 +107,9 @@ class Scorer:
             return []
         update = self._config.update
         row_tokens = row_limit(self.model.attention, update.max_tokens, update.row_tokens)
-        return pack_micro_batches(
-            batch.sequences, update.max_tokens, row_tokens, self.process_group.rank, self.process_group.size
-        )
+        rank, size = self.process_group.rank, self.process_group.size
+        with usage_errors("update."):
+            return pack_micro_batches(batch.sequences, update.max_tokens, row_tokens, rank, size)
 
 
 class ForwardPasses:
