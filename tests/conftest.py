@@ -24,7 +24,8 @@ from ecrl.config.compose import build_config
 from ecrl.config.schema import Config, ModelConfig
 from ecrl.policy.tiny_model import build_model, build_tokenizer
 from ecrl.training.run import quiet
-from tests.support.tiny import TINY
+from tests.support.runs import run
+from tests.support.tiny import LEARNING, TINY, VALIDATED
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,3 +81,10 @@ def tiny(tiny_model: Path, tmp_path: Path) -> Callable[..., Config]:
         return build_config([*base, *overrides], config_dir)
 
     return compose
+
+
+@pytest.fixture(scope="session")
+def validated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of ten iterations that learns and is validated after each; to be read only."""
+    base = [*TINY, f"model.path={tiny_model}", *LEARNING, *VALIDATED]
+    return run(base, tmp_path_factory.mktemp("validated") / "run", "iterations=10")

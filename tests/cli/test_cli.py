@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 
 import pytest
-import torch
 from omegaconf import OmegaConf
 
-from ecrl.algorithm.strategy_stack import build_strategies, check_stack
 from ecrl.cli import main
-from ecrl.config.compose import GROUPS, build, build_config, options
-from ecrl.policy.tiny_model import build_tokenizer
-from ecrl.runs import os_errors
 from tests.support.cli import refused
 from tests.support.tiny import TINY
 
@@ -136,183 +130,6 @@ from tests.support.tiny import TINY
 )
 def test_bad_input_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert says in refused(capsys, *words)
-
-
-def test_what_cannot_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    resume = f"resume={tmp_path}"
-    path = tmp_path / "config.yaml"
-    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(build_config([]))))
-    for words, says in {
-        ("iteration=3",): "Did you mean 'iterations'?",
-        ("trainer.devces=2",): "Did you mean 'trainer.devices'?",
-        ("strategy.kl_cov.fraction=0.1",): "cannot change on resume",
-        ("trainer.precision=bf16-mixed",): "cannot change on resume",
-        ("engine._target_=x",): "cannot change on resume",
-        ("iterations=many",): "many",
-        ("--config-dir", str(tmp_path)): "--config-dir has no use",
-    }.items():
-        assert says in refused(capsys, "train", resume, *words)
-    assert main(["train", "--cfg", resume, "iterations=7", "trainer.accelerator=cpu"]) == 0
-    assert "iterations: 7" in capsys.readouterr().out
-    moved = ["engine.batch_size=7", "env.kwargs.path=/new/train.jsonl"]
-    assert main(["train", "--cfg", resume, *moved]) == 0
-    shown = OmegaConf.create(capsys.readouterr().out)
-    assert (shown.engine.batch_size, shown.env.kwargs.path) == (7, "/new/train.jsonl")
-    for text, says in {
-        "": "holds no configuration",
-        "- a": "holds no configuration",
-        "a: [b: c": "cannot be read",
-        "seed: 1\n": "objective is empty",
-        "sed: 1\n": "sed",
-    }.items():
-        path.write_text(text)
-        assert says in refused(capsys, "train", resume)
-
-
-def test_home_is_spelt_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    keys = ("run_dir", "output", "resume", "model.path", "env.kwargs.path")
-    assert main(["eval", "--cfg", *(f"{key}=~/x" for key in keys)]) == 0
-    shown = OmegaConf.create(capsys.readouterr().out)
-    assert [OmegaConf.select(shown, key) for key in keys] == [f"{tmp_path}/x"] * 5
-    assert build_config(["run_dir='~/x'"]).run_dir == f"{tmp_path}/x"
-    assert f"{tmp_path}/x/config.yaml is missing" in refused(capsys, "train", "resume=~/x")
-
-
-def test_an_output_that_cannot_be_written_is_refused_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("")
-    for command in ("eval", "warmup"):
-        words = (f"output={tmp_path}/file/result", "model.path=/nowhere")
-        assert "cannot be written" in refused(capsys, command, *words)
-        assert "nowhere" in refused(capsys, command, f"output={tmp_path}/new/result", "model.path=/nowhere")
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_run_directory_that_cannot_be_written_is_refused_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("")
-    assert "cannot be written" in refused(capsys, "train", f"run_dir={tmp_path}/file/run")
-    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(build_config([]))))
-
-    def read_only(dir: Path) -> None:
-        raise OSError(errno.EROFS, "Read-only file system", str(dir))
-
-    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
-    assert "Read-only file system" in refused(capsys, "train", f"resume={tmp_path}")
-
-
-def test_a_path_that_no_file_system_takes_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", f"run_dir={'x' * 300}"]) == 1
-    assert capsys.readouterr().err == f"ecrl: {'x' * 300}: File name too long.\n"
-
-
-def test_what_ran_out_is_said_in_a_line() -> None:
-    # The wording of torch's own message.
-    device = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB."
-    said = os_errors.describe(torch.OutOfMemoryError(device))
-    assert said is not None and said.startswith("Out of memory on the GPU (20.00 MiB more were")
-    full = os_errors.describe(OSError(errno.ENOSPC, "No space left on device", "/disk/file"))
-    assert full is not None and "The disk is full (/disk/file)" in full
-    assert os_errors.describe(RuntimeError("shapes do not match")) is None
-    assert (
-        os_errors.describe(PermissionError(errno.EACCES, "Permission denied", "/a"))
-        == "/a: Permission denied."
-    )
-    assert "Input/output error" in str(os_errors.describe(OSError(errno.EIO, "Input/output error")))
-    assert os_errors.describe(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")) is None
-
-
-def test_off_policy_updates_without_a_ratio_warn() -> None:
-    def warnings(*words: str) -> list[str]:
-        return check_stack(build_config(["strategy=[]", *words]), [])
-
-    (warning,) = warnings("objective=rloo")
-    assert "all but the first of the 4 updates" in warning
-    assert warnings("objective=rloo", "update.minibatches=1") == []
-    assert warnings("objective=rloo", "objective.surrogate._target_=ecrl.algorithm.losses.ppo_clip") == []
-    assert warnings("objective=grpo") == []
-
-
-def test_a_directory_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    build_tokenizer().save_pretrained(tmp_path)
-    assert "holds no model" in refused(capsys, "train", f"model.path={tmp_path}", f"run_dir={tmp_path}/r")
-    (tmp_path / "tokenizer_config.json").unlink()
-    assert "holds no tokenizer" in refused(capsys, "train", f"model.path={tmp_path}", f"run_dir={tmp_path}/r")
-    assert not (tmp_path / "r").exists()
-
-
-def test_a_tokenizer_without_eos(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for file in tiny_model.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    path = tmp_path / "tokenizer_config.json"
-    settings = json.loads(path.read_text())
-    settings["eos_token"] = None
-    path.write_text(json.dumps(settings))
-    assert "has no EOS token" in refused(capsys, "train", f"model.path={tmp_path}")
-
-
-def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    keep = tmp_path / "keep.json"
-    keep.write_text("mine")
-    assert "nothing is overwritten" in refused(capsys, "train", f"run_dir={tmp_path}")
-    assert "nothing is overwritten" in refused(capsys, "eval", f"output={keep}")
-    assert "nothing is overwritten" in refused(capsys, "warmup", f"output={keep}")
-    assert keep.read_text() == "mine"
-
-
-@pytest.mark.parametrize("group", [g for g in GROUPS if g != "strategy"])
-def test_every_shipped_yaml_composes(group: str) -> None:
-    for name in options(group):
-        config = build_config([f"{group}={name}"])
-        build(config.objective)
-
-
-def test_every_shipped_strategy_composes_and_builds() -> None:
-    for name in options("strategy"):
-        (strategy,) = build_strategies(build_config([f"strategy=[{name}]"]).strategy)
-        assert name.startswith(strategy.name)
-
-
-def test_defaults_come_from_constructors_and_overrides_need_no_plus() -> None:
-    config = build_config(["strategy=[clip_cov,clip_higher]", "strategy.clip_cov.fraction=0.01"])
-    assert list(config.strategy) == ["clip_cov", "clip_higher"]
-    assert config.strategy["clip_cov"]["fraction"] == 0.01
-    assert config.strategy["clip_cov"]["low"] == 1.0
-    assert config.strategy["clip_higher"]["high"] == 0.28
-
-
-def test_own_folders_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "strategy").mkdir()
-    (tmp_path / "strategy" / "mine.yaml").write_text("mine:\n  _target_: tests.support.outside.DropLate\n")
-    (tmp_path / "objective").mkdir()
-    (tmp_path / "objective" / "ours.yaml").write_text(
-        "_target_: ecrl.algorithm.objective.Objective\n"
-        "surrogate: {_target_: ecrl.algorithm.losses.reinforce, _partial_: true}\n"
-    )
-    config = build_config(["strategy=[mine,clip_cov]", "objective=ours"], tmp_path)
-    assert list(config.strategy) == ["mine", "clip_cov"] and config.strategy["mine"]["position"] == 4
-    assert main(["strategies", "--config-dir", str(tmp_path)]) == 0
-    assert "mine" in capsys.readouterr().out
-
-
-def test_a_broken_yaml_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "strategy").mkdir()
-    path = tmp_path / "strategy" / "broken.yaml"
-    for text in (
-        "a: [b: c",
-        "x:\n\t- 1",
-        "mine:\n  _target_: builtins.dict\n",
-        "mine:\n  _target_: no.Such\n",
-    ):
-        path.write_text(text)
-        refused(capsys, "train", "strategy=[broken]", "--config-dir", str(tmp_path))
 
 
 def test_sweep_runs_every_combination(tiny_model: Path, tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ecrl.config.resume import resumed_config
-from ecrl.training.run import train
-from tests.support.runs import assert_same_run, run, silent
+from tests.support.runs import assert_same_run
 from tests.support.tiny import TINY
 
 SLOW = ["env=tests.support.faulty:test/SlowDigits-v0", "checkpoint.every=1"]
@@ -217,15 +214,3 @@ def test_two_runs_at_once(start: Callable[..., Run], undisturbed: Path) -> None:
         code, output = each.end()
         assert code == 0, output
         assert_same_run(each.run_dir, undisturbed)
-
-
-def test_a_checkpoint_cut_short(base: list[str], tmp_path: Path) -> None:
-    whole = run(base, tmp_path / "whole", "iterations=4")
-    cut = run(base, tmp_path / "cut", "iterations=2")
-    folder = cut / "checkpoints" / "last"
-    shutil.copytree(folder, folder.with_name("last.partial"))  # died while writing the next one,
-    (folder.with_name("last.partial") / "progress.pt").write_bytes(b"half")
-    folder.rename(folder.with_name("last.old"))  # or between the two renames
-    train(resumed_config([f"resume={cut}", "iterations=4"]), silent)
-    assert_same_run(whole, cut)
-    assert [p.name for p in (cut / "checkpoints").iterdir()] == ["last"]

@@ -13,3 +13,7 @@ TINY = [
     "log.progress=false",
     "strategy=[]",
 ]
+
+#: Learns within a few iterations, and is validated after each.
+LEARNING = ["rollout.prompts=16", "rollout.group_size=8", "update.lr=3e-3", "log.samples_every=2"]
+VALIDATED = ["eval.every=1", "eval.problems=8", "eval.k=2"]

@@ -1,0 +1,81 @@
+"""Composing a configuration: shipped groups, defaults of constructors, groups of one's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ecrl.algorithm.strategy_stack import build_strategies
+from ecrl.cli import main
+from ecrl.config.compose import GROUPS, build, build_config, options
+from tests.support.cli import refused
+
+
+def test_home_is_spelt_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    keys = ("run_dir", "output", "resume", "model.path", "env.kwargs.path")
+    assert main(["eval", "--cfg", *(f"{key}=~/x" for key in keys)]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert [OmegaConf.select(shown, key) for key in keys] == [f"{tmp_path}/x"] * 5
+    assert build_config(["run_dir='~/x'"]).run_dir == f"{tmp_path}/x"
+    assert f"{tmp_path}/x/config.yaml is missing" in refused(capsys, "train", "resume=~/x")
+
+
+@pytest.mark.parametrize("group", [g for g in GROUPS if g != "strategy"])
+def test_every_shipped_yaml_composes(group: str) -> None:
+    for name in options(group):
+        config = build_config([f"{group}={name}"])
+        build(config.objective)
+
+
+def test_every_shipped_strategy_composes_and_builds() -> None:
+    for name in options("strategy"):
+        (strategy,) = build_strategies(build_config([f"strategy=[{name}]"]).strategy)
+        assert name.startswith(strategy.name)
+
+
+def test_defaults_come_from_constructors_and_overrides_need_no_plus() -> None:
+    config = build_config(["strategy=[clip_cov,clip_higher]", "strategy.clip_cov.fraction=0.01"])
+    assert list(config.strategy) == ["clip_cov", "clip_higher"]
+    assert config.strategy["clip_cov"]["fraction"] == 0.01
+    assert config.strategy["clip_cov"]["low"] == 1.0
+    assert config.strategy["clip_higher"]["high"] == 0.28
+
+
+def test_own_folders_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "strategy").mkdir()
+    (tmp_path / "strategy" / "mine.yaml").write_text("mine:\n  _target_: tests.support.outside.DropLate\n")
+    (tmp_path / "objective").mkdir()
+    (tmp_path / "objective" / "ours.yaml").write_text(
+        "_target_: ecrl.algorithm.objective.Objective\n"
+        "surrogate: {_target_: ecrl.algorithm.losses.reinforce, _partial_: true}\n"
+    )
+    config = build_config(["strategy=[mine,clip_cov]", "objective=ours"], tmp_path)
+    assert list(config.strategy) == ["mine", "clip_cov"] and config.strategy["mine"]["position"] == 4
+    assert main(["strategies", "--config-dir", str(tmp_path)]) == 0
+    assert "mine" in capsys.readouterr().out
+
+
+def test_a_broken_yaml_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "strategy").mkdir()
+    path = tmp_path / "strategy" / "broken.yaml"
+    for text in (
+        "a: [b: c",
+        "x:\n\t- 1",
+        "mine:\n  _target_: builtins.dict\n",
+        "mine:\n  _target_: no.Such\n",
+    ):
+        path.write_text(text)
+        refused(capsys, "train", "strategy=[broken]", "--config-dir", str(tmp_path))
+
+
+def test_the_command_line_changes_an_experiment() -> None:
+    config = build_config(
+        ["experiment=paper_32b_kl_cov", "strategy=[clip_cov,clip_higher]", "engine=hf", "update.lr=1e-5"]
+    )
+    assert list(config.strategy) == ["clip_cov", "clip_higher"] and config.update.lr == 1e-5
+    assert config.engine["_target_"] == "ecrl.engines.hf.HFEngine" and config.rollout.prompts == 256
