@@ -38,7 +38,7 @@ heads:[...document.querySelectorAll("h2")].map(h=>h.textContent)})})</script>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium to open the page in")
-@pytest.mark.parametrize("width", [1280, 500])
+@pytest.mark.parametrize("width", [1280, pytest.param(500, marks=pytest.mark.slow)])
 def test_the_page_in_a_browser(real_sweep: Path, width: int, tmp_path: Path) -> None:
     assert main(["report", str(real_sweep)]) == 0
     report = real_sweep / "report"

@@ -13,6 +13,7 @@ from tests.support.cli import refused
 from tests.support.reports import make_run, rows, table
 
 
+@pytest.mark.slow
 def test_unequal_lengths_are_cut_and_said(runs: Path, tmp_path: Path) -> None:
     shorter = make_run(tmp_path / "short" / "other-1", "seed=1", "update.lr=1e-5", metrics=rows(1, 0.0, 20))
     assert main(["report", str(runs), str(shorter), f"output={tmp_path / 'out'}"]) == 0
@@ -22,6 +23,7 @@ def test_unequal_lengths_are_cut_and_said(runs: Path, tmp_path: Path) -> None:
     assert max(int(r["iteration"]) for r in table(tmp_path / "out" / "curves.csv")) == 20
 
 
+@pytest.mark.slow
 def test_arms_without_telling_folders_are_named_by_settings(runs: Path, tmp_path: Path) -> None:
     for number, path in enumerate(sorted(runs.iterdir())):
         path.rename(tmp_path / f"run{number}x")
@@ -80,6 +82,7 @@ def test_runs_and_words_that_cannot_be_used(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_goes_on_is_shown_without_its_open_cells(real_sweep: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(real_sweep, tmp_path / "sweep", ignore=shutil.ignore_patterns("report"))
     lines = (folder / "grpo-2" / "metrics.jsonl").read_text().splitlines(keepends=True)

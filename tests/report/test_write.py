@@ -11,6 +11,7 @@ import pytest
 
 from ecrl.cli import main
 from tests.support.cli import refused
+from tests.support.marks import slow_unless
 from tests.support.reports import make_run, rows, table
 
 
@@ -47,7 +48,9 @@ def test_one_run_alone_has_no_intervals(runs: Path, tmp_path: Path) -> None:
     assert {r["low"] for r in table(tmp_path / "out" / "final.csv")} == {""}
 
 
-@pytest.mark.parametrize("name", ["a$b_$", "$", "_x", os.fsdecode(b"caf\xe9")])
+@pytest.mark.parametrize(
+    "name", slow_unless(lambda name: name == "a$b_$", ["a$b_$", "$", "_x", os.fsdecode(b"caf\xe9")])
+)
 def test_a_name_of_any_kind(name: str, tmp_path: Path) -> None:
     for arm, overrides in ((name, ["strategy=[clip_cov]"]), ("plain", [])):
         make_run(tmp_path / "runs" / f"{arm}-1", "seed=1", *overrides, metrics=rows(1))
@@ -59,6 +62,7 @@ def test_a_name_of_any_kind(name: str, tmp_path: Path) -> None:
     assert f"# {escaped}\n" in (out / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_metrics_that_differ_by_a_sign_have_pictures_of_their_own(tmp_path: Path) -> None:
     more = ("val/a b/avg@4", "val/a_b/avg@4", "val/A/b/avg@4", "val/a/b/pass@1", "val/a/b/pass@2")
     run = make_run(tmp_path / "r-1", metrics=[row | dict.fromkeys(more, 0.5) for row in rows(1)])

@@ -41,7 +41,9 @@ def test_history_behind_the_checkpoint_is_dropped_on_resume(base: list[str], tmp
     assert_same_run(whole, parts)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM], ids=lambda s: s.name
+)
 def test_signals_leave_a_checkpoint_that_resumes_exactly(
     number: signal.Signals, base: list[str], tmp_path: Path
 ) -> None:
@@ -80,6 +82,7 @@ def test_a_second_signal_stops_at_once_and_says_so(
     assert captured.out.count("SIGTERM: finishing this iteration") == 1
 
 
+@pytest.mark.slow
 def test_kill_leaves_the_last_checkpoint_whole(base: list[str], tmp_path: Path) -> None:
     run_dir = tmp_path / "killed"
     command = [sys.executable, "-m", "ecrl", "train", *base, f"run_dir={run_dir}", "iterations=500"]

@@ -110,6 +110,7 @@ def test_a_real_run_shows_everything(tiny: Callable[..., Config]) -> None:
     assert [e.step for e in board.Tensors("covariance/tokens/text_summary")] == [2, 4, 6, 8, 10]
 
 
+@pytest.mark.slow
 def test_first_order_ends_with_large_steps(tiny: Callable[..., Config]) -> None:
     """A random policy is nearly uniform, where the first-order term vanishes: a hundred times the step."""
     run_dir = train(tiny(*DYNAMICS, "iterations=10", "update.lr=1e-3"), silent).run_dir
@@ -117,6 +118,7 @@ def test_first_order_ends_with_large_steps(tiny: Callable[..., Config]) -> None:
     assert abs(last["dynamics/slope_by_logits"] - 1) > 0.3
 
 
+@pytest.mark.slow
 def test_dynamics_resume_exactly(tiny: Callable[..., Config], tmp_path: Path) -> None:
     whole = train(tiny(*DYNAMICS, "iterations=5", f"run_dir={tmp_path / 'whole'}"), silent).run_dir
     parts = train(tiny(*DYNAMICS, "iterations=2", f"run_dir={tmp_path / 'parts'}"), silent).run_dir

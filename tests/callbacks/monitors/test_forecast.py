@@ -39,6 +39,7 @@ def test_a_run_forecasts_its_ceiling(validated: Path) -> None:
     assert [e.step for e in board.Scalars("law/ceiling_high")] == said
 
 
+@pytest.mark.slow
 def test_a_resumed_run_forecasts_the_same(validated: Path, tiny_model: Path, tmp_path: Path) -> None:
     parts = tmp_path / "parts"
     run(tiny_model, parts, "iterations=6", *VALIDATED)
@@ -46,6 +47,7 @@ def test_a_resumed_run_forecasts_the_same(validated: Path, tiny_model: Path, tmp
     assert history(parts) == history(validated)
 
 
+@pytest.mark.slow
 def test_without_validation_the_training_reward_is_taken(tiny_model: Path, tmp_path: Path) -> None:
     rows = run(tiny_model, tmp_path / "run", "iterations=7")
     assert [row["iteration"] for row in rows if "law/ceiling" in row] == [7]
