@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tiny import TINY
-
-STACK = ["strategy=[kl_cov,adaptive_entropy]", "strategy.kl_cov.fraction=0.1"]
-TARGET = ["strategy.adaptive_entropy.target=9.0", "eval.every=2", "eval.problems=4", "eval.k=2"]
+from tests.support.tiny import STACK, TINY
 
 
 @pytest.fixture
 def base(tiny_model: Path) -> list[str]:
-    return [*TINY, f"model.path={tiny_model}", *STACK, *TARGET]
+    return [*TINY, f"model.path={tiny_model}", *STACK]

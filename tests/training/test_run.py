@@ -19,7 +19,7 @@ from ecrl.training.run import check_parts, train
 from tests.support.checkpoints import checkpoint_tensors
 from tests.support.runs import assert_same_run, history, run, silent
 from tests.support.tasks import DigitsEnv
-from tests.support.tiny import TINY
+from tests.support.tiny import FINISHED, TINY
 
 PROMISED = """policy/entropy policy/ratio policy/clip_low policy/clip_high policy/grad_norm
     policy/kl_behaviour
@@ -49,8 +49,8 @@ class TrainOnly(DigitsEnv):
 gym.register("test/TrainOnly-v0", entry_point=TrainOnly)
 
 
-def test_a_run_directory_holds_what_it_promises(base: list[str], tmp_path: Path) -> None:
-    run_dir = run(base, tmp_path / "run", "iterations=2")
+def test_a_run_directory_holds_what_it_promises(finished_run: Path) -> None:
+    run_dir = finished_run
     assert {p.name for p in run_dir.iterdir()} >= {
         "config.yaml", "metrics.jsonl", "checkpoints", "policy", "summary.json", "tensorboard",
     }  # fmt: skip
@@ -66,12 +66,11 @@ def test_a_run_directory_holds_what_it_promises(base: list[str], tmp_path: Path)
         assert isinstance(row[name], float), name
 
 
-def test_same_seed_same_run_other_seed_other_run(base: list[str], tmp_path: Path) -> None:
-    one = run(base, tmp_path / "one", "iterations=2")
-    same = run(base, tmp_path / "same", "iterations=2", "update.max_tokens=16384")
-    other = run(base, tmp_path / "other", "iterations=2", "seed=1")
-    assert_same_run(one, same)
-    assert history(one) != history(other)
+def test_same_seed_same_run_other_seed_other_run(base: list[str], finished_run: Path, tmp_path: Path) -> None:
+    same = run(base, tmp_path / "same", *FINISHED, "update.max_tokens=16384")
+    other = run(base, tmp_path / "other", *FINISHED, "seed=1")
+    assert_same_run(finished_run, same)
+    assert history(finished_run) != history(other)
 
 
 def test_a_policy_learns_and_a_controller_holds(tiny_model: Path, tmp_path: Path) -> None:

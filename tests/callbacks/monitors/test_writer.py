@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import lightning as L
@@ -12,19 +11,14 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ecrl.callbacks.monitors.writer import LAYOUT
-from ecrl.config.schema import Config
 from ecrl.metrics import Record
 from ecrl.runs.metrics_file import is_wall_time, read_metrics
-from ecrl.training.run import train
 from tests.support.lightning import fit
 
 
-def test_tensorboard_and_jsonl_say_the_same(tiny: Callable[..., Config]) -> None:
-    config = tiny("iterations=2", "log.samples_every=1", "eval.every=1", "eval.problems=4", "eval.k=2")
-    run_dir = train(config, lambda line: None).run_dir
-    board = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"tensors": 0, "scalars": 0})
-    board.Reload()
-    rows = read_metrics(run_dir / "metrics.jsonl")
+def test_tensorboard_and_jsonl_say_the_same(finished_run: Path) -> None:
+    board = events(finished_run)
+    rows = read_metrics(finished_run / "metrics.jsonl")
     names = {name for row in rows for name in row} - {"iteration", "step"}
     assert names == set(board.Tags()["scalars"])
     for name in names:
