@@ -20,7 +20,11 @@ def test_a_plan_that_fits(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "largest"),
     [
-        (["experiment=paper_32b_kl_cov", "gpus=32", "trainer.cpu_offload=false"], "vLLM weights (61.0 GiB)"),
+        pytest.param(
+            ["experiment=paper_32b_kl_cov", "gpus=32", "trainer.cpu_offload=false"],
+            "vLLM weights (61.0 GiB)",
+            marks=pytest.mark.slow,
+        ),
         (["experiment=paper_7b_grpo", "gpus=1"], "optimizer (56.7 GiB)"),
         (["experiment=paper_7b_grpo", "gpus=4"], "KV cache (31.8 GiB)"),
     ],

@@ -84,6 +84,7 @@ def begun(folder: Path) -> list[Path]:
     return list(folder.glob("*/checkpoints/last"))
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_resumed(common: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     words = [f"output={folder}", ARMS, "seeds=[1,2]", "jobs=2", *common, *SLOW, "iterations=4"]
@@ -133,6 +134,7 @@ def test_a_signal_stops_all_cells_with_a_checkpoint(common: list[str], tmp_path:
         assert (folder / cell / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_named_and_the_others_go_on(common: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     fails = "strategy.mine._target_=tests.sweep.test_running.Fails"
