@@ -50,6 +50,8 @@ def test_a_plan_that_does_not_fit(words: list[str], largest: str, capsys: pytest
         (["gpus=many"], "many"),
         (["utilisation=0"], "in (0, 1]"),
         (["gpu_memory=-1"], "must be positive"),
+        (["gpu_memory=inf"], "positive and finite"),
+        (["engine.gpu_memory_utilization=2", "engine=vllm"], "(0, 1]"),
         (["gpu_memory=much"], "gpu_memory takes a number"),
         (["-m", "seed=0,1"], "one run at a time"),
         (["gpu_memry=80"], "gpu_memry"),

@@ -11,7 +11,6 @@ import gymnasium as gym
 import pytest
 
 import ecrl.envs  # noqa: F401  (registers the environments)
-from ecrl.cli import main
 from ecrl.envs.arguments import check_types
 from ecrl.errors import UsageError
 from ecrl.training.datamodule import make_env
@@ -90,9 +89,3 @@ def test_a_wrong_type_is_one_line_that_names_it(env: str, name: str, value: Any,
 def test_an_unknown_inner_environment_is_named() -> None:
     with pytest.raises(UsageError, match="Unknown env 'nope'"):
         gym.make("ecrl/PythonTool-v0", env="nope")
-
-
-def test_checking_what_cannot_be_made_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["envs", "check", "ecrl/Gem-v0"]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1 and "target" in captured.err

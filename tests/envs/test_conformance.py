@@ -133,33 +133,3 @@ def test_a_sound_environment_passes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_wrong_is_found(broken: type[ReasoningEnv], finds: str) -> None:
     findings = check(lambda split: gym.make(f"conformance/{broken.__name__}-v0", split=split))
     assert finds in [f.name for f in findings if f.verdict == "fail"]
-
-
-def test_show_prints_a_right_and_a_wrong_answer(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["envs", "show", "countdown", "numbers=4"]) == 0
-    output = capsys.readouterr().out
-    for part in (
-        "ecrl/Countdown-v0",
-        "Text(",
-        "operators",
-        "'+-*'",
-        "a right answer earns 1",
-        "a wrong answer earns 0",
-    ):
-        assert part in output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "part"),
-    [
-        (["envs", "show"], "needs an environment"),
-        (["envs", "check", "numbers=3"], "needs an environment"),
-        (["envs", "check", "nowhere"], "nowhere"),
-        (["envs", "show", "countdown", "digits=3"], "digits"),
-        (["envs", "list"], "ecrl envs show ID"),
-    ],
-)
-def test_bad_input_is_one_line(arguments: list[str], part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert part in error and error.count("\n") == 1

@@ -94,16 +94,6 @@ def test_one_layer_may_be_named_in_full(tiny: Callable[..., Config]) -> None:
     check_size(tiny(*LORA, "model.lora.target_modules=[layers.1.self_attn.q_proj]"))
 
 
-@pytest.mark.parametrize("extra", [[], LORA])
-def test_export_of_a_checkpoint_is_the_policy(extra: list[str], tiny_model: Path, tmp_path: Path) -> None:
-    run_dir = run([*TINY, f"model.path={tiny_model}", *extra], tmp_path / "run", "iterations=1")
-    assert main(["export", str(run_dir), str(tmp_path / "out")]) == 0
-    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
-    policy = AutoModelForCausalLM.from_pretrained(run_dir / "policy").state_dict()
-    assert all(torch.equal(exported[name], policy[name]) for name in policy)
-    assert main(["export", str(run_dir), str(tmp_path / "out")]) == 2  # nothing is overwritten
-
-
 def test_a_checkpoint_of_another_model_is_one_line(
     base: list[str], tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
