@@ -48,7 +48,7 @@ RESPONSES = {
 }
 
 
-@pytest.mark.parametrize("reward", ["all", "pass_rate"])
+@pytest.mark.parametrize("reward", ["all", pytest.param("pass_rate", marks=pytest.mark.slow)])
 def test_by_name(reward: str, file: str) -> None:
     env = gym.make("ecrl/Code-v0", path=file, time_limit=1.0, memory_limit=128, reward=reward)
     for response, expected in RESPONSES.items():

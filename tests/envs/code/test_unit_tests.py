@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from ecrl.envs.code.unit_tests import (
 from ecrl.envs.sandbox import Sandbox, make_sandbox
 from ecrl.envs.sandbox.process import Limits
 from ecrl.envs.sandbox.remote import decode, encode
+from tests.support.marks import slow_unless
 from tests.support.sandboxes import needs_bwrap
 
 LIMITS = Limits(2.0, 128)
@@ -109,11 +111,15 @@ STDIN = {"inputs": ["1\n", "5\n"], "outputs": ["2\n", "6\n"]}
 ASSERTS = ["assert f(1) == 2", "assert f(5) == 6"]
 CODE = "def check(candidate):\n    for x in (1, 5):\n        assert candidate(x) == x + 1\n"
 RIGHT = "def f(x): return x + 1\nif __name__ == '__main__': print(f(int(input())))"
-FORMS = [(STDIN, None), (ASSERTS, None), (CODE, "f")]
+FORMS: dict[str, tuple[Any, str | None]] = {
+    "stdin": (STDIN, None),
+    "asserts": (ASSERTS, None),
+    "code": (CODE, "f"),
+}
 
 
 @needs_bwrap
-@pytest.mark.parametrize(("tests", "entry"), FORMS, ids=["stdin", "asserts", "code"])
+@pytest.mark.parametrize(("tests", "entry"), FORMS.values(), ids=list(FORMS))
 def test_right_programs_pass(sandbox: Sandbox, tests: Any, entry: str | None) -> None:
     assert passes(sandbox, tests, RIGHT, entry)
     assert passes(sandbox, tests, "import sys\nprint('x', file=sys.stderr)\n" + RIGHT, entry)
@@ -197,13 +203,28 @@ CHEATS = {
     "surrogates": "def f(x): return '\\ud800'\nprint('2')",
     "a syntax error": "def f(x) return x + 1",
 }
+#: Cheats that end at the time limit, and the form in which each is quick enough to be tried always.
+LONG = {
+    "loop": "stdin",
+    "loop in the call": "asserts",
+    "read the tests": "code",
+    "colliding data": "",
+    "garbage answers": "asserts",
+    "flood": "asserts",
+    "a large number": "stdin",
+}
+
+
+def is_quick(cheat: str, form: str) -> bool:
+    """Whether `make test` tries a cheat in a form of tests."""
+    return LONG.get(cheat, form) == form
 
 
 @needs_bwrap
-@pytest.mark.parametrize(("tests", "entry"), FORMS, ids=["stdin", "asserts", "code"])
-@pytest.mark.parametrize("cheat", CHEATS.values(), ids=list(CHEATS))
-def test_cheats_do_not_pass(sandbox: Sandbox, tests: Any, entry: str | None, cheat: str) -> None:
-    verdict = judge(sandbox, tests, cheat, entry)
+@pytest.mark.parametrize(("cheat", "form"), slow_unless(is_quick, product(CHEATS, FORMS)))
+def test_cheats_do_not_pass(sandbox: Sandbox, cheat: str, form: str) -> None:
+    tests, entry = FORMS[form]
+    verdict = judge(sandbox, tests, CHEATS[cheat], entry)
     assert verdict.passed < verdict.total
     assert passes(sandbox, tests, RIGHT, entry), "and the next program is judged as ever"
 

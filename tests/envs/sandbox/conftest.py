@@ -24,7 +24,7 @@ def weak() -> Sandbox:
             return make_sandbox("rlimit", python=OPEN_PYTHON)
 
 
-@pytest.fixture(scope="module", params=["bubblewrap", "rlimit"])
+@pytest.fixture(scope="module", params=["bubblewrap", pytest.param("rlimit", marks=pytest.mark.slow)])
 def local(request: pytest.FixtureRequest) -> Sandbox:
     if request.param == "rlimit":
         return request.getfixturevalue("weak")

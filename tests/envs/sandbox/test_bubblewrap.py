@@ -123,6 +123,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 @needs_bwrap
 def test_fork_bombs_beside_it_do_not_starve_a_program(jail: Sandbox) -> None:
     bomb = "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass"
