@@ -18,6 +18,7 @@ from ecrl.config.compose import options as group_options
 from ecrl.envs.base import Problem, ReasoningEnv, Score
 from ecrl.envs.conformance import check
 from ecrl.training.datamodule import make_env
+from tests.support.marks import slow_unless
 
 
 class Sound(ReasoningEnv):
@@ -104,7 +105,7 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", slow_unless(lambda name: name != "code", SHIPPED))
 def test_all_that_ships_passes(name: str, tmp_path: Path) -> None:
     config = build_config([f"env={name}"]).env
     kwargs = dict(config.kwargs)
