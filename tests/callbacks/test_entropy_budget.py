@@ -57,6 +57,7 @@ HOLDS = {
 SEVENS = [*TINY, "env=tests.support.tasks:test/Sevens-v0", "update.lr=5e-3"]
 
 
+@pytest.mark.slow
 def test_without_control_the_task_collapses(tiny_model: Path, tmp_path: Path) -> None:
     rows = rows_of(run([*SEVENS, f"model.path={tiny_model}"], tmp_path / "run", "iterations=50"))
     assert rows[-1]["policy/entropy"] < 0.1

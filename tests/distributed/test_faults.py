@@ -124,6 +124,7 @@ def test_a_killed_process(start: Callable[..., Run], undisturbed: Path) -> None:
     assert_resumes(broken.run_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_killed_launcher_takes_its_processes_along(start: Callable[..., Run]) -> None:
     orphaned = start(*MANY, "iterations=500").reach(1)
     assert len(orphaned.alive()) == 3

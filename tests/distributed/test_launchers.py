@@ -83,9 +83,8 @@ def test_the_same_run(launcher, base: list[str], own: Path, tmp_path: Path) -> N
     assert_same_run(own, run_dir)
 
 
-@pytest.mark.parametrize(
-    "launcher", [pytest.param(torchrun, marks=pytest.mark.slow), slurm], ids=lambda f: f.__name__
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [torchrun, slurm], ids=lambda f: f.__name__)
 def test_another_number_of_processes_is_one_line(launcher, base: list[str]) -> None:  # type: ignore[no-untyped-def]
     environment = launcher(0)[0][1] or {"RANK": "0", "WORLD_SIZE": "2"}
     command = [sys.executable, "-m", "ecrl", "train", *base, *NODES, "trainer.devices=2"]

@@ -32,7 +32,8 @@ def test_shards_and_copies() -> None:
     assert lora["optimizer"] < 0.02 * whole and lora["weights"] > whole / 8
 
 
-@pytest.mark.parametrize("checkpointing", ["false", pytest.param("true", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", ["false", "true"])
 def test_measured_peak_memory(checkpointing: str, tmp_path: Path) -> None:
     Qwen2Config(
         hidden_size=384,

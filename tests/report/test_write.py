@@ -41,6 +41,7 @@ def test_numbers_are_those_of_the_runs(runs: Path, tmp_path: Path) -> None:
     assert "strategy.clip\\_cov.fraction" in text
 
 
+@pytest.mark.slow
 def test_one_run_alone_has_no_intervals(runs: Path, tmp_path: Path) -> None:
     assert main(["report", str(runs / "plain-1"), f"output={tmp_path / 'out'}"]) == 0
     text = (tmp_path / "out" / "report.md").read_text()

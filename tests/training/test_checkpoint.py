@@ -32,6 +32,7 @@ def test_resume_is_exact(base: list[str], tmp_path: Path) -> None:
     assert_same_run(whole, parts)
 
 
+@pytest.mark.slow
 def test_history_behind_the_checkpoint_is_dropped_on_resume(base: list[str], tmp_path: Path) -> None:
     whole = run(base, tmp_path / "whole", "iterations=4")
     parts = run(base, tmp_path / "parts", "iterations=2")

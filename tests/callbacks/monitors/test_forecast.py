@@ -55,6 +55,7 @@ def test_without_validation_the_training_reward_is_taken(tiny_model: Path, tmp_p
     assert rows[6]["law/b"] == law.b
 
 
+@pytest.mark.slow
 def test_what_allows_no_fit_stops_no_run(tiny_model: Path, tmp_path: Path) -> None:
     rows = run(tiny_model, tmp_path / "run", "iterations=7", "update.lr=1e-9")  # entropy hardly moves
     assert len(rows) == 7 and not any(name.startswith("law/") for row in rows for name in row)

@@ -203,10 +203,10 @@ CHEATS = {
     "surrogates": "def f(x): return '\\ud800'\nprint('2')",
     "a syntax error": "def f(x) return x + 1",
 }
-#: Cheats that end at the time limit, and the form in which each is quick enough to be tried always.
+#: Cheats that end at the time limit, and the form in which `make test` tries each.
 LONG = {
     "loop": "stdin",
-    "loop in the call": "asserts",
+    "loop in the call": "",
     "read the tests": "code",
     "colliding data": "",
     "garbage answers": "asserts",
