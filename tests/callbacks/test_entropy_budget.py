@@ -17,7 +17,6 @@ from ecrl.errors import UsageError
 from ecrl.metrics import MetricsRecorder
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.training.run import check_parts, train
-from tests.support.marks import slow_unless
 from tests.support.runs import assert_same_run, run, silent
 from tests.support.tiny import TINY
 
@@ -63,7 +62,8 @@ def test_without_control_the_task_collapses(tiny_model: Path, tmp_path: Path) ->
     assert rows[-1]["policy/entropy"] < 0.1
 
 
-@pytest.mark.parametrize("knob", slow_unless(lambda knob: knob == "a coefficient", HOLDS))
+@pytest.mark.slow
+@pytest.mark.parametrize("knob", HOLDS)
 def test_holds_its_target_within_a_tenth(knob: str, tiny_model: Path, tmp_path: Path) -> None:
     base = [*SEVENS, f"model.path={tiny_model}", f"{BUDGET}.target=1.5"]
     rows = rows_of(run(base, tmp_path / "run", *HOLDS[knob], "iterations=110"))[-40:]

@@ -54,6 +54,7 @@ def test_metrics_that_cannot_be_used(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_runs_and_words_that_cannot_be_used(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_summary_that_is_none_is_named(
     assert "summary.json is no summary" in refused(capsys, "report", str(tmp_path))
 
 
+@pytest.mark.slow
 def test_numbers_that_no_array_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "r-1", metrics=[*rows(1), {"iteration": 10**30}])
     line = refused(capsys, "report", str(run), f"output={tmp_path / 'out'}")

@@ -152,6 +152,7 @@ def test_a_signal_that_comes_while_all_agree_is_not_lost() -> None:
     assert stop.agreed(Peers()) and stop.signal is signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_a_checkpoint_cut_short(base: list[str], tmp_path: Path) -> None:
     whole = run(base, tmp_path / "whole", "iterations=4")
     cut = run(base, tmp_path / "cut", "iterations=2")

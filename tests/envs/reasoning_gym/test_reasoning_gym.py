@@ -175,12 +175,8 @@ def test_lists_still_count_where_the_scorer_takes_them() -> None:
     assert judge(env.task, entry, repr(list(entry["answer"]))) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(
-    "task",
-    slow_unless(
-        lambda task: task == "puzzle24", ["puzzle24", "polynomial_multiplication", "simple_integration"]
-    ),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["puzzle24", "polynomial_multiplication", "simple_integration"])
 def test_towers_of_powers_are_cut_short(task: str) -> None:
     env = make(task)
     env.reset(seed=0)

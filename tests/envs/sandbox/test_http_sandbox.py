@@ -94,6 +94,7 @@ def test_http(fusion: tuple[Sandbox, list[int]]) -> None:
     assert run(remote, "print(1)").stdout == "1\n", "a server that stumbles is asked again"
 
 
+@pytest.mark.slow
 def test_http_that_fails_is_no_verdict(fusion: tuple[Sandbox, list[int]]) -> None:
     from ecrl.envs.sandbox import SandboxError
 
