@@ -56,6 +56,7 @@ test-vllm: install-vllm
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache --no-logo
 
 types: install
 	$(BIN)/mypy -p ecrl

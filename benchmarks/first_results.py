@@ -1,8 +1,8 @@
-"""Does entropy collapse here, and do Clip-Cov and KL-Cov hold it? Runs, figure and table.
+"""Compares GRPO with Clip-Cov and KL-Cov on the default task: runs, figure and table.
 
     python benchmarks/first_results.py --runs runs/first --output docs/results
 
-Finished cells are not run again, and one that was cut off goes on from its checkpoint.
+Finished runs are not repeated, and an interrupted run continues from its checkpoint.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ PANELS = {
 
 
 def curve(rows: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """Iterations and values of a metric, where it was measured."""
+    """Return the iterations at which a metric was measured, and its values."""
     points = [(row["iteration"], row[name]) for row in rows if row.get(name) is not None]
     return [x for x, _ in points], [y for _, y in points]
 
 
 def draw(histories: dict[str, list[list[dict[str, Any]]]], path: Path) -> None:
-    """One panel a metric: mean over seeds, band from the lowest to the highest seed."""
+    """Draw one panel for each metric: mean over seeds, band from the lowest to the highest seed."""
     figure, axes = plt.subplots(1, len(PANELS), figsize=(4 * len(PANELS), 3.2), constrained_layout=True)
     for axis, (metric, label) in zip(axes, PANELS.items(), strict=True):
         width = 1 if metric.startswith("val") else 10
@@ -59,29 +59,31 @@ def draw(histories: dict[str, list[list[dict[str, Any]]]], path: Path) -> None:
 
 
 def final(rows: list[dict[str, Any]], metric: str) -> float:
-    """Mean of the last five validations, or of the last twenty iterations."""
+    """Return the mean of the last five validations, or of the last twenty iterations."""
     return float(np.mean(curve(rows, metric)[1][-5 if metric.startswith("val") else -20 :]))
 
 
 def table(histories: dict[str, list[list[dict[str, Any]]]]) -> str:
-    """Final figures and their paired differences to GRPO: mean ± standard deviation over the seeds."""
+    """Format final values and paired differences to GRPO: mean ± standard deviation over the seeds."""
     metrics = ["policy/entropy", "val/countdown/avg@16", "val/countdown/pass@16", "val/countdown/greedy"]
     lines = ["| | entropy, nats | avg@16 | pass@16 | greedy |", "|---|---|---|---|---|"]
     start = [[curve(rows, m)[1][0] for rows in histories["GRPO"]] for m in metrics]
-    lines.append("| before RL | " + " | ".join(spread(values) for values in start) + " |")
+    lines.append("| before RL | " + " | ".join(mean_and_deviation(values) for values in start) + " |")
     ends = {n: [[final(rows, m) for rows in seeds] for m in metrics] for n, seeds in histories.items()}
     for name, values in ends.items():
-        lines.append(f"| {name} | " + " | ".join(spread(v) for v in values) + " |")
+        lines.append(f"| {name} | " + " | ".join(mean_and_deviation(v) for v in values) + " |")
     for name in list(ends)[1:]:
         pairs = zip(ends[name], ends["GRPO"], strict=True)
         differences = [[x - y for x, y in zip(a, b, strict=True)] for a, b in pairs]
         lines.append(
-            f"| {name} − GRPO, same seed | " + " | ".join(spread(d, "+") for d in differences) + " |"
+            f"| {name} − GRPO, same seed | "
+            + " | ".join(mean_and_deviation(d, "+") for d in differences)
+            + " |"
         )
     return "\n".join(lines)
 
 
-def spread(values: list[float], sign: str = "") -> str:
+def mean_and_deviation(values: list[float], sign: str = "") -> str:
     return f"{statistics.mean(values):{sign}.3f} ± {statistics.stdev(values):.3f}"
 
 

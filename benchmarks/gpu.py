@@ -1,12 +1,12 @@
-"""Everything we want to know from a GPU, in one go and without network: one device, under 9 minutes.
+"""All measurements on a GPU, in one script without network: one device, under 9 minutes.
 
     python benchmarks/gpu.py --output docs/results/gpu
-    python benchmarks/gpu.py --smoke --output /tmp/gpu    # a tiny model, also on a CPU: does it still run?
+    python benchmarks/gpu.py --smoke --output /tmp/gpu    # a tiny model, also on a CPU, to check the script
 
 Qwen2 architectures with random weights: throughput and peak memory of an update, with padded rows, packed
-rows and shared prompts, and with the plain, the tiled and the Triton head; throughput of the `hf` engine; an
-iteration beside TRL's. What fails is named in its table and does not stop the rest; the JSON and Markdown
-files are written anew after each measurement. Updates and generation need torch and transformers alone.
+rows and shared prompts, and with the plain, the tiled and the Triton LM head; throughput of the `hf` engine;
+an iteration beside TRL's. A measurement that fails is noted in its table and does not stop the others; the
+JSON and Markdown files are rewritten after each. Updates and generation need only torch and transformers.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from gpu_work import (
     device,
     device_name,
     generation,
-    head,
+    lm_head,
     make_batch,
-    spread,
+    median_and_range,
     synchronize,
     update,
 )
 
-BUDGET = 450.0  # seconds after which nothing new is started
+BUDGET = 450.0  # seconds after which no measurement is started
 LIMIT = 120.0  # seconds that one framework's iterations may take
 
 
@@ -80,7 +80,7 @@ def run_trl(path: str, load: Load) -> list[float]:
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from ecrl.training.datamodule import make_env
+    from ecrl.envs.safe_calls import make as make_env
 
     env: Any = make_env("ecrl/Countdown-v0", "train", {})
     prompts = [env.reset(seed=index)[0] for index in range(load.groups * load.iterations)]
@@ -116,7 +116,7 @@ def run_trl(path: str, load: Load) -> list[float]:
 
 
 def run_worker(framework: str, model: Model, load: Load) -> list[float]:
-    """Seconds of each iteration of a framework, from the same random weights."""
+    """Return the seconds of each iteration of a framework, from the same random weights."""
     from ecrl.policy.tiny_model import build_tokenizer
 
     with tempfile.TemporaryDirectory() as path:
@@ -132,7 +132,7 @@ def iteration(framework: str, smoke: bool) -> dict[str, str]:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=LIMIT)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1] if done.stderr else "no message")
-    return {"seconds an iteration": spread(json.loads(done.stdout.strip().splitlines()[-1])[1:])}
+    return {"seconds per iteration": median_and_range(json.loads(done.stdout.strip().splitlines()[-1])[1:])}
 
 
 # ------------------------------------------------------------------ report
@@ -149,7 +149,7 @@ def versions() -> dict[str, str]:
 
 
 class Report:
-    """Tables by name, of rows; written to disk after each row."""
+    """Tables by name; written to disk after each row."""
 
     def __init__(self, folder: Path, smoke: bool) -> None:
         self.folder, self.smoke, self.start = folder, smoke, time.perf_counter()
@@ -158,15 +158,15 @@ class Report:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.perf_counter() - self.start
 
     def add(self, table: str, label: dict[str, str], function: Callable[[], dict[str, str]]) -> bool:
-        """Measure one row; say in the table what went wrong, if anything did."""
+        """Measure one row; if it fails, note the error in the table and return False."""
         result: dict[str, str]
         try:
             result = function() if self.seconds < BUDGET else {"failed": "out of time"}
-        except Exception as error:  # whatever it is: the other measurements are worth having
+        except Exception as error:  # of any kind, so that the other measurements are still made
             lines = str(error).strip().splitlines() or [""]
             result = {"failed": f"{type(error).__name__}: {lines[0][:150]}"}
         clean()
@@ -176,7 +176,7 @@ class Report:
         return "failed" not in result
 
     def write(self) -> None:
-        """Write what there is."""
+        """Write the rows so far."""
         facts = {
             "device": device_name(), "date": date.today().isoformat(), "smoke": self.smoke,
             "versions": versions(), "seconds": round(self.seconds),
@@ -196,7 +196,7 @@ def markdown(rows: list[dict[str, str]]) -> str:
 
 
 def measure_model(report: Report, name: str, model: Model, load: Load, best: str) -> None:
-    """All updates and the generation of one model."""
+    """Measure all updates and the generation of one model."""
     own, shared = make_batch(model, load, shared=False), make_batch(model, load, shared=True)
     other = [which for which in ("tiles", "plain") if which != best]
     row = load.row_tokens
@@ -207,14 +207,14 @@ def measure_model(report: Report, name: str, model: Model, load: Load, best: str
         *(("shared prompts", shared, row, which, "sdpa") for which in other),
         ("shared prompts", shared, row, best, "flex_attention"),
     ]
-    for micro_batch, batch, row_tokens, which, attention in cases:
+    for packing, batch, row_tokens, which, attention in cases:
 
         def measure(batch: Any = batch, row_tokens: int = row_tokens, attention: str = attention) -> Any:
             policy = build_policy(model, attention)
             return update(policy, model, load, batch, row_tokens)
 
-        with head(which):
-            label = {"model": name, "micro_batch": micro_batch, "head": which, "attention": attention}
+        with lm_head(which):
+            label = {"model": name, "packing": packing, "LM head": which, "attention": attention}
             report.add("Update", label, measure)
     policy_label = {"model": name, "engine": "hf"}
     report.add("Generation", policy_label, lambda: generation(build_policy(model, "sdpa"), load, shared))
@@ -235,8 +235,8 @@ def main() -> None:
     if device().type == "cpu" and not arguments.smoke:
         raise SystemExit("There is no GPU here; --smoke runs the same on a tiny model.")
     report = Report(arguments.output, arguments.smoke)
-    fine = report.add("Triton kernels", {"check": "beside the tiles"}, check_kernels)
-    best = "triton" if fine else "tiles"
+    kernels_agree = report.add("Triton kernels", {"check": "beside the tiles"}, check_kernels)
+    best = "triton" if kernels_agree else "tiles"
     for name, model in models.items():
         measure_model(report, name, model, load, best)
     name, model = next(iter(models.items()))

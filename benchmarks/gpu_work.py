@@ -1,4 +1,4 @@
-"""What `gpu.py` measures: updates and generation of models with random weights on random tokens."""
+"""The measurements of `gpu.py`: updates and generation of models with random weights on random tokens."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from ecrl.policy.lm_head import token_stats
 from ecrl.policy.model import PolicyModel
 from ecrl.policy.packing import pack_micro_batches
 
-# Dense bfloat16 of tensor cores, in FLOP/s, from the makers' data sheets.
+# Dense bfloat16 FLOP/s of the tensor cores, from the data sheets.
 PEAK = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12}
 
 
 @dataclass(frozen=True)
 class Model:
-    """A Qwen2 architecture and the most tokens that one forward pass of it takes here."""
+    """A Qwen2 architecture, and the most tokens of a micro-batch."""
 
     hidden: int
     intermediate: int
@@ -47,7 +47,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Load:
-    """The work: an update, a generation and an iteration."""
+    """The sizes of an update, a generation and an iteration."""
 
     groups: int
     copies: int
@@ -103,17 +103,17 @@ def build_policy(model: Model, attention: str) -> PolicyModel:
 
 
 def make_batch(model: Model, load: Load, shared: bool) -> RolloutBatch:
-    """Random tokens; if prompts are not shared, each completion has its own of the same length."""
+    """Make a batch of random tokens; if prompts are not shared, each response has its own prompt."""
     random = np.random.default_rng(0)
     draw: Callable[[int], list[int]] = lambda n: random.integers(2, model.vocabulary, n).tolist()  # noqa: E731
     count = load.groups * load.copies
     prompts = [draw(load.prompt) for _ in range(load.groups if shared else count)]
-    tails = [draw(int(n)) for n in random.integers(*load.response, count)]
+    responses = [draw(int(n)) for n in random.integers(*load.response, count)]
     sequences = [
-        SequenceTokens(prompts[i // load.copies if shared else i], tail, [True] * len(tail))
-        for i, tail in enumerate(tails)
+        SequenceTokens(prompts[i // load.copies if shared else i], response, [True] * len(response))
+        for i, response in enumerate(responses)
     ]
-    lengths = torch.tensor([len(tail) for tail in tails])
+    lengths = torch.tensor([len(response) for response in responses])
     total = int(lengths.sum())
     return RolloutBatch(
         sequences=sequences,
@@ -131,7 +131,7 @@ def make_batch(model: Model, load: Load, shared: bool) -> RolloutBatch:
 def plain_stats(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, temperature: float, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """What the head replaces: all logits at once, the entropy without gradient."""
+    """The formula that the tiled LM head replaces: all logits at once, the entropy without gradient."""
     logp = torch.log_softmax(functional.linear(hidden, weight, bias).float() / temperature, -1)
     with torch.no_grad():
         entropy = -(logp.exp() * logp).sum(-1)
@@ -139,8 +139,8 @@ def plain_stats(
 
 
 @contextmanager
-def head(name: str) -> Iterator[None]:
-    """Let the policy use one version of the head."""
+def lm_head(name: str) -> Iterator[None]:
+    """Use one version of the LM head within the block."""
     if name == "plain":
         with mock.patch.object(ecrl.policy.model, "token_stats", plain_stats):
             yield
@@ -170,7 +170,7 @@ def device_name() -> str:
 
 
 def check_kernels() -> dict[str, str]:
-    """Triton head against tiles on this device: the largest difference of a result or gradient."""
+    """Compare the Triton kernels with the torch operations on this device, in results and gradients."""
     backend = ecrl.policy.lm_head.tiles.choose_backend(device(), torch.float32, elements=1)
     if type(backend).__name__ != "Fused":
         raise RuntimeError("Triton is not used on this device")
@@ -180,23 +180,23 @@ def check_kernels() -> dict[str, str]:
 
     def outcome(name: str) -> list[Tensor]:
         leaves = [t.clone().requires_grad_() for t in made]
-        with head(name), mixed():
+        with lm_head(name), mixed():
             results = token_stats(leaves[0], leaves[1], targets, bias=leaves[2], chunk_logits=200_000)
         return [*results, *torch.autograd.grad((results[0] + 0.1 * results[1]).sum(), leaves)]
 
     pairs = list(zip(outcome("triton"), outcome("tiles"), strict=True))
     differences = [float((a - b).detach().norm() / b.detach().norm()) for a, b in pairs]
     if not max(differences) < 1e-2:
-        raise RuntimeError(f"The Triton head differs from the tiles: {differences}")
+        raise RuntimeError(f"The Triton kernels differ from the torch operations: {differences}")
     return {"largest relative difference": f"{max(differences):.1e}"}
 
 
 def update(
     policy: PolicyModel, model: Model, load: Load, batch: RolloutBatch, row_tokens: int
 ) -> dict[str, str]:
-    """Forward, backward and AdamW step of one minibatch.
+    """Measure forward, backward and AdamW step of one minibatch.
 
-    MFU counts the products with weights alone (6 × parameters × tokens that pass through them), padding not.
+    MFU counts only products with weights (6 × parameters × tokens that pass through them), without padding.
     """
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-6)
     micro_batches = pack_micro_batches(batch.sequences, model.max_tokens, row_tokens)
@@ -217,7 +217,7 @@ def update(
     clean()
     seconds = timed(step, load.repeats)
     top = policy.lm.get_output_embeddings().weight.numel()
-    body = sum(p.numel() for p in policy.parameters()) - top  # tied: the embedding is the head
+    body = sum(p.numel() for p in policy.parameters()) - top  # the LM head is tied to the embedding
     prompts = {tuple(s.prompt_ids) for s in batch.sequences}
     passing = sum(map(len, prompts)) + sum(len(s.response_ids) for s in batch.sequences)
     flops = 6 * (body * passing + top * batch.num_tokens)
@@ -226,7 +226,7 @@ def update(
     return {
         "response tokens/s": f"{batch.num_tokens / middle:,.0f}",
         "MFU": f"{flops / middle / peak:.1%}" if peak else "–",
-        "seconds": spread(seconds),
+        "seconds": median_and_range(seconds),
         "passes": str(len(micro_batches)),
         "peak GiB": peak_gib(),
     }
@@ -248,13 +248,13 @@ def generation(policy: PolicyModel, load: Load, batch: RolloutBatch) -> dict[str
     return {
         "completions": str(len(prompts)),
         "tokens/s": f"{drawn[-1] / seconds[0]:,.0f}",
-        "seconds": spread(seconds),
+        "seconds": median_and_range(seconds),
         "peak GiB": peak_gib(),
     }
 
 
 def timed(step: Callable[[], None], repeats: int) -> list[float]:
-    """Seconds of each repetition, after one that does not count."""
+    """Return the seconds of each repetition, after one warm-up."""
     seconds = []
     for _ in range(1 + repeats):
         synchronize()
@@ -265,5 +265,5 @@ def timed(step: Callable[[], None], repeats: int) -> list[float]:
     return seconds[1:]
 
 
-def spread(values: list[float]) -> str:
+def median_and_range(values: list[float]) -> str:
     return f"{statistics.median(values):.2f} ({min(values):.2f}–{max(values):.2f})"

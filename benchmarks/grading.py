@@ -1,8 +1,9 @@
-"""How well graders tell right answers from wrong ones, on the hand-written table of the tests.
+"""Accuracy of graders of mathematical answers on the hand-written table of the tests.
 
     python benchmarks/grading.py
 
-Ours was made to fit all of the table; how each batch did when it was new stands in docs/environments/math.md.
+Our grader was developed on this table; docs/environments/math.md has its accuracy on each batch when the
+batch was new.
 """
 
 from __future__ import annotations
@@ -22,27 +23,27 @@ from tests.support.grading_table import PAIRS
 
 
 def string_match(gold: str, response: str) -> bool:
-    """The extracted answer is the gold one, but for spaces."""
+    """Whether the extracted answer equals the gold answer, ignoring spaces."""
     answer = extract(response)
     return answer is not None and "".join(answer.split()) == "".join(gold.split())
 
 
 def bare_sympy(gold: str, response: str) -> bool:
-    """The extracted answer's difference to the gold one simplifies to zero."""
+    """Whether the difference between the extracted and the gold answer simplifies to zero."""
     answer = extract(response)
     try:
         return answer is not None and sympy.simplify(latex2sympy(answer) - latex2sympy(gold)) == 0
-    except Exception:  # whatever parser and simplifier raise
+    except Exception:  # parser and simplifier raise errors of many kinds
         return False
 
 
 def math_verify(gold: str, response: str) -> bool:
-    """math-verify as its documentation shows it."""
+    """math-verify, used as its documentation shows."""
     return bool(verify(parse(f"${gold}$"), parse(response)))
 
 
 def ours(gold: str, response: str) -> bool:
-    """ecrl's grader."""
+    """The grader of ecrl."""
     return grade(gold, response).correct
 
 

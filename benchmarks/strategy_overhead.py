@@ -1,10 +1,10 @@
-"""What a strategy costs on top of a plain update, alternating with it in one process.
+"""Time of an update with a strategy over one without, alternating in one process.
 
     python benchmarks/strategy_overhead.py --rounds 60
 
-An update whose minibatch fits in one micro-batch needs no planning pass: its own forward pass serves
-planning too. One that spans several needs a pass without gradient for strategies that look at the
-current policy; the second table shows what that costs.
+An update whose minibatch fits in one micro-batch needs no pass for planning, because its own forward pass
+serves planning too. With several micro-batches, strategies that need the current policy's log-probs cost a
+pass without gradient; the second table shows its time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import time
 
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy_stack import build_strategies
-from ecrl.config.compose import build_config, options
+from ecrl.config.compose import build_config
+from ecrl.config.groups import options
 from ecrl.training.module import PolicyModule
 from ecrl.training.run import make_trainer, prepare
 
@@ -27,7 +28,7 @@ ACTIVE = {
 
 
 def policy_and_minibatch() -> tuple[PolicyModule, RolloutBatch]:
-    """The tiny base, and the second minibatch of its first rollout (the first one is fresh)."""
+    """Return the tiny policy, and the second minibatch of its first rollout (the first one is fresh)."""
     config = build_config(["strategy=[]", "objective.filters.drop_zero_variance=false"])
     module, datamodule = prepare(config, lambda line: None)
     trainer = make_trainer(config, logger=False, enable_checkpointing=False)
@@ -40,14 +41,14 @@ def policy_and_minibatch() -> tuple[PolicyModule, RolloutBatch]:
 
 
 def overhead(module: PolicyModule, batch: RolloutBatch, name: str, rounds: int) -> list[float]:
-    """Time with the strategy over time without, pair by pair."""
+    """Return the time with the strategy over the time without, for each pair."""
     nodes = build_config([f"strategy=[{name}]"]).strategy
     for node in nodes.values():
         node |= ACTIVE.get(name, {})
     strategies = build_strategies(nodes)
     for strategy in strategies:
         strategy.setup(module.trainer, module, "fit")
-    columns = {key: value for s in strategies for key, value in s.columns(batch).items()}
+    columns = {key: value for s in strategies for key, value in s.extra_columns(batch).items()}
     batch.columns.update(columns)  # type: ignore[attr-defined]
 
     def seconds(stack: list) -> float:  # type: ignore[type-arg]

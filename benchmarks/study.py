@@ -1,9 +1,10 @@
-"""Which of the paper's claims hold in a sweep? One table, for the first study.
+"""One table for the first study: which of the paper's claims hold in a sweep.
 
     ecrl sweep benchmarks/study.yaml output=runs/study
     python benchmarks/study.py runs/study
 
-Cells: mean over the seeds, ± half of the 95 % t interval. https://arxiv.org/abs/2505.22617, sections 2 to 4.
+Each cell is the mean over the seeds ± half the 95 % t interval. The claims are those of
+https://arxiv.org/abs/2505.22617, sections 2 to 4.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ WIDTH = 10  # iterations of a trailing mean
 
 
 def logged(run: Series, name: str) -> NDArray[np.float64]:
-    """The values of a metric, in the order of training, without the validation before it."""
+    """Return the measured values of a metric, in the order of training."""
     return run[name][np.isfinite(run[name])]
 
 
 def early_spending(run: Series) -> float:
-    """Share of the entropy spent in the whole run that the first third spends."""
+    """Return the share of the run's total loss of entropy that happens in its first third."""
     h = logged(run, ENTROPY)
     third = len(h) // 3
     return float((h[0] - h[third - WIDTH : third].mean()) / (h[0] - h[-WIDTH:].mean()))
 
 
 def early_gain(run: Series) -> float:
-    """Share of the whole gain in validation reward that the first third makes."""
+    """Return the share of the run's total gain in validation reward that its first third makes."""
     points = pair(run)
     r = points.reward
     third = points.iteration <= points.iteration[-1] / 3
@@ -45,39 +46,39 @@ def early_gain(run: Series) -> float:
 
 
 def r2(run: Series) -> float:
-    """R² of the law over the whole run."""
+    """Return R² of the law over the whole run."""
     return pair(run).law().r2
 
 
 def early_rmse(share: float) -> Callable[[Series], float]:
-    """RMSE over the rest of a law fitted on the first points."""
+    """Measure the RMSE, over the rest of the run, of a law fitted on the first points."""
     return lambda run: forecast(pair(run).entropy, pair(run).reward, share).rmse
 
 
 def early_error(share: float) -> Callable[[Series], float]:
-    """Predicted minus measured reward at the last point."""
+    """Measure the predicted minus the measured reward at the last point."""
     return lambda run: forecast(pair(run).entropy, pair(run).reward, share).final_error
 
 
 def positive(run: Series) -> float:
-    """Share of the iterations whose mean token covariance is positive."""
+    """Return the share of the iterations whose mean token covariance is positive."""
     return float((logged(run, "cov/mean") > 0).mean())
 
 
 def concentration(run: Series) -> float:
-    """Mean covariance of the top 2 % of tokens over that of all, each a mean over the run."""
+    """Return the mean covariance of the top 2 % of tokens over that of all tokens, averaged over the run."""
     return float(logged(run, "cov/top_2%").mean() / logged(run, "cov/mean").mean())
 
 
 def correlation(run: Series) -> float:
-    """Correlation of mean token covariance with the entropy lost, over blocks of iterations."""
+    """Return the correlation of mean token covariance with lost entropy, over blocks of iterations."""
     h, cov = logged(run, ENTROPY), logged(run, "cov/mean")
     lost = -np.diff(h[::WIDTH])
     return float(np.corrcoef(cov[: len(lost) * WIDTH].reshape(-1, WIDTH).mean(1), lost)[0, 1])
 
 
 def last(name: str) -> Callable[[Series], float]:
-    """A metric of the last iteration that has it."""
+    """Read a metric from the last iteration that has it."""
     return lambda run: float(logged(run, name)[-1])
 
 

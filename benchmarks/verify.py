@@ -1,8 +1,8 @@
-"""Answers a second through the verifier pool and the sandbox, beside plain loops.
+"""Answers per second through the verifier pool and the sandbox, beside plain loops.
 
     python benchmarks/verify.py --rounds 5
 
-Every round measures all variants in turn; the table gives medians and the spread of the rounds.
+Every round measures all variants in turn; the table gives the median and the range over the rounds.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ THREADS = 16
 
 
 def rate(count: int, run: Callable[[], object]) -> float:
-    """Items a second."""
+    """Return the number of items per second."""
     begin = time.perf_counter()
     run()
     return count / (time.perf_counter() - begin)
 
 
 def math_verify_loop() -> float:
-    """math-verify in a plain loop, without its signal-based limits."""
+    """math-verify in a plain loop, without its signal-based time limits."""
 
     def run() -> None:
         for gold, response in ANSWERS:
@@ -54,12 +54,12 @@ def math_verify_loop() -> float:
 
 
 def grade_all() -> int:
-    """Our grader in a plain loop."""
+    """Grade all answers in a plain loop; return how many are correct."""
     return sum(grade(*answer).correct for answer in ANSWERS)
 
 
 def plain_loop() -> float:
-    """The loop as one call in a process as new as those of `pooled`; caches would decide otherwise."""
+    """Our grader in a plain loop, in a fresh process, because sympy's caches would speed up a used one."""
     from benchmarks.verify import grade_all as importable
 
     with warm_pool(1) as (pool, _):
@@ -67,14 +67,14 @@ def plain_loop() -> float:
 
 
 def pooled(workers: int) -> float:
-    """A call for each answer, from several threads."""
+    """Our grader with one call of the pool for each answer, from several threads."""
     with warm_pool(workers) as (pool, threads):
         return rate(len(ANSWERS), lambda: list(threads.map(lambda a: pool.run(grade, *a), ANSWERS)))
 
 
 @contextmanager
 def warm_pool(workers: int) -> Iterator[tuple[VerifierPool, ThreadPoolExecutor]]:
-    """A new pool whose workers are there, with all modules loaded."""
+    """A new pool whose workers have started and loaded all modules."""
     from benchmarks.verify import grade_all as importable
 
     pool = VerifierPool(workers)
@@ -87,7 +87,7 @@ def warm_pool(workers: int) -> Iterator[tuple[VerifierPool, ThreadPoolExecutor]]
 
 
 def call_seconds() -> float:
-    """A call through the pool that does nothing, one at a time."""
+    """Return the seconds of a call through the pool that does nothing, one at a time."""
     pool = VerifierPool(1)
     pool.run(abs, 1)
     found = rate(2000, lambda: [pool.run(abs, 1) for _ in range(2000)])
@@ -96,7 +96,7 @@ def call_seconds() -> float:
 
 
 def bare_programs() -> float:
-    """One subprocess a program, without isolation, one after the other."""
+    """One subprocess for each program, without isolation, one after the other."""
 
     def run() -> None:
         for number in range(PROGRAMS):
@@ -119,7 +119,7 @@ def sandboxed(env: CodeEnv, threads: int) -> float:
 
 
 def episode_seconds() -> float:
-    """Reset and step of arithmetic, seconds."""
+    """Return the seconds of a reset and a step of the arithmetic environment."""
     env = gym.make("ecrl/Arithmetic-v0", disable_env_checker=True).unwrapped
     seeds = itertools.count()
 
@@ -151,14 +151,14 @@ def main() -> None:
             "code: full isolation, 2": lambda: sandboxed(env, 2),
         }
         for measure in variants.values():
-            measure()  # warm
+            measure()  # a warm-up
         found = {name: [] for name in variants} | {"episodes": [], "calls": []}
         for _ in range(rounds):
             for name, measure in variants.items():
                 found[name].append(measure())
             found["episodes"].append(episode_seconds())
             found["calls"].append(call_seconds())
-    print("| what | a second | lowest – highest |\n|---|---|---|")
+    print("| what | per second | lowest – highest |\n|---|---|---|")
     for name in variants:
         values = found[name]
         print(f"| {name} | {statistics.median(values):.0f} | {min(values):.0f} – {max(values):.0f} |")

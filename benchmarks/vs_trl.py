@@ -1,6 +1,6 @@
 """Iterations per second and learning beside TRL's GRPOTrainer: same model, problems and settings.
 
-Each run is a process of its own; the two frameworks take turns, so a slow minute hits both.
+Each run is a separate process; the two frameworks take turns, so that a slow minute affects both.
 
     python benchmarks/vs_trl.py --pairs 5 --iterations 40 --output docs/results/vs_trl.json
 """
@@ -25,7 +25,7 @@ SKIPPED = 3  # first iterations, in which both fill caches
 
 
 def base_model() -> str:
-    """The tiny base, warmed up once for all runs."""
+    """Return the directory of the tiny base model, which is warmed up once for all runs."""
     from ecrl.config.compose import build_config
     from ecrl.training.warmup import cached_base
 
@@ -60,8 +60,8 @@ def run_trl(base: str, seed: int, iterations: int) -> dict[str, list[float]]:
     from transformers import AutoTokenizer, TrainerCallback
     from trl import GRPOConfig, GRPOTrainer
 
+    from ecrl.envs.safe_calls import make as make_env
     from ecrl.rollout.collector import problem_seed
-    from ecrl.training.datamodule import make_env
 
     env: Any = make_env("ecrl/Countdown-v0", "train", {})
     problems: dict[str, Any] = {}
@@ -151,7 +151,7 @@ def main() -> None:
 
 
 def report(pairs: list[dict[str, dict[str, list[float]]]]) -> None:
-    """Print both medians, the ratio with its spread, and how far the reward curves lie apart."""
+    """Print the medians of both, the range of their ratio, and the rewards at the end."""
     rate = {n: [1 / statistics.median(p[n]["seconds"][SKIPPED:]) for p in pairs] for n in ("ecrl", "trl")}
     ratios = [a / b for a, b in zip(rate["ecrl"], rate["trl"], strict=True)]
     for name, rates in rate.items():
@@ -159,8 +159,10 @@ def report(pairs: list[dict[str, dict[str, list[float]]]]) -> None:
     print(f"ratio: median {statistics.median(ratios):.2f}, range {min(ratios):.2f}–{max(ratios):.2f}")
     for name in ("ecrl", "trl"):
         last = [float(np.mean(p[name]["reward"][-10:])) for p in pairs]
-        spread = statistics.stdev(last) if len(last) > 1 else float("nan")
-        print(f"{name}: reward of the last 10 iterations {statistics.mean(last):.3f} ± {spread:.3f} (s.d.)")
+        deviation = statistics.stdev(last) if len(last) > 1 else float("nan")
+        print(
+            f"{name}: reward of the last 10 iterations {statistics.mean(last):.3f} ± {deviation:.3f} (s.d.)"
+        )
 
 
 if __name__ == "__main__":

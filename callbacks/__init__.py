@@ -13,7 +13,6 @@ from ecrl.callbacks.entropy_budget import EntropyBudget
 from ecrl.callbacks.high_entropy_tokens import HighEntropyTokens
 from ecrl.callbacks.importance_correction import ImportanceCorrection
 from ecrl.callbacks.kl_cov import KLCov
-from ecrl.callbacks.monitors.entropy_dynamics import EntropyDynamics
 from ecrl.callbacks.reference_kl import ReferenceKL
 
 __all__ = [
@@ -23,7 +22,6 @@ __all__ = [
     "EntropyAdvantage",
     "EntropyBonus",
     "EntropyBudget",
-    "EntropyDynamics",
     "HighEntropyTokens",
     "ImportanceCorrection",
     "KLCov",

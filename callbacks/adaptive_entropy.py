@@ -18,7 +18,6 @@ from torch import Tensor
 
 from ecrl.algorithm.strategy import PenaltyMixin, Strategy
 from ecrl.algorithm.token_batch import TokenBatch
-from ecrl.errors import UsageError
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.observer import RolloutObserver
 
@@ -37,8 +36,6 @@ class AdaptiveEntropy(Strategy, PenaltyMixin, RolloutObserver):
         maximum: the coefficient's upper limit; None for none.
     """
 
-    needs_entropy_grad = True
-
     def __init__(
         self,
         *,
@@ -50,11 +47,11 @@ class AdaptiveEntropy(Strategy, PenaltyMixin, RolloutObserver):
         super().__init__()
         self.maximum = math.inf if maximum is None else maximum
         if not 0 < target < math.inf:
-            raise UsageError(f"AdaptiveEntropy: target must be a positive entropy in nats; got {target}.")
+            raise ValueError(f"AdaptiveEntropy: target must be a positive entropy in nats; got {target}.")
         if not 0 <= delta < math.inf:
-            raise UsageError(f"AdaptiveEntropy: delta must be finite and not negative; got {delta}.")
+            raise ValueError(f"AdaptiveEntropy: delta must be finite and not negative; got {delta}.")
         if not 0 <= initial < math.inf or not initial <= self.maximum:
-            raise UsageError(f"AdaptiveEntropy: initial must lie in [0, maximum={maximum}]; got {initial}.")
+            raise ValueError(f"AdaptiveEntropy: initial must lie in [0, maximum={maximum}]; got {initial}.")
         self.target = target
         self.delta = delta
         self._level = initial

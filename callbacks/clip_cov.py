@@ -19,7 +19,6 @@ from torch import Tensor
 from ecrl.algorithm.covariance import token_covariance
 from ecrl.algorithm.strategy import Strategy, WeightMixin
 from ecrl.algorithm.token_batch import TokenBatch
-from ecrl.errors import UsageError
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
@@ -39,9 +38,9 @@ class ClipCov(Strategy, WeightMixin):
     def __init__(self, *, fraction: float = 2e-4, low: float = 1.0, high: float = 5.0) -> None:
         super().__init__()
         if not 0 <= fraction <= 1:
-            raise UsageError(f"ClipCov: fraction is a share of the tokens, in [0, 1]; got {fraction}.")
+            raise ValueError(f"ClipCov: fraction is a share of the tokens, in [0, 1]; got {fraction}.")
         if not low < high:
-            raise UsageError(f"ClipCov: low must be below high; got low={low}, high={high}.")
+            raise ValueError(f"ClipCov: low must be below high; got low={low}, high={high}.")
         self.fraction = fraction
         self.low = low
         self.high = high

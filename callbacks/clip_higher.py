@@ -32,9 +32,9 @@ class ClipHigher(Strategy, RatioMixin):
     def __init__(self, *, low: float | None = 0.2, high: float | None = 0.28) -> None:
         super().__init__()
         if low is not None and not 0 <= low <= 1:
-            raise UsageError(f"ClipHigher: low must lie in [0, 1] (the bound is 1 − low); got {low}.")
+            raise ValueError(f"ClipHigher: low must lie in [0, 1] (the bound is 1 − low); got {low}.")
         if high is not None and not 0 <= high < math.inf:
-            raise UsageError(f"ClipHigher: high must be finite and not negative; got {high}.")
+            raise ValueError(f"ClipHigher: high must be finite and not negative; got {high}.")
         self.low = low
         self.high = high
 

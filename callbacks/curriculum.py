@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L
 
-from ecrl.envs.composite.curriculum import LevelSchedule
+from ecrl.envs.composite.curriculum import CurriculumEnv
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.observer import RolloutObserver
 
@@ -16,34 +16,34 @@ if TYPE_CHECKING:
 
 
 class CurriculumCallback(L.Callback, RolloutObserver):
-    """Moves the level between iterations, where nothing is being drawn.
+    """Moves the level between iterations, when no episode is being played.
 
-    Every process sees all trajectories of an iteration, so all keep the same level without a word.
+    Every process sees all trajectories of an iteration, so all processes keep the same level.
 
     Args:
-        level_schedule: the level to begin with, and the rule that moves it.
+        env: the training environment; its schedule holds the first level, and the rule that moves it.
     """
 
-    def __init__(self, level_schedule: LevelSchedule) -> None:
-        self._level_schedule = level_schedule
+    def __init__(self, env: CurriculumEnv) -> None:
+        self._schedule = env.level_schedule
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Ask for problems of the present level, once all that is being drawn is there."""
+        """Ask for problems of the present level, once all rollouts that are being drawn are complete."""
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
         datamodule.queue.settle()
-        datamodule.collector.options["train"] = {"level": self._level_schedule.level}
+        datamodule.collector.options["train"] = {"level": self._schedule.level}
 
     def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
-        """Show the level_schedule the success of what was drawn at the present level."""
-        # Rollouts drawn ahead may be of a level that is past.
-        here = [t.reward >= 1 for t in trajectories if t.metrics["level"] == self._level_schedule.level]
+        """Give the schedule the success rate of the trajectories at the present level."""
+        # Rollouts drawn ahead may be of an earlier level.
+        here = [t.reward >= 1 for t in trajectories if t.metrics["level"] == self._schedule.level]
         if here:
-            self._level_schedule.observe(sum(here) / len(here))
+            self._schedule.observe(sum(here) / len(here))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the level_schedule's state."""
-        return self._level_schedule.state_dict()
+        """Return the schedule's state."""
+        return self._schedule.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self._level_schedule.load_state_dict(state_dict)
+        self._schedule.load_state_dict(state_dict)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ecrl.algorithm.strategy import AdvantageMixin, Strategy
 from ecrl.algorithm.token_batch import TokenBatch
-from ecrl.errors import UsageError
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
@@ -35,9 +34,9 @@ class EntropyAdvantage(Strategy, AdvantageMixin):
     def __init__(self, *, alpha: float = 0.4, kappa: float = 2.0) -> None:
         super().__init__()
         if not 0 <= alpha < math.inf:
-            raise UsageError(f"EntropyAdvantage: alpha must be finite and not negative; got {alpha}.")
+            raise ValueError(f"EntropyAdvantage: alpha must be finite and not negative; got {alpha}.")
         if not kappa > 1:
-            raise UsageError(f"EntropyAdvantage: kappa must exceed 1, else signs turn; got {kappa}.")
+            raise ValueError(f"EntropyAdvantage: kappa must exceed 1, else signs turn; got {kappa}.")
         self.alpha = alpha
         self.kappa = kappa
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ecrl.algorithm.strategy import PenaltyMixin, Strategy
 from ecrl.algorithm.token_batch import TokenBatch
-from ecrl.errors import UsageError
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
@@ -30,12 +29,10 @@ class EntropyBonus(Strategy, PenaltyMixin):
         coefficient: α, not negative.
     """
 
-    needs_entropy_grad = True
-
     def __init__(self, *, coefficient: float = 1e-3) -> None:
         super().__init__()
         if not 0 <= coefficient < math.inf:
-            raise UsageError(f"EntropyBonus: coefficient must be finite and not negative; got {coefficient}.")
+            raise ValueError(f"EntropyBonus: coefficient must be finite and not negative; got {coefficient}.")
         self.coefficient = coefficient
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:

@@ -20,8 +20,8 @@ import lightning as L
 
 from ecrl.algorithm.pi_controller import SHAPES, PIController, trajectory
 from ecrl.algorithm.strategy import Strategy
-from ecrl.config.compose import build
-from ecrl.errors import UsageError, unknown_name
+from ecrl.config.targets import build
+from ecrl.errors import UsageError, name_message, unknown_name
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.observer import RolloutObserver
 
@@ -63,20 +63,20 @@ class EntropyBudget(Strategy, RolloutObserver):
     ) -> None:
         super().__init__()
         if not -math.inf < minimum < maximum < math.inf:
-            raise UsageError(f"EntropyBudget: minimum must be below maximum; got {minimum}, {maximum}.")
+            raise ValueError(f"EntropyBudget: minimum must be below maximum; got {minimum}, {maximum}.")
         if not 0 < target < math.inf:
-            raise UsageError(f"EntropyBudget: target must be a positive entropy in nats; got {target}.")
+            raise ValueError(f"EntropyBudget: target must be a positive entropy in nats; got {target}.")
         if spend is not None and not 0 < spend < 1:
-            raise UsageError(f"EntropyBudget: spend is a share of the first entropy, in (0, 1); got {spend}.")
+            raise ValueError(f"EntropyBudget: spend is a share of the first entropy, in (0, 1); got {spend}.")
         if shape not in SHAPES:
-            raise unknown_name("EntropyBudget shape", shape, SHAPES)
+            raise ValueError(name_message("EntropyBudget shape", shape, SHAPES))
         if (by is None) != (shape == "constant") or (by is not None and by < 1):
-            raise UsageError(
+            raise ValueError(
                 f"EntropyBudget: by is the iteration, from 1, in which shape={shape!r} ends; null, and only "
                 f"then, for a constant; got {by}."
             )
         if not (math.isfinite(proportional) and math.isfinite(integral) and proportional * integral >= 0):
-            raise UsageError(
+            raise ValueError(
                 f"EntropyBudget: the gains must be finite and of one sign; got {proportional}, {integral}."
             )
         self.knob, self.target, self.spend, self.shape, self.by = knob, target, spend, shape, by

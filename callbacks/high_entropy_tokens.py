@@ -34,7 +34,7 @@ class HighEntropyTokens(Strategy, WeightMixin):
     def __init__(self, *, fraction: float = 0.2) -> None:
         super().__init__()
         if not 0 < fraction <= 1:
-            raise UsageError(f"HighEntropyTokens: fraction is the share to keep, in (0, 1]; got {fraction}.")
+            raise ValueError(f"HighEntropyTokens: fraction is the share to keep, in (0, 1]; got {fraction}.")
         self.fraction = fraction
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from ecrl.algorithm.strategy import Strategy, WeightMixin
 from ecrl.algorithm.token_batch import TokenBatch
-from ecrl.errors import UsageError, unknown_name
+from ecrl.errors import name_message
 
 LEVELS = ("token", "sequence", "geometric")
 MODES = ("truncate", "mask")
@@ -41,18 +41,20 @@ class ImportanceCorrection(Strategy, WeightMixin):
         floor: smallest ratio that ``mask`` keeps, in [0, 1]; ``truncate`` has none.
     """
 
+    corrects_staleness = True
+
     def __init__(
         self, *, level: str = "token", mode: str = "truncate", cap: float = 2.0, floor: float = 0.5
     ) -> None:
         super().__init__()
         if level not in LEVELS:
-            raise unknown_name("ImportanceCorrection level", level, LEVELS)
+            raise ValueError(name_message("ImportanceCorrection level", level, LEVELS))
         if mode not in MODES:
-            raise unknown_name("ImportanceCorrection mode", mode, MODES)
+            raise ValueError(name_message("ImportanceCorrection mode", mode, MODES))
         if not 1 <= cap < math.inf:
-            raise UsageError(f"ImportanceCorrection: cap must be finite and at least 1; got {cap}.")
+            raise ValueError(f"ImportanceCorrection: cap must be finite and at least 1; got {cap}.")
         if not 0 <= floor <= 1:
-            raise UsageError(f"ImportanceCorrection: floor must lie in [0, 1]; got {floor}.")
+            raise ValueError(f"ImportanceCorrection: floor must lie in [0, 1]; got {floor}.")
         self.level = level
         self.mode = mode
         self.cap = cap

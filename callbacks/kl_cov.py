@@ -30,7 +30,7 @@ from ecrl.algorithm.covariance import token_covariance
 from ecrl.algorithm.losses import KL_ESTIMATORS
 from ecrl.algorithm.strategy import PenaltyMixin, RatioMixin, Strategy
 from ecrl.algorithm.token_batch import TokenBatch
-from ecrl.errors import UsageError, unknown_name
+from ecrl.errors import UsageError, name_message
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
@@ -59,11 +59,11 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
     ) -> None:
         super().__init__()
         if not 0 <= fraction <= 1:
-            raise UsageError(f"KLCov: fraction is a share of the tokens, in [0, 1]; got {fraction}.")
+            raise ValueError(f"KLCov: fraction is a share of the tokens, in [0, 1]; got {fraction}.")
         if not 0 <= coefficient < math.inf:
-            raise UsageError(f"KLCov: coefficient must be finite and not negative; got {coefficient}.")
+            raise ValueError(f"KLCov: coefficient must be finite and not negative; got {coefficient}.")
         if estimator not in KL_ESTIMATORS:
-            raise unknown_name("KL estimator", estimator, KL_ESTIMATORS)
+            raise ValueError(name_message("KL estimator", estimator, KL_ESTIMATORS))
         self.fraction = fraction
         self.coefficient = coefficient
         self.estimator = estimator

@@ -26,11 +26,12 @@ from ecrl.algorithm.losses import KL_ESTIMATORS
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy import PenaltyMixin, Strategy
 from ecrl.algorithm.token_batch import TokenBatch
-from ecrl.errors import UsageError, unknown_name
+from ecrl.errors import name_message
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
     from ecrl.training.module import PolicyModule
+    from ecrl.training.scoring import Scorer
 
 COLUMN = "reference_logprobs"
 
@@ -43,14 +44,15 @@ class ReferenceKL(Strategy, PenaltyMixin):
         estimator: ``abs``, ``k2`` or ``k3``.
     """
 
-    _module: PolicyModule
+    needs_reference = True
+    _scorer: Scorer
 
     def __init__(self, *, coefficient: float = 1e-3, estimator: str = "k3") -> None:
         super().__init__()
         if not 0 <= coefficient < math.inf:
-            raise UsageError(f"ReferenceKL: coefficient must be finite and not negative; got {coefficient}.")
+            raise ValueError(f"ReferenceKL: coefficient must be finite and not negative; got {coefficient}.")
         if estimator not in KL_ESTIMATORS:
-            raise unknown_name("KL estimator", estimator, KL_ESTIMATORS)
+            raise ValueError(name_message("KL estimator", estimator, KL_ESTIMATORS))
         self.coefficient = coefficient
         self.estimator = estimator
 
@@ -59,12 +61,12 @@ class ReferenceKL(Strategy, PenaltyMixin):
         return ["coefficient=0, so it does nothing."] if self.coefficient == 0 else []
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Keep the module, which scores with a frozen copy of the initial policy."""
-        self._module = cast("PolicyModule", pl_module)
+        """Keep the scorer, which has a frozen copy of the initial policy."""
+        self._scorer = cast("PolicyModule", pl_module).scorer
 
     def extra_columns(self, batch: RolloutBatch) -> Mapping[str, Tensor]:
         """Score the rollout with the reference policy, once: ``[N]``, nats."""
-        return {COLUMN: self._module.reference_logprobs(batch)} if self.coefficient > 0 else {}
+        return {COLUMN: self._scorer.reference_logprobs(batch)} if self.coefficient > 0 else {}
 
     def logged_coefficient(self) -> float:
         """Return β."""

@@ -1,8 +1,9 @@
-"""The errors a user can cause or can act on. The command line prints them as one line."""
+"""Errors that a user can cause or act on. The command line prints each of them as one line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -10,18 +11,18 @@ class EcrlError(Exception):
     """Base class: the message says what was got, what was wanted and what to do."""
 
     exit_code = 1
-    #: Whether another process of the run says it, or the cause of it, so that it need not be said again.
+    #: Whether another process of the run prints this error or its cause, so that this one stays silent.
     said_elsewhere = False
 
 
 class UsageError(EcrlError):
-    """Bad input: a config, a path, a name. Nothing was run."""
+    """Bad input, such as a setting, a path or a name. Nothing was run."""
 
     exit_code = 2
 
 
 class LostPeerError(EcrlError):
-    """Another process of the run is gone; why is for that one to say."""
+    """Another process of the run has ended. That process, or the launcher, reports the cause."""
 
     exit_code = 3
 
@@ -33,13 +34,41 @@ class SilentPeerError(LostPeerError):
 
 
 class NonFiniteError(EcrlError):
-    """A loss or gradient became NaN or infinite. The run stopped before the optimizer used it."""
+    """A loss or gradient became NaN or infinite. The run stopped before the optimizer step."""
+
+
+@contextmanager
+def usage_errors(prefix: str = "") -> Iterator[None]:
+    """Turn a ``ValueError`` of the block into a ``UsageError`` with the same message.
+
+    Pure code raises ``ValueError``; the code that passes it a user's input wraps the call in this.
+
+    Args:
+        prefix: goes before the message, e.g. the config group of the argument that the message names.
+
+    Raises:
+        UsageError: the block raised a ``ValueError``.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UsageError(f"{prefix}{error}") from None
 
 
 def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
-    """Return the error for an unknown name: the nearest known one, and the list of all if it is short."""
+    """Return the error for an unknown name; see :func:`name_message`."""
+    return UsageError(name_message(kind, got, known))
+
+
+def name_message(kind: str, got: str, known: Iterable[str]) -> str:
+    """Say that a name is unknown, with the nearest known name and, if short, the list of all."""
     names = sorted(known)
-    near = get_close_matches(got, names, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    listing = f" Known: {', '.join(names)}." if len(names) <= 30 or not near else ""
-    return UsageError(f"Unknown {kind} {got!r}.{hint}{listing}")
+    hint = did_you_mean(got, names)
+    listing = f" Known: {', '.join(names)}." if len(names) <= 30 or not hint else ""
+    return f"Unknown {kind} {got!r}.{hint}{listing}"
+
+
+def did_you_mean(got: str, known: Iterable[str]) -> str:
+    """Return " Did you mean …?" with the nearest known name; "" where none is near."""
+    near = get_close_matches(got, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,7 +1,7 @@
-"""Counter-based randomness: a number for a key, whatever the order or the process that asks.
+"""Counter-based random numbers: each is a function of its key, whatever the call order or process.
 
-Sampling of completions and random choice of tokens both read from here, so neither depends on
-batch size, micro-batches, ranks or order.
+Both the sampling of completions and the random choice of tokens use them, so neither depends on batch
+size, micro-batches, ranks or order.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def hash_u64(*parts: ArrayLike) -> NDArray[np.uint64]:
     """Hash integers to 64 bits, elementwise with broadcasting.
 
     Args:
-        *parts: integers or integer arrays, ordered: ``hash_u64(1, 2) != hash_u64(2, 1)``.
+        *parts: integers or integer arrays; their order matters: ``hash_u64(1, 2) != hash_u64(2, 1)``.
 
     Returns:
         ``uint64`` array of the broadcast shape.
@@ -41,10 +41,10 @@ def hash_u64(*parts: ArrayLike) -> NDArray[np.uint64]:
 
 
 def uniform(*parts: ArrayLike) -> NDArray[np.float64]:
-    """Hash integers to uniform numbers in [0, 1) with 53 bits."""
+    """Hash integers to uniform numbers in [0, 1) with 53 random bits."""
     return (hash_u64(*parts) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def stable_hash(text: str) -> int:
-    """Hash a text to 63 bits, the same in every process and Python version."""
+    """Hash a text to 63 bits; the result is the same in every process and Python version."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1

@@ -1,4 +1,4 @@
-"""What an iteration reports: weighted means, histograms, texts and figures under one name each."""
+"""The metrics of one iteration: weighted means, histograms, texts and figures, each under a name."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Record:
-    """The report of one iteration.
+    """The metrics of one iteration, by name.
 
     Attributes:
-        numbers: by name; sorted.
-        histograms: values ``[N]`` by name.
-        texts: Markdown by name.
-        figures: by name.
+        numbers: sorted by name.
+        histograms: the values ``[N]`` of each distribution.
+        texts: Markdown.
+        figures: matplotlib figures.
     """
 
     numbers: dict[str, float] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Record:
 
 
 class MetricsRecorder:
-    """Collects what happens within one iteration, and hands it over at its end."""
+    """Collects the metrics of one iteration and returns them at its end."""
 
     def __init__(self) -> None:
         self._clear()
@@ -46,25 +46,25 @@ class MetricsRecorder:
         self._figures: dict[str, Figure] = {}
 
     def record(self, name: str, value: float, weight: float = 1.0) -> None:
-        """Add a value; the iteration's number is the mean of all its values by weight."""
+        """Add a value; the metric is the weighted mean of all values of the iteration."""
         total, weights = self._sums.get(name, (0.0, 0.0))
         self._sums[name] = (total + float(value) * weight, weights + weight)
 
     def histogram(self, name: str, values: Tensor) -> None:
-        """Keep a distribution ``[N]``; the last one of an iteration counts."""
+        """Keep a distribution ``[N]``; a later one of the same iteration replaces it."""
         self._histograms[name] = values.detach().float().cpu()
 
     def text(self, name: str, markdown: str) -> None:
-        """Keep a text; the last one of an iteration counts."""
+        """Keep a text; a later one of the same iteration replaces it."""
         self._texts[name] = markdown
 
     def figure(self, name: str, figure: Figure) -> None:
-        """Keep a figure; the last one of an iteration counts."""
+        """Keep a figure; a later one of the same iteration replaces it."""
         self._figures[name] = figure
 
     @contextmanager
     def timer(self, part: str) -> Iterator[None]:
-        """Add the block's wall time in seconds to ``time/<part>``, less that of timers within it."""
+        """Add the block's wall time in seconds to ``time/<part>``, without the time of nested timers."""
         start = time.perf_counter()
         inner_before = sum(self._seconds.values())
         try:
@@ -74,15 +74,15 @@ class MetricsRecorder:
             self._seconds[part] += time.perf_counter() - start - inner
 
     def add_seconds(self, part: str, seconds: float) -> None:
-        """Add to ``time/<part>`` what was measured elsewhere."""
+        """Add seconds that were measured elsewhere to ``time/<part>``."""
         self._seconds[part] += seconds
 
     def seconds(self) -> dict[str, float]:
-        """Return the wall time so far, by part."""
+        """Return the wall time of the iteration so far in seconds, by part."""
         return dict(self._seconds)
 
     def flush(self) -> Record:
-        """Return the iteration's report and start anew."""
+        """Return the metrics of the iteration and forget them."""
         numbers = {name: total / weight for name, (total, weight) in self._sums.items() if weight}
         numbers |= {f"time/{part}": seconds for part, seconds in self._seconds.items()}
         record = Record(dict(sorted(numbers.items())), self._histograms, self._texts, self._figures)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gymnasium
 
 from ecrl.envs.base import Problem, ReasoningEnv, Score, item_seed
-from ecrl.envs.reasoning_gym.env import TASKS
+from ecrl.envs.reasoning_gym.task_names import TASKS
 from ecrl.envs.spaces import Text
 
 __all__ = ["Problem", "ReasoningEnv", "Score", "Text", "item_seed"]

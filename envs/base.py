@@ -1,4 +1,4 @@
-"""The base of every environment: a prompt goes out, a response comes in, a verifier scores it."""
+"""The base of every environment: it gives a prompt, takes a response and scores it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,15 @@ _MAX_DRAWS = 1000
 class Problem:
     """One task for the policy.
 
+        >>> from ecrl import Problem
+        >>> Problem(prompt="1 + 2 = ", answer=3).key
+        '1 + 2 = '
+
     Attributes:
         prompt: what the policy reads.
-        answer: whatever the verifier needs; the policy never sees it.
-        key: canonical identity. Problems that are the same to a solver share it, so that they fall on
-            the same side of the split. Empty means the prompt.
+        answer: whatever `ReasoningEnv.score` needs; the policy never sees it.
+        key: what identifies the problem. Problems that are the same to a solver must have the same key, so
+            that they all belong to the same split. If it is empty, the prompt is the key.
     """
 
     prompt: str
@@ -43,11 +47,15 @@ class Problem:
 
 @dataclass(frozen=True)
 class Score:
-    """A verifier's verdict.
+    """What a response earns.
+
+        >>> from ecrl import Score
+        >>> Score(1.0, metrics={"steps": 2}, answer="42")
+        Score(reward=1.0, metrics={'steps': 2}, answer='42')
 
     Attributes:
-        reward: 1 for a right response, 0 for a wrong one, unless the task has degrees.
-        metrics: numbers to log; give the same names whatever the verdict, for their mean to be one.
+        reward: 1 for a right response, 0 for a wrong one; between them if the task gives partial credit.
+        metrics: numbers to log. Give the same names for every response, because a mean is taken over all.
         answer: the final answer in canonical form, for majority votes; None if there is none.
     """
 
@@ -57,20 +65,40 @@ class Score:
 
 
 class ReasoningEnv(gym.Env[str, str], ABC):
-    """One problem, one response, one score.
+    """An environment that poses one problem, takes one response and gives one score.
 
-    A subclass writes `sample_problem` and `score`; one with several turns overrides `step`. Train
-    and validation problems are disjoint: the hash of `Problem.key` decides the side.
+    A subclass writes `sample_problem` and `score`; one with several turns overrides `step` as well. Training
+    and validation problems are disjoint: the hash of `Problem.key` decides which split a problem belongs to.
+    What a training run has to do for the environment is declared by the class attributes below.
+
+        >>> from ecrl import Problem, ReasoningEnv, Score
+        >>> class Reverse(ReasoningEnv):
+        ...     def sample_problem(self, rng):
+        ...         number = str(rng.integers(10**5))
+        ...         return Problem(prompt=f"reverse {number}", answer=number[::-1])
+        ...     def score(self, problem, response):
+        ...         return Score(float(response == problem.answer))
+        >>> env = Reverse()
+        >>> prompt, info = env.reset(seed=0)
+        >>> observation, reward, terminated, truncated, info = env.step(prompt.split()[1][::-1])
+        >>> reward, terminated
+        (1.0, True)
 
     Args:
-        split: which problems `reset` draws.
+        split: the split that `reset` draws from, ``train`` or ``val``.
+
+    Raises:
+        UsageError: ``split`` is neither.
     """
 
     #: Longest observation and longest response, in characters.
     max_prompt: ClassVar[int] = 1 << 16
     max_response: ClassVar[int] = 1 << 20
-    #: Whether `step` waits for another process, so that many environments are stepped at once, from threads.
+    #: Whether `step` waits for another process. If so, many environments are stepped at once, in threads.
     concurrent: ClassVar[bool] = False
+    #: Dotted path of a Lightning callback class. A training run makes ``callback(env)``, where ``env`` is the
+    #: environment without wrappers, and adds it to its callbacks. None if the environment needs no callback.
+    training_callback: ClassVar[str | None] = None
 
     def __init__(self, *, split: Split = "train") -> None:
         if split not in get_args(Split):
@@ -82,25 +110,32 @@ class ReasoningEnv(gym.Env[str, str], ABC):
 
     @abstractmethod
     def sample_problem(self, rng: np.random.Generator) -> Problem:
-        """Draw a problem of either split; ``rng`` is the only source of randomness."""
+        """Draw a problem of either split. Use no randomness but ``rng``."""
 
     @abstractmethod
     def score(self, problem: Problem, response: str) -> Score:
-        """Judge a response. It may be any text at all, so neither trust it nor raise because of it."""
+        """Score a response. It may be any text at all: do not execute it, and do not raise because of it."""
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
-        """Write a worked solution, as a warm start learns from. Optional.
+        """Write a worked solution, from which a warm start learns. Optional.
 
         Args:
-            problem: one that `sample_problem` drew.
-            rng: picks among the solutions.
-            correct: False asks for one of the same form that most likely answers something else.
+            problem: a problem that `sample_problem` drew.
+            rng: picks one of the possible solutions.
+            correct: if False, write a text of the same form whose answer is most likely wrong.
+
+        Raises:
+            NotImplementedError: the environment writes no solutions.
         """
         raise NotImplementedError(f"{type(self).__name__} writes no worked solutions.")
 
     @property
     def problem(self) -> Problem:
-        """The problem in play."""
+        """The current problem.
+
+        Raises:
+            gymnasium.error.ResetNeeded: `reset` has not been called yet.
+        """
         if self._problem is None:
             raise gym.error.ResetNeeded(f"{type(self).__name__} has no problem yet; call reset() first.")
         return self._problem
@@ -124,7 +159,8 @@ class ReasoningEnv(gym.Env[str, str], ABC):
         """Score the response ``action`` and end the episode.
 
         Returns:
-            No observation, the reward, terminated, not truncated, and ``{"metrics": …, "answer": …}``.
+            An empty observation, the reward, terminated=True, truncated=False, and
+            ``{"metrics": …, "answer": …}``.
         """
         score = self.score(self.problem, action)
         return "", score.reward, True, False, {"metrics": dict(score.metrics), "answer": score.answer}
@@ -142,28 +178,10 @@ class ReasoningEnv(gym.Env[str, str], ABC):
 
 
 def item_seed(seed: int, index: int) -> int:
-    """Return the 64-bit seed of item ``index`` of the series ``seed``; neither may be negative.
+    """Return the 64-bit seed of item ``index`` in the series ``seed``; neither may be negative.
 
-    The index is a spawn key. ``seed + index`` would let neighbouring series share their items, and
-    ``SeedSequence([seed, index])`` reads both as one row of zero-padded 32-bit words, so that
-    ``[5 + (7 << 32), 0]`` equals ``[5, 7]``.
+    The index is a spawn key. With ``seed + index``, neighbouring series would share items.
+    ``SeedSequence([seed, index])`` reads both numbers as one row of zero-padded 32-bit words, so that
+    ``[5 + (7 << 32), 0]`` would equal ``[5, 7]``.
     """
     return int(np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1, np.uint64)[0])
-
-
-def check_integer(name: str, value: object, low: int, high: int) -> None:
-    """Refuse an argument that is not an integer in ``[low, high]``."""
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UsageError(f"{name} must be an integer from {low} to {high}; got {value!r}.")
-
-
-def check_seconds(name: str, value: object) -> None:
-    """Refuse a time limit that is none, or is longer than an hour."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 3600:
-        raise UsageError(f"{name} must be seconds above 0, at most 3600; got {value!r}.")
-
-
-def check_operators(value: object, allowed: str) -> None:
-    """Refuse operators that are not a text of different characters out of ``allowed``."""
-    if not isinstance(value, str) or not value or len(set(value)) < len(value) or set(value) - set(allowed):
-        raise UsageError(f"operators must be some of {allowed!r}, each once; got {value!r}.")

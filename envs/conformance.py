@@ -1,4 +1,4 @@
-"""What every environment has to hold, the user's own as well: ``ecrl envs check ID``."""
+"""Checks that every environment must pass, users' own included: ``ecrl envs check ID``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROBLEMS = 20
 _MAX_TURNS = 64
 _HOSTILE_SECONDS = 10.0
 NOISE = ("", "?", "I do not know.", "~" * 50, "The answer is out of reach.")
-#: Nothing that a policy writes may raise, hang or earn.
+#: Texts that a policy might write. None of them may raise, hang or earn a reward.
 HOSTILE = (
     "\x00" * 1000,
     "(" * 100_000,
@@ -52,9 +52,9 @@ class Finding:
     """The result of one check.
 
     Attributes:
-        name: what was looked at.
-        verdict: ``pass``, ``fail``, or ``skip`` where the environment has nothing to check.
-        detail: what was found, in a line.
+        name: name of the check.
+        verdict: ``pass``, ``fail``, or ``skip`` if the check does not apply to the environment.
+        detail: what was found, in one line.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Finding:
 
 
 class SkippedError(Exception):
-    """The environment has nothing to check; the message says why."""
+    """A check does not apply to the environment; the message says why."""
 
 
 def check(make: Make) -> list[Finding]:
-    """Run all checks, each on fresh environments.
+    """Run all checks, each on new environments.
 
     Args:
         make: makes an environment for ``"train"`` or ``"val"``.
@@ -80,7 +80,7 @@ def _run(name: str, one: Callable[[Make], str], make: Make) -> Finding:
         return Finding(name, "pass", one(make))
     except SkippedError as why:
         return Finding(name, "skip", str(why))
-    except Exception as error:  # whatever someone else's environment raises is a finding
+    except Exception as error:  # whatever a user's environment raises is a finding
         text = " ".join(str(error).split()) or "no message"
         kind = "" if isinstance(error, EcrlError) else f"{type(error).__name__}: "
         return Finding(name, "fail", kind + text)
@@ -98,14 +98,19 @@ def play(env: Env, response: str) -> tuple[float, dict[str, Any]]:
 
 
 def reference(env: Env, number: int, correct: bool = True) -> str:
-    """A worked solution of the problem in play.
+    """Return a worked solution of the current problem.
+
+    Args:
+        env: the environment.
+        number: seed of the solution.
+        correct: False asks for a wrong solution.
 
     Raises:
-        SkippedError: the environment writes none.
+        SkippedError: the environment writes no solutions.
     """
     base = env.unwrapped
     if not isinstance(base, ReasoningEnv):
-        raise SkippedError("no ReasoningEnv, so no worked solutions")
+        raise SkippedError("not a ReasoningEnv, so it has no worked solutions")
     try:
         return base.solution(base.problem, np.random.default_rng(number), correct)
     except NotImplementedError as error:
@@ -151,7 +156,7 @@ def _pickling(make: Make) -> str:
     twin = pickle.loads(pickle.dumps(env))
     assert twin.step("?")[:4] == env.step("?")[:4], "a pickled copy scores differently"
     assert twin.reset()[0] == env.reset()[0], "a pickled copy draws another problem"
-    return "a copy goes on where the environment was"
+    return "a pickled copy continues where the environment was"
 
 
 def _right(make: Make) -> str:

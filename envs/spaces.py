@@ -1,4 +1,4 @@
-"""A Gymnasium space of Unicode texts, and how vector environments share them between processes."""
+"""A Gymnasium space of Unicode strings, and how vector environments share them between processes."""
 
 from __future__ import annotations
 
@@ -10,45 +10,46 @@ import numpy as np
 from gymnasium.vector.utils import create_shared_memory, read_from_shared_memory, write_to_shared_memory
 from numpy.typing import NDArray
 
-from ecrl.errors import UsageError
-
 _MAX_SAMPLE = 64
 
 
 class Text(gym.Space[str]):
-    """Every text of at most ``max_length`` characters, the empty one included.
+    """All strings of at most ``max_length`` characters, including the empty one.
 
-    Gymnasium's own ``Text`` lists its characters, which Unicode is too large for.
+    Gymnasium's own ``Text`` needs a list of the allowed characters; Unicode has too many for that.
 
     Args:
-        max_length: in code points.
-        seed: of `sample`.
+        max_length: longest string, in code points.
+        seed: seed of `sample`.
+
+    Raises:
+        ValueError: ``max_length`` is negative.
     """
 
     def __init__(self, max_length: int, seed: int | np.random.Generator | None = None) -> None:
         if max_length < 0:
-            raise UsageError(f"Text: max_length must not be negative; got {max_length}.")
+            raise ValueError(f"Text: max_length must not be negative; got {max_length}.")
         self.max_length = max_length
         super().__init__(shape=None, dtype=str, seed=seed)
 
     @property
     def is_np_flattenable(self) -> bool:
-        """Texts have no flat array form."""
+        """False: a string cannot be written as an array of fixed length."""
         return False
 
     def sample(self, mask: Any | None = None, probability: Any | None = None) -> str:
         """Draw up to 64 printable ASCII characters, length and characters uniform.
 
         Raises:
-            UsageError: ``mask`` or ``probability`` is given; texts have neither.
+            ValueError: ``mask`` or ``probability`` is given; strings support neither.
         """
         if mask is not None or probability is not None:
-            raise UsageError("Text: sample takes no mask and no probability.")
+            raise ValueError("Text: sample takes no mask and no probability.")
         length = self.np_random.integers(min(self.max_length, _MAX_SAMPLE) + 1)
         return "".join(map(chr, self.np_random.integers(ord(" "), ord("~") + 1, length).tolist()))
 
     def contains(self, x: Any) -> bool:
-        """Tell whether ``x`` is a text that is not too long."""
+        """Tell whether ``x`` is a string of at most ``max_length`` characters."""
         return isinstance(x, str) and len(x) <= self.max_length
 
     def __eq__(self, other: object) -> bool:
@@ -62,13 +63,13 @@ class Text(gym.Space[str]):
 
 
 class SharedTexts(Sequence[str]):
-    """The texts that worker processes last wrote; a deep copy is a tuple of them as they are now.
+    """A view of the strings that worker processes last wrote; a deep copy is a tuple of the current strings.
 
-    ``AsyncVectorEnv`` reads its shared memory once, when it is made, and from then on only copies what
-    that read returned. So the read has to return a view: plain texts would stay empty for ever.
+    ``AsyncVectorEnv`` reads its shared memory only once, when it is made; later it copies what that read
+    returned. So the read must return a view: plain strings would stay empty for ever.
 
     Args:
-        memory: ``[n, 1 + max_length]`` int32: the length of each text, then its code points.
+        memory: ``[n, 1 + max_length]`` int32: the length of each string, then its code points.
     """
 
     def __init__(self, memory: NDArray[np.int32]) -> None:

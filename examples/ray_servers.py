@@ -1,11 +1,11 @@
-"""Place vLLM servers on a Ray cluster, one on each GPU that Ray has free, and keep them until Ctrl-C.
+"""Start vLLM servers on a Ray cluster, one on each free GPU, and keep them running until Ctrl-C.
 
-    python examples/ray_servers.py --model Qwen/Qwen2.5-7B --replicas 8        # on the cluster's head
+    python examples/ray_servers.py --model Qwen/Qwen2.5-7B --replicas 8        # on the cluster's head node
     python examples/ray_servers.py --model DIR --replicas 2 --gpus 0           # on a machine without GPUs
 
-It needs ``pip install ray`` and an ecrl with vLLM on every node; where no cluster runs, Ray starts one of
-this machine alone and ends it with the servers. When all servers answer it prints the override by which a
-training run, on any machine that reaches them, draws with them.
+It needs ``pip install ray``, and ecrl with vLLM on every node. Without a running cluster, Ray starts one on
+this machine and ends it with the servers. When all servers answer, it prints the override for a training run
+that generates with them, on any machine that can reach them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ except ModuleNotFoundError:
 
 @ray.remote(num_cpus=0, max_concurrency=2)  # `stop` must not queue behind `wait`
 class Server:
-    """``ecrl serve`` in a process of its own, on the node and GPU that Ray gave this actor."""
+    """Runs ``ecrl serve`` in a subprocess, on the node and GPU that Ray gave this actor."""
 
     def __init__(self, model: str, dtype: str) -> None:
         host = ray.util.get_node_ip_address()
@@ -53,18 +53,18 @@ class Server:
         raise RuntimeError(f"The server at {self.url} ended with code {self.process.returncode}")
 
     def stop(self) -> None:
-        """End the server; vLLM's own processes end with it."""
+        """End the server; vLLM's other processes end with it."""
         self.process.terminate()
         self.process.wait(60)
 
 
 def main() -> int:
-    """Start the servers, print where they are, and stop them at the end."""
+    """Start the servers, print their addresses, and stop them at the end."""
     options = _options()
-    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # the first server that fails is reported, in one line
+    os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # only the first server that fails is reported
     ray.init(include_dashboard=False)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup ignores SIGHUP
             signal.signal(number, _interrupt)
     wanted, free = options.replicas * options.gpus, ray.available_resources().get("GPU", 0)
     if wanted > free:
@@ -99,10 +99,10 @@ def _options() -> argparse.Namespace:
 
 
 def _stop(servers: list[Any]) -> None:
-    """Stop all, whatever comes: a second Ctrl-C would leave vLLM's processes behind."""
+    """Stop all servers, ignoring signals: a second Ctrl-C would leave vLLM's processes behind."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    # Bounded, since a server that Ray never placed does not answer.
+    # With a time limit, because a server that Ray never placed does not answer.
     ray.wait([server.stop.remote() for server in servers], num_returns=len(servers), timeout=90)
 
 

@@ -23,7 +23,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from ecrl.config.compose import build_config
 from ecrl.config.schema import Config, ModelConfig
 from ecrl.policy.tiny_model import build_model, build_tokenizer
-from ecrl.training.run import quiet
+from ecrl.training.trainer import quiet
 from tests.support.runs import run
 from tests.support.tiny import FINISHED, LEARNING, STACK, TINY, VALIDATED
 

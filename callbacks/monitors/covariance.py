@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import lightning as L
-
 from ecrl.algorithm.covariance import token_covariance
+from ecrl.callbacks.monitors.periodic import PeriodicMonitor
 from ecrl.training.observer import PlanObserver
 
 if TYPE_CHECKING:
@@ -24,17 +23,14 @@ TOP_SHARES = {
 }
 
 
-class CovarianceMonitor(L.Callback, PlanObserver):
+class CovarianceMonitor(PeriodicMonitor, PlanObserver):
     """Records ``cov/…`` over the first optimizer minibatch of each rollout, where the policy is its own.
 
     https://arxiv.org/abs/2505.22617: a tiny share of tokens carries most of the covariance.
 
     Args:
-        every: iterations between histograms.
+        every: iterations between histograms; None takes ``log.samples_every``.
     """
-
-    def __init__(self, *, every: int) -> None:
-        self._every = every
 
     def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:
         """Record mean, quantiles and the means of the top shares."""
@@ -50,5 +46,5 @@ class CovarianceMonitor(L.Callback, PlanObserver):
         for name, share in TOP_SHARES.items():
             count = max(int(share * len(ordered)), 1)
             module.recorder.record(f"cov/{name}", float(ordered[:count].mean()))
-        if (module.iteration + 1) % self._every == 0:
+        if self.is_due(module, module.iteration + 1):
             module.recorder.histogram("cov/tokens", cov)

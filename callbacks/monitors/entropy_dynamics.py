@@ -25,10 +25,9 @@ from torch import Tensor
 
 from ecrl.algorithm.covariance import response_covariance, token_covariance
 from ecrl.algorithm.rollout_batch import SequenceTokens
-from ecrl.algorithm.strategy import Strategy
 from ecrl.analysis.scatter import scatter
 from ecrl.analysis.theory import Agreement, agreement
-from ecrl.errors import UsageError
+from ecrl.errors import usage_errors
 from ecrl.policy.packing import pack_micro_batches
 from ecrl.rollout.batching import build_batch
 from ecrl.training.observer import PlanObserver
@@ -40,8 +39,8 @@ if TYPE_CHECKING:
 PREDICTIONS = "by_logits", "by_tokens", "by_responses"
 
 
-class EntropyDynamics(Strategy, PlanObserver):
-    """Only looks: records ``dynamics/…`` and a scatter plot; neutral at any setting.
+class EntropyDynamics(L.Callback, PlanObserver):
+    """Records ``dynamics/…`` and draws a scatter plot.
 
     Args:
         problems: validation problems of the probe, a completion each; no more than ``tokens``.
@@ -51,7 +50,7 @@ class EntropyDynamics(Strategy, PlanObserver):
     def __init__(self, *, problems: int = 32, tokens: int = 256) -> None:
         super().__init__()
         if not 1 <= problems <= tokens:
-            raise UsageError(
+            raise ValueError(
                 f"EntropyDynamics: problems must lie between 1 and tokens={tokens}, a position each; got "
                 f"{problems}."
             )
@@ -72,8 +71,7 @@ class EntropyDynamics(Strategy, PlanObserver):
         """Draw the probe, unless a checkpoint brought it, and look at it."""
         module = cast("PolicyModule", pl_module)
         if not self._probe:
-            with _forward(trainer):
-                answers, _ = trainer.datamodule.validate(range(self.problems))  # type: ignore[attr-defined]
+            answers, _ = trainer.datamodule.answer(range(self.problems))  # type: ignore[attr-defined]
             first = [answer for answer in answers if answer.sample_index == 0]
             self._probe = build_batch(first, module.objective, 0).sequences
         self._logits = self._look(module)
@@ -128,7 +126,9 @@ class EntropyDynamics(Strategy, PlanObserver):
         count = min(self.tokens, total)
         chosen = torch.arange(count) * total // count
         parts: list[tuple[Tensor, Tensor]] = []
-        for micro_batch in pack_micro_batches(self._probe, update.max_tokens, 0):
+        with usage_errors("update."):
+            micro_batches = pack_micro_batches(self._probe, update.max_tokens, 0)
+        for micro_batch in micro_batches:
             mine = torch.isin(micro_batch.order, chosen)
             if mine.any():
                 picked = {name: getattr(micro_batch, name)[mine] for name in ("source", "targets", "order")}

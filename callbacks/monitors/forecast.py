@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import lightning as L
@@ -13,6 +12,7 @@ from ecrl.analysis.figures import Cloud, hr_figure
 from ecrl.analysis.law import Law
 from ecrl.analysis.points import ENTROPY, Points, pair
 from ecrl.analysis.series import from_rows
+from ecrl.callbacks.monitors.periodic import PeriodicMonitor
 from ecrl.errors import UsageError
 from ecrl.runs.metrics_file import read_metrics
 
@@ -20,34 +20,32 @@ if TYPE_CHECKING:
     from ecrl.training.module import PolicyModule
 
 
-class ForecastMonitor(L.Callback):
+class ForecastMonitor(PeriodicMonitor):
     """Fits R = −a·exp(H) + b to the run so far and records ``law/…``, with the H–R plot.
 
-    R is the first ``val/*/avg@*``, or the training reward where nothing is validated. It keeps no
-    state: the history on disk is one, so a resumed run says the same. Comes before the writer.
+    R is the first ``val/*/avg@*``, or the training reward where nothing is validated. The monitor keeps no
+    state, because it reads the history on disk; so a resumed run records the same.
 
     https://arxiv.org/abs/2505.22617
 
     Args:
-        run_dir: where ``metrics.jsonl`` lies.
-        every: iterations between fits. They come one iteration late (1, 1 + every, …): a validation
-            is paired with the entropy of the next rollout.
+        every: iterations between fits; None takes ``log.samples_every``. They come one iteration late
+            (1, 1 + every, …): a validation is paired with the entropy of the next rollout.
     """
-
-    def __init__(self, run_dir: Path, *, every: int) -> None:
-        self._path = run_dir / "metrics.jsonl"
-        self._every = every
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Fit, record and draw, when it is time and the points allow it."""
         module = cast("PolicyModule", pl_module)
-        if not trainer.is_global_zero or (module.iteration - 1) % self._every:
+        if not trainer.is_global_zero or not self.is_due(module, module.iteration - 1):
             return
+        if module.run_dir is None:
+            return
+        path = module.run_dir / "metrics.jsonl"
         now = {"iteration": module.iteration, ENTROPY: module.rollout_entropy}
         try:
-            points = pair(from_rows([*read_metrics(self._path), now], self._path))
+            points = pair(from_rows([*read_metrics(path), now], path))
             law = points.law()
-        except UsageError:  # too early, or entropy is held: nothing to say yet
+        except (UsageError, ValueError):  # too few points yet, or the entropy does not change
             return
         for name, value in _numbers(points, law):
             if math.isfinite(value):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import lightning as L
 import torch
 from torch import Tensor
 
 from ecrl.algorithm.covariance import token_covariance
+from ecrl.callbacks.monitors.periodic import PeriodicMonitor
 from ecrl.callbacks.monitors.samples import cell
 from ecrl.training.observer import PlanObserver
 
@@ -20,19 +20,16 @@ ROWS = 20
 VISIBLE = str.maketrans({" ": "␣", "\n": "⏎", "\t": "⇥"})
 
 
-class LeadingTokens(L.Callback, PlanObserver):
+class LeadingTokens(PeriodicMonitor, PlanObserver):
     """Shows the tokens of the vocabulary with the largest sum of covariances in a rollout's first minibatch.
 
     Args:
-        every: iterations between tables.
+        every: iterations between tables; None takes ``log.samples_every``.
     """
-
-    def __init__(self, *, every: int) -> None:
-        self._every = every
 
     def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:
         """Write the table when it is time."""
-        if not fresh or (module.iteration + 1) % self._every:
+        if not fresh or not self.is_due(module, module.iteration + 1):
             return
         tokens = plan.tokens
         cov = token_covariance(tokens.logprobs, tokens.advantages)

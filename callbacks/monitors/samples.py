@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import lightning as L
-
+from ecrl.callbacks.monitors.periodic import PeriodicMonitor
 from ecrl.training.observer import RolloutObserver
 
 if TYPE_CHECKING:
@@ -20,26 +19,27 @@ ESCAPES = str.maketrans(
 )
 
 
-class SampleMonitor(L.Callback, RolloutObserver):
+class SampleMonitor(PeriodicMonitor, RolloutObserver):
     """Shows a few completions with prompt and reward.
 
     Args:
-        every: iterations between tables.
-        count: rows of a table.
+        every: iterations between tables; None takes ``log.samples_every``.
+        count: rows of a table; None takes ``log.samples``.
     """
 
-    def __init__(self, *, every: int, count: int) -> None:
-        self._every = every
+    def __init__(self, *, every: int | None = None, count: int | None = None) -> None:
+        super().__init__(every=every)
         self._count = count
 
     def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
         """Write the table when it is time; spread over the problems."""
-        if (module.iteration + 1) % self._every or not self._count:
+        count = module.config.log.samples if self._count is None else self._count
+        if not count or not self.is_due(module, module.iteration + 1):
             return
-        step = max(len(trajectories) // self._count, 1)
+        step = max(len(trajectories) // count, 1)
         rows = [
             f"| {cell(t.prompt)} | {cell(t.response)} | {t.reward:.3g} | {'yes' if t.truncated else ''} |"
-            for t in trajectories[::step][: self._count]
+            for t in trajectories[::step][:count]
         ]
         head = ["| prompt | completion | reward | cut off |", "|---|---|---|---|"]
         module.recorder.text("samples", "\n".join(head + rows))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-import lightning as L
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from ecrl.algorithm.covariance import token_covariance
 from ecrl.callbacks.monitors.leading_tokens import visible
+from ecrl.callbacks.monitors.periodic import PeriodicMonitor
 from ecrl.training.observer import PlanObserver
 
 if TYPE_CHECKING:
@@ -37,28 +37,29 @@ ALPHA = 0.7  # the darkest colours leave the text legible
 FONT_SIZE = CHARACTER * 72 / 0.602  # points; a character is 0.602 of its size wide
 
 
-class TokenPicture(L.Callback, PlanObserver):
+class TokenPicture(PeriodicMonitor, PlanObserver):
     """Draws a few completions of a rollout's first minibatch, spread over it.
 
     Args:
-        every: iterations between pictures.
-        count: completions in a picture.
+        every: iterations between pictures; None takes ``log.samples_every``.
+        count: completions in a picture; None takes ``log.samples``.
     """
 
-    def __init__(self, *, every: int, count: int) -> None:
-        self._every = every
+    def __init__(self, *, every: int | None = None, count: int | None = None) -> None:
+        super().__init__(every=every)
         self._count = count
 
     def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:
         """Draw when it is time, on the process that writes."""
-        due = fresh and (module.iteration + 1) % self._every == 0 and self._count > 0
+        count = module.config.log.samples if self._count is None else self._count
+        due = fresh and count > 0 and self.is_due(module, module.iteration + 1)
         if not due or not module.process_group.is_first:
             return
         tokens = plan.tokens
         cov = token_covariance(tokens.logprobs, tokens.advantages)
-        step = max(tokens.num_sequences // self._count, 1)
+        step = max(tokens.num_sequences // count, 1)
         samples = []
-        for sequence in range(0, tokens.num_sequences, step)[: self._count]:
+        for sequence in range(0, tokens.num_sequences, step)[:count]:
             index = (tokens.sequence_ids == sequence).nonzero()[:, 0]
             shown = index[:LONGEST]
             title = f"advantage {float(tokens.advantages[index].mean()):+.2f}, {len(index)} tokens"

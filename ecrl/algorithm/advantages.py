@@ -19,14 +19,14 @@ def _groups(group_ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def group_mean(x: Tensor, group_ids: Tensor) -> Tensor:
-    """Mean of ``x [B]`` over each group, spread back to ``[B]``."""
+    """Mean of ``x [B]`` over each group, one value for each member: ``[B]``."""
     index, counts = _groups(group_ids)
     sums = x.new_zeros(counts.shape[0]).index_add(0, index, x)
     return (sums / counts)[index]
 
 
 def group_std(x: Tensor, group_ids: Tensor) -> Tensor:
-    """Sample standard deviation (n − 1) over each group, spread back to ``[B]``; 0 in groups of one."""
+    """Sample standard deviation (n − 1) over each group, for each member: ``[B]``; 0 in groups of one."""
     index, counts = _groups(group_ids)
     squares = (x - group_mean(x, group_ids)).square()
     sums = x.new_zeros(counts.shape[0]).index_add(0, index, squares)

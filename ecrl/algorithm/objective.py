@@ -13,7 +13,6 @@ from torch import Tensor
 from ecrl.algorithm.advantages import GROUP_ESTIMATORS, grpo
 from ecrl.algorithm.losses import ppo_clip, token_mean
 from ecrl.algorithm.token_batch import TokenBatch
-from ecrl.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Bounds:
 
     def __post_init__(self) -> None:
         if not (0 <= self.low <= 1 and self.high >= 0):
-            raise UsageError(
+            raise ValueError(
                 "objective.bounds: the ratio lies in [1 − low, 1 + high], so low must be in [0, 1] and high "
                 f"not negative; got low={self.low}, high={self.high}."
             )
@@ -46,12 +45,16 @@ class Filters:
 
     def __post_init__(self) -> None:
         if self.max_resample < 0:
-            raise UsageError(f"objective.filters.max_resample must not be negative, got {self.max_resample}.")
+            raise ValueError(f"objective.filters.max_resample must not be negative, got {self.max_resample}.")
 
 
 @dataclass(frozen=True)
 class Objective:
     """An algorithm, as one short YAML in ``configs/objective/``.
+
+        >>> from ecrl import Objective
+        >>> Objective().estimator.__name__, Objective().bounds
+        ('grpo', Bounds(low=0.2, high=0.2))
 
     Attributes:
         estimator: rewards ``[B]`` and group ids ``[B]`` to advantages ``[B]``; see
@@ -71,7 +74,7 @@ class Objective:
     def __post_init__(self) -> None:
         for name in ("estimator", "surrogate", "aggregation"):
             if not callable(getattr(self, name)):
-                raise UsageError(
+                raise ValueError(
                     f"objective.{name} must be a function, got {getattr(self, name)!r}; "
                     "write {_target_: package.module.function, _partial_: true}."
                 )
@@ -79,18 +82,18 @@ class Objective:
             try:
                 inspect.signature(getattr(self, name)).bind(*[None] * arguments)
             except TypeError as error:
-                raise UsageError(f"objective.{name}: {error}; set objective.{name}.NAME=VALUE.") from None
+                raise ValueError(f"objective.{name}: {error}; set objective.{name}.NAME=VALUE.") from None
         for name, kind in (("bounds", Bounds), ("filters", Filters)):
             part = getattr(self, name)
             if not isinstance(part, kind):
-                raise UsageError(
+                raise ValueError(
                     f"objective.{name} must be an ecrl.algorithm.objective.{kind.__name__}, got {part!r}."
                 )
         # Bound by `_partial_`, so the function itself would only see them after the first rollout.
         for name, knob, least in (("surrogate", "dual_clip", 1), ("aggregation", "length", 0)):
             value = getattr(getattr(self, name), "keywords", {}).get(knob)
             if value is not None and not value > least:
-                raise UsageError(f"objective.{name}.{knob} must exceed {least}, got {value}.")
+                raise ValueError(f"objective.{name}.{knob} must exceed {least}, got {value}.")
 
     @property
     def needs_groups(self) -> bool:

@@ -1,4 +1,4 @@
-"""Control of a scalar: target trajectories, and PIController control within limits.
+"""Control of a scalar: target trajectories, and PI control within limits.
 
 Imports nothing but the standard library.
 """

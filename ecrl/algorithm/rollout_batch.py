@@ -17,8 +17,8 @@ class SequenceTokens:
 
     Attributes:
         prompt_ids: the first observation.
-        response_ids: all that follows: own tokens, and the environment's between turns.
-        own: for each tail token, whether the policy wrote it.
+        response_ids: all that follows: the policy's own tokens, and the environment's between turns.
+        own: for each response token, whether the policy wrote it.
     """
 
     prompt_ids: list[int]
@@ -44,7 +44,7 @@ class RolloutBatch:
         old_entropy: ``[N]`` full-vocabulary entropy at rollout time, nats.
         advantages: ``[N]``.
         columns: further named ``[N]`` tensors.
-        temperature: of the softmax that it was drawn with, and is scored with.
+        temperature: of the softmax, for sampling and for scoring.
         fresh: the stored log-probs are those of the current weights (no update since the rollout).
     """
 
@@ -108,7 +108,7 @@ class RolloutBatch:
 
     def tokens(self, key: int, low: float, high: float) -> TokenBatch:
         """View the batch as tokens whose current policy is the policy of the rollout."""
-        spread = self.sequence_ids
+        sequence_ids = self.sequence_ids
         return TokenBatch(
             token_ids=self.token_ids,
             logprobs=self.old_logprobs,
@@ -116,10 +116,10 @@ class RolloutBatch:
             old_logprobs=self.old_logprobs,
             engine_logprobs=self.engine_logprobs,
             advantages=self.advantages,
-            sequence_ids=spread,
+            sequence_ids=sequence_ids,
             positions=self.positions,
-            group_ids=self.group_ids[spread],
-            uid=self.uid[spread],
+            group_ids=self.group_ids[sequence_ids],
+            uid=self.uid[sequence_ids],
             low=torch.full_like(self.old_logprobs, low),
             high=torch.full_like(self.old_logprobs, high),
             key=key,

@@ -30,14 +30,28 @@ class Strategy(L.Callback):
     It keeps each knob as an attribute of its constructor's name and reads it where it acts, so that a
     controller (``EntropyBudget``) can move it.
 
+        >>> import torch
+        >>> from ecrl import Strategy, WeightMixin
+        >>> class HalfWeights(Strategy, WeightMixin):
+        ...     def weights(self, tokens, weights):
+        ...         return weights / 2
+        >>> HalfWeights().weights(None, torch.ones(3))
+        tensor([0.5000, 0.5000, 0.5000])
+
     Attributes:
         name: its key in the ``strategy`` config; set when the stack is built, names its metrics.
         needs_current: planning must see log-probs and entropies of the current weights, not of the
             rollout's. Costs a pass without gradient where a minibatch spans several micro-batches.
+        needs_reference: it reads log-probs of the initial policy, so that a run keeps a frozen copy of it.
+        corrects_staleness: it corrects for tokens that older weights drew.
+        resumable: knobs of the constructor that may change when a run resumes.
     """
 
     name: str = ""
     needs_current: bool = False
+    needs_reference: bool = False
+    corrects_staleness: bool = False
+    resumable: frozenset[str] = frozenset()
 
     @property
     def state_key(self) -> str:
@@ -69,7 +83,16 @@ class Strategy(L.Callback):
 
 
 class AdvantageMixin(ABC):
-    """Changes the advantages, e.g. the entropy-shaped advantage."""
+    """Changes the advantages, e.g. the entropy-shaped advantage.
+
+    >>> import torch
+    >>> from ecrl import AdvantageMixin, Strategy
+    >>> class OnlySuccess(Strategy, AdvantageMixin):
+    ...     def advantages(self, tokens, advantages):
+    ...         return advantages.clamp(min=0)
+    >>> OnlySuccess().advantages(None, torch.tensor([1.0, -1.0]))
+    tensor([1., 0.])
+    """
 
     @abstractmethod
     def advantages(self, tokens: TokenBatch, advantages: Tensor) -> Tensor:
@@ -77,7 +100,16 @@ class AdvantageMixin(ABC):
 
 
 class RatioMixin(ABC):
-    """Changes the bounds of the importance ratio, e.g. clip-higher."""
+    """Changes the bounds of the importance ratio, e.g. clip-higher.
+
+    >>> import torch
+    >>> from ecrl import RatioMixin, Strategy
+    >>> class Wider(Strategy, RatioMixin):
+    ...     def ratio_bounds(self, tokens, low, high):
+    ...         return low / 2, high * 2
+    >>> Wider().ratio_bounds(None, torch.tensor([0.5]), torch.tensor([1.5]))
+    (tensor([0.2500]), tensor([3.]))
+    """
 
     @abstractmethod
     def ratio_bounds(self, tokens: TokenBatch, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
@@ -85,7 +117,17 @@ class RatioMixin(ABC):
 
 
 class WeightMixin(ABC):
-    """Weighs the tokens' surrogate terms; 0 means no gradient. E.g. Clip-Cov, 80/20."""
+    """Weighs the tokens' surrogate terms; 0 means no gradient. E.g. Clip-Cov, 80/20.
+
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> from ecrl import Strategy, WeightMixin
+    >>> class FirstToken(Strategy, WeightMixin):
+    ...     def weights(self, tokens, weights):
+    ...         return weights * (tokens.positions == 0)
+    >>> FirstToken().weights(SimpleNamespace(positions=torch.tensor([0, 1, 0])), torch.ones(3))
+    tensor([1., 0., 1.])
+    """
 
     @abstractmethod
     def weights(self, tokens: TokenBatch, weights: Tensor) -> Tensor:
@@ -93,10 +135,19 @@ class WeightMixin(ABC):
 
 
 class PenaltyMixin(ABC):
-    """Adds a differentiable term to some tokens, e.g. KL-Cov, an entropy bonus, a reference KL."""
+    """Adds a differentiable term to some tokens, e.g. KL-Cov, an entropy bonus, a reference KL.
 
-    #: The penalty differentiates through ``tokens.entropy``.
-    needs_entropy_grad: bool = False
+    >>> import torch
+    >>> from types import SimpleNamespace
+    >>> from ecrl import PenaltyMixin, Strategy
+    >>> class Bonus(Strategy, PenaltyMixin):
+    ...     def penalty_coefficients(self, tokens):
+    ...         return torch.full_like(tokens.old_logprobs, 0.01)
+    ...     def penalty(self, tokens):
+    ...         return -tokens.entropy
+    >>> Bonus().penalty(SimpleNamespace(entropy=torch.tensor([0.5, 2.0])))
+    tensor([-0.5000, -2.0000])
+    """
 
     @abstractmethod
     def penalty_coefficients(self, tokens: TokenBatch) -> Tensor:

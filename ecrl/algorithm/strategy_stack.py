@@ -1,4 +1,4 @@
-"""Builds the strategy stack from config, and looks at the whole before the run."""
+"""Builds the strategy stack from the configuration, and checks how its members fit together."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from ecrl.algorithm.objective import has_ratio
 from ecrl.algorithm.strategy import Strategy
-from ecrl.config.compose import build
 from ecrl.config.schema import Config
+from ecrl.config.targets import build
 from ecrl.errors import UsageError
 
 
@@ -36,7 +36,11 @@ def build_strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
 
 
 def check_stack(config: Config, strategies: list[Strategy]) -> list[str]:
-    """Return the warnings of the objective and all strategies; raise where a combination is impossible."""
+    """Collect the warnings of the objective and of all strategies.
+
+    Raises:
+        UsageError: a combination is impossible.
+    """
     return _objective_warnings(config) + [
         f"{strategy.name}: {warning}"
         for strategy in strategies

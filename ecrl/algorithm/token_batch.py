@@ -1,4 +1,4 @@
-"""The data that flows through training: completions, trajectories, rollout batches, token batches."""
+"""Tokens as every loss, advantage and strategy sees them: flat, without padding or masks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ class TokenBatch:
 
     ``N`` is the number of tokens, ``B`` of sequences. During planning the batch holds all tokens of
     the optimizer minibatch; during a micro-batch pass it holds that micro-batch's tokens.
+
+    Three tokens of two sequences:
+
+        >>> import torch
+        >>> from ecrl import TokenBatch
+        >>> zeros, sequence_ids = torch.zeros(3), torch.tensor([0, 0, 1])
+        >>> tokens = TokenBatch(
+        ...     token_ids=torch.tensor([7, 8, 9]), logprobs=torch.tensor([-1.0, -3.0, -5.0]), entropy=zeros,
+        ...     old_logprobs=zeros, engine_logprobs=zeros, advantages=zeros, sequence_ids=sequence_ids,
+        ...     positions=torch.tensor([0, 1, 0]), group_ids=sequence_ids, uid=sequence_ids,
+        ...     low=zeros + 0.8, high=zeros + 1.2,
+        ... )
+        >>> tokens.per_sequence_mean(tokens.logprobs)
+        tensor([-2., -5.])
 
     Attributes:
         token_ids: ``[N]`` long.

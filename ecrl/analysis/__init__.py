@@ -1,4 +1,4 @@
-"""The science of entropy: laws, theory, comparisons; numpy and scipy under a thin layer of I/O."""
+"""Analysis of entropy: the entropy law, first-order theory, and statistics over seeds."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Figures of the law. They belong to no window and to no global state, so a training run can draw them."""
+"""Figures of the entropy law. They use no pyplot state, so a training run can draw them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from matplotlib.figure import Figure
 from ecrl.analysis import Floats
 from ecrl.analysis.law import Law
 
-#: For whatever draws a name of the user's: a dollar sign in it begins no formula.
+#: Settings for figures that show names given by the user: a dollar sign does not start a formula.
 PLAIN_TEXT: Any = {"text.parse_math": False}
 _COLOURS = [f"C{number}" for number in range(10)]  # matplotlib's cycle
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points of the H–R plane and their law.
+    """Points of the H–R plane and the law fitted to them.
 
     Attributes:
-        label: for the legend.
+        label: text in the legend.
         entropy: H ``[n]``, nats.
         reward: R ``[n]``.
-        law: their fit; None draws the points alone.
+        law: the fit; None draws only the points.
     """
 
     label: str
@@ -40,15 +40,16 @@ class Cloud:
 
 @rc_context(PLAIN_TEXT)
 def hr_figure(clouds: Sequence[Cloud], *, reward: str = "reward", title: str = "") -> Figure:
-    """Draw rewards over entropies: points, fitted curves with bands, ceilings.
+    """Draw reward over entropy: points, fitted curves with bands, ceilings.
 
-    A curve is dotted below the lowest entropy that was measured. The band is its t interval, the bar
-    at H = 0 the ceiling's bootstrap interval. A ceiling has a line of its own where there is but one.
+    A curve is dotted below the lowest measured entropy. The band is the curve's t interval, and the bar
+    at H = 0 is the ceiling's bootstrap interval. If there is only one cloud, a dashed line shows its
+    ceiling.
 
     Args:
-        clouds: what to draw.
-        reward: name of the vertical axis.
-        title: of the figure.
+        clouds: the points and laws to draw.
+        reward: label of the vertical axis.
+        title: title of the figure.
     """
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -67,7 +68,7 @@ def hr_figure(clouds: Sequence[Cloud], *, reward: str = "reward", title: str = "
     axis.set(xlabel="policy entropy H, nats a token", ylabel=reward, title=title)
     axis.set_xlim(left=-0.02 * axis.get_xlim()[1])
     axis.grid(alpha=0.3)
-    # Given in full: a label that begins with an underscore would be left out.
+    # Handles and labels are passed explicitly: matplotlib leaves out labels that begin with an underscore.
     axis.legend(handles, labels, frameon=False, fontsize=8, loc="lower left")
     return figure
 

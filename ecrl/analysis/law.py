@@ -1,8 +1,8 @@
 """The entropy law: reward as a function of policy entropy.
 
-    R = −a·exp(H) + b        H in nats a token; R, a and b in units of the reward
+    R = −a·exp(H) + b        H in nats per token; R, a and b in units of the reward
 
-The ceiling −a + b is what the law gives for a policy whose entropy is spent (H = 0). Source:
+The ceiling −a + b is the predicted reward of a policy without entropy (H = 0). Source:
 https://arxiv.org/abs/2505.22617, section 2.
 """
 
@@ -17,19 +17,18 @@ from numpy.typing import ArrayLike
 
 from ecrl.analysis import Floats
 from ecrl.analysis.line import Line, fit_line
-from ecrl.errors import UsageError
 
 Range = tuple[float, float]
 
-#: Fewest points of a fit: three are left over to judge it by.
+#: Fewest points of a fit: it leaves three degrees of freedom.
 MIN_POINTS = 5
-#: Least span of H, nats. Below it exp(H) is a constant and a is the noise's.
+#: Smallest range of H, nats. Below it exp(H) is nearly constant and noise decides a.
 MIN_SPAN = 0.01
-#: Largest H, nats a token: the logarithm of a vocabulary of 500 million. Above it, it is something else.
+#: Largest H, nats per token: the logarithm of a vocabulary of 500 million.
 MAX_ENTROPY = 20.0
-#: Largest reward; squares of it stay far from the largest float.
+#: Largest reward; its square stays far below the largest float.
 MAX_REWARD = 1e100
-#: Most numbers drawn at once by the bootstrap.
+#: Largest number of values that the bootstrap draws at once.
 _BLOCK = 2**22
 
 
@@ -37,25 +36,26 @@ _BLOCK = 2**22
 class Law:
     """A fitted law R = −a·exp(H) + b.
 
-    Standard errors and intervals take the points' errors for independent; ``autocorrelation`` says
-    whether they are. Intervals are two-sided at ``confidence``, from the bootstrap.
+    Standard errors and intervals assume that the points' errors are independent; ``autocorrelation``
+    shows whether they are. Intervals are two-sided bootstrap intervals at ``confidence``.
 
     Attributes:
-        a: reward that is bought by a unit of exp(H).
-        b: reward as exp(H) → 0, which no policy reaches.
+        a: reward gained per unit of exp(H) that is given up.
+        b: limit of the reward for exp(H) → 0, which no policy reaches.
         a_se: standard error of a.
         b_se: standard error of b.
-        a_interval: of a.
-        b_interval: of b.
+        a_interval: interval of a.
+        b_interval: interval of b.
         ceiling: −a + b, the reward at H = 0.
-        ceiling_se: its standard error.
-        ceiling_interval: of the ceiling.
+        ceiling_se: standard error of the ceiling.
+        ceiling_interval: interval of the ceiling.
         r2: share of the reward's variance that the law explains.
-        rmse: root of the mean squared residual, units of the reward.
-        autocorrelation: of each residual with the next, in the order of the points; near 0 if independent.
+        rmse: root mean squared residual, in units of the reward.
+        autocorrelation: lag-1 autocorrelation of the residuals in the order of the points; near 0 if
+            they are independent.
         points: number of points.
-        confidence: of the intervals.
-        line: the fit as R = a·x + b over x = −exp(H).
+        confidence: confidence level of the intervals.
+        line: the same fit as R = a·x + b over x = −exp(H).
     """
 
     a: float
@@ -76,15 +76,15 @@ class Law:
 
     @property
     def correlated(self) -> bool:
-        """Whether the residuals' autocorrelation is beyond what independent ones show, 2/√n."""
+        """Whether the autocorrelation exceeds 2/√n, the bound for independent residuals."""
         return self.autocorrelation > 2 / math.sqrt(self.points)
 
     def predict(self, entropy: ArrayLike) -> Floats:
-        """Reward ``[n]`` at the entropies ``[n]``, nats."""
+        """Predict the reward ``[n]`` at the entropies ``[n]``, nats."""
         return np.asarray(self.line.at(-np.exp(np.asarray(entropy, float))), float)
 
     def band(self, entropy: ArrayLike) -> tuple[Floats, Floats]:
-        """Lower and upper end ``[n]`` of the curve's t interval at the entropies ``[n]``, nats."""
+        """Return the ends ``[n]``, ``[n]`` of the curve's t interval at the entropies ``[n]``, nats."""
         half = self.line.half_width(-np.exp(np.asarray(entropy, float)), self.confidence)
         return self.predict(entropy) - half, self.predict(entropy) + half
 
@@ -100,17 +100,17 @@ def fit_law(
     """Fit R = −a·exp(H) + b by least squares.
 
     Args:
-        entropy: H ``[n]``, nats a token, in the order of training.
-        reward: R ``[n]``, any unit.
-        confidence: of the intervals, in (0, 1).
-        resamples: of the bootstrap.
-        seed: of the bootstrap; the same data and seed give the same intervals.
+        entropy: H ``[n]``, nats per token, in the order of training.
+        reward: R ``[n]``, in any unit.
+        confidence: confidence level of the intervals, in (0, 1).
+        resamples: number of bootstrap resamples.
+        seed: seed of the bootstrap; the same data and seed give the same intervals.
 
     Raises:
-        UsageError: the data cannot carry a fit, with the reason.
+        ValueError: the law cannot be fitted to these points; the message says why.
     """
     h, r = np.asarray(entropy, float), np.asarray(reward, float)
-    _refuse(h, r)
+    _check_points(h, r)
     line = fit_line(-np.exp(h), r)
     residuals = r - line.at(-np.exp(h))
     low, high = _bootstrap(-np.exp(h), residuals, line, confidence, resamples, seed)
@@ -139,7 +139,7 @@ def fit_law(
 
 
 def _unit_errors(line: Line) -> Floats:
-    """Standard errors of a, b (x = 0) and ceiling (x = −1) for errors of unit variance."""
+    """Standard errors ``[3]`` of a, b (x = 0) and ceiling (x = −1) for errors of unit variance."""
     return np.array([line.scatter**-0.5, line.unit_error(0.0), line.unit_error(-1.0)])
 
 
@@ -148,8 +148,8 @@ def _bootstrap(
 ) -> tuple[Floats, Floats]:
     """Lower and upper quantiles ``[3]`` of (estimate − truth) / standard error, for a, b and ceiling.
 
-    Residuals are drawn anew at fixed x and the fit is repeated (bootstrap-t). Unlike percentiles of
-    the estimates, this keeps its rate with few points.
+    Residuals are resampled at fixed x and the fit is repeated (bootstrap-t). With few points these
+    intervals still cover at their nominal rate; percentiles of the estimates do not.
     """
     n, rng = len(x), np.random.default_rng(seed)
     leverage = line.unit_error(x) ** 2
@@ -164,7 +164,7 @@ def _bootstrap(
         left = ((drawn - mean[:, None]) ** 2).sum(1) - slope**2 * line.scatter
         sigma = np.sqrt(np.maximum(left, 0) / (n - 2))
         moved = np.stack([slope, mean - line.center * slope, mean - (1 + line.center) * slope], axis=1)
-        # All errors may be 0, or a draw fall on a line: no error at all there, or an infinite ratio.
+        # If all residuals are 0, the ratio is 0/0; if a resample lies on a line, it is infinite.
         with np.errstate(divide="ignore", invalid="ignore"):
             ratios.append(
                 np.nan_to_num(moved / (sigma[:, None] * _unit_errors(line)), posinf=1e9, neginf=-1e9)
@@ -173,42 +173,42 @@ def _bootstrap(
     return low, high
 
 
-def _refuse(entropy: Floats, reward: Floats) -> None:
+def _check_points(entropy: Floats, reward: Floats) -> None:
     if entropy.ndim != 1 or entropy.shape != reward.shape:
-        raise UsageError(
+        raise ValueError(
             f"a fit takes as many entropies as rewards, got shapes {entropy.shape} and {reward.shape}."
         )
     if len(entropy) < MIN_POINTS:
-        raise UsageError(f"a fit takes at least {MIN_POINTS} points, got {len(entropy)}.")
+        raise ValueError(f"a fit takes at least {MIN_POINTS} points, got {len(entropy)}.")
     for name, values in (("entropy", entropy), ("reward", reward)):
         wrong = np.flatnonzero(~np.isfinite(values))
         if len(wrong):
-            raise UsageError(f"{name} of point {wrong[0] + 1} is {values[wrong[0]]}, no finite number.")
+            raise ValueError(f"{name} of point {wrong[0] + 1} is {values[wrong[0]]}, not a finite number.")
     if entropy.min() < 0 or entropy.max() > MAX_ENTROPY:
-        raise UsageError(
-            f"entropy goes from {entropy.min():.4g} to {entropy.max():.4g}; in nats a token it lies between "
-            f"0 and {MAX_ENTROPY:.0f} (a sum over a response or a negated loss does not do)."
+        raise ValueError(
+            f"entropy goes from {entropy.min():.4g} to {entropy.max():.4g}; in nats per token it lies "
+            f"between 0 and {MAX_ENTROPY:.0f} (is this a sum over a response or a negated loss?)."
         )
     if np.ptp(entropy) < MIN_SPAN:
-        raise UsageError(
-            f"entropy moves by {np.ptp(entropy):.2g} nats only; it takes {MIN_SPAN} to tell a and b apart."
+        raise ValueError(
+            f"entropy moves by {np.ptp(entropy):.2g} nats only; a and b need at least {MIN_SPAN}."
         )
     if np.abs(reward).max() > MAX_REWARD:
-        raise UsageError(f"a reward is {np.abs(reward).max():.3g} in size, over {MAX_REWARD:g}: no reward.")
+        raise ValueError(f"a reward has the size {np.abs(reward).max():.3g}, over {MAX_REWARD:g}: no reward.")
     if np.ptp(reward) == 0:
-        raise UsageError(f"the reward is {reward[0]:.4g} at every point; there is nothing to explain.")
+        raise ValueError(f"the reward is {reward[0]:.4g} at every point; a fit needs rewards that differ.")
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a fit on the first points said of the rest.
+    """How well a fit on the first points predicts the rest.
 
-    It says R for a given H; H itself is the measured one, as in the source.
+    It predicts R from the measured H, as in the source; H itself is not predicted.
 
     Attributes:
-        share: of the points that were fitted.
-        fitted: how many these are.
-        rmse: over the rest, units of the reward.
+        share: share of the points that were fitted.
+        fitted: number of points that were fitted.
+        rmse: root mean squared error over the rest, in units of the reward.
         final_error: predicted minus measured reward at the last point.
         law: the fit.
     """
@@ -221,20 +221,20 @@ class Forecast:
 
 
 def forecast(entropy: ArrayLike, reward: ArrayLike, share: float) -> Forecast:
-    """Fit the first ``share`` of the points, predict the rest.
+    """Fit the law to the first ``share`` of the points and predict the rest.
 
     Args:
-        entropy: H ``[n]``, nats a token, in the order of training.
+        entropy: H ``[n]``, nats per token, in the order of training.
         reward: R ``[n]``.
-        share: in (0, 1); rounded to the nearest number of points.
+        share: share of the points to fit, in (0, 1); rounded to the nearest number of points.
 
     Raises:
-        UsageError: the first points cannot carry a fit, or no others are left.
+        ValueError: the law cannot be fitted to the first points, or no points are left.
     """
     h, r = np.asarray(entropy, float), np.asarray(reward, float)
     count = round(share * len(h))
     if not 0 < share < 1 or count >= len(h):
-        raise UsageError(f"a share of {share} of {len(h)} points leaves none to predict.")
+        raise ValueError(f"a share of {share} of {len(h)} points leaves none to predict.")
     law = fit_law(h[:count], r[:count])
     errors = law.predict(h[count:]) - r[count:]
     return Forecast(share, count, float(np.sqrt((errors**2).mean())), float(errors[-1]), law)
@@ -242,12 +242,12 @@ def forecast(entropy: ArrayLike, reward: ArrayLike, share: float) -> Forecast:
 
 @dataclass(frozen=True)
 class Scaling:
-    """a and b over model size: a = a_line.at(ln size), b likewise.
+    """The law's a and b as straight lines over ln(model size).
 
     Attributes:
         a: line of a over ln(size).
         b: line of b over ln(size).
-        confidence: of the intervals.
+        confidence: confidence level of the intervals.
     """
 
     a: Line
@@ -255,11 +255,11 @@ class Scaling:
     confidence: float
 
     def predict(self, size: float) -> tuple[float, float]:
-        """Return a and b of a model of that size."""
+        """Predict a and b of a model of that size."""
         return float(self.a.at(np.log(size))), float(self.b.at(np.log(size)))
 
     def intervals(self, size: float) -> tuple[Range, Range]:
-        """Prediction intervals of a and b for one more model of that size, from t."""
+        """Return the t prediction intervals of a and b for one more model of that size."""
         ends = []
         for line, value in zip((self.a, self.b), self.predict(size), strict=True):
             half = float(line.half_width(np.log(size), self.confidence, new=True))
@@ -268,25 +268,26 @@ class Scaling:
 
 
 def scaling(sizes: Sequence[float], laws: Sequence[Law], *, confidence: float = 0.95) -> Scaling:
-    """Fit a and b log-linearly in model size.
+    """Fit a and b as lines over the logarithm of model size.
 
     Args:
-        sizes: parameters, in any one unit.
-        laws: of these models, on the same task and data: a and b depend on them.
-        confidence: of the intervals of an extrapolation.
+        sizes: number of parameters of each model, all in one unit.
+        laws: the models' laws on the same task and data, because a and b depend on both.
+        confidence: confidence level of the prediction intervals.
 
     Raises:
-        UsageError: fewer than three sizes, or a size that is none.
+        ValueError: there are fewer than three different sizes, a size is not a number above 0, or there
+            are not as many sizes as laws.
     """
     values = np.asarray(sizes, float)
     if len(values) != len(laws):
-        raise UsageError(f"{len(laws)} laws take as many sizes, got {len(values)}.")
+        raise ValueError(f"{len(laws)} laws take as many sizes, got {len(values)}.")
     if not (np.isfinite(values) & (values > 0)).all():
-        raise UsageError(f"a model size is a number above 0, got {min(sizes)}.")
+        raise ValueError(f"a model size is a number above 0, got {min(sizes)}.")
     if len(set(values.tolist())) < 3:
-        raise UsageError(
-            f"a line over model size takes three sizes or more, got {len(set(values.tolist()))}: two lie on "
-            "a line whatever they are."
+        raise ValueError(
+            f"a line over model size takes three sizes or more, got {len(set(values.tolist()))}: any two "
+            "points lie on a line."
         )
     logs = np.log(values)
     a, b = (fit_line(logs, np.array([getattr(law, name) for law in laws])) for name in "ab")

@@ -15,16 +15,16 @@ from ecrl.analysis import Floats
 
 @dataclass(frozen=True)
 class Line:
-    """Least squares y = slope·x + intercept, errors independent and of one variance.
+    """Least squares fit y = slope·x + intercept, for independent errors of equal variance.
 
     Attributes:
-        slope: y's unit over x's.
-        intercept: y's unit.
+        slope: in units of y per unit of x.
+        intercept: in units of y.
         center: mean of x.
         scatter: Σ (x − center)².
-        sigma: standard deviation of the errors, from n − 2 degrees of freedom.
-        r2: share of the variance of y that the line explains; NaN where y has none.
-        points: n.
+        sigma: standard deviation of the errors, with n − 2 degrees of freedom.
+        r2: share of the variance of y that the line explains; NaN if y is constant.
+        points: number n of points.
     """
 
     slope: float
@@ -36,7 +36,7 @@ class Line:
     points: int
 
     def at(self, x: ArrayLike) -> Any:
-        """y on the line."""
+        """Return y on the line at x."""
         return self.slope * np.asarray(x) + self.intercept
 
     def unit_error(self, x: ArrayLike) -> Any:
@@ -44,13 +44,13 @@ class Line:
         return np.sqrt(1 / self.points + (np.asarray(x) - self.center) ** 2 / self.scatter)
 
     def half_width(self, x: ArrayLike, confidence: float, *, new: bool = False) -> Any:
-        """Half of the t interval of the line at x; ``new``: of one more observation there."""
-        spread = np.sqrt(self.unit_error(x) ** 2 + new)
-        return stats.t.ppf(0.5 + confidence / 2, self.points - 2) * self.sigma * spread
+        """Half the width of the t interval of the line at x, or of one ``new`` observation there."""
+        unit_error = np.sqrt(self.unit_error(x) ** 2 + new)
+        return stats.t.ppf(0.5 + confidence / 2, self.points - 2) * self.sigma * unit_error
 
 
 def fit_line(x: Floats, y: Floats) -> Line:
-    """Fit y = slope·x + intercept to at least three points of some spread in x."""
+    """Fit y = slope·x + intercept to three or more points whose x are not all equal."""
     center, scatter = x.mean(), ((x - x.mean()) ** 2).sum()
     slope = ((x - center) * (y - y.mean())).sum() / scatter
     intercept = y.mean() - slope * center

@@ -1,4 +1,4 @@
-"""Which entropy belongs to which reward: from a run's columns to the points of the law."""
+"""Pairs each reward of a run with the entropy of the policy that earned it: the points of the law."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 from ecrl.analysis import Floats
 from ecrl.analysis.law import Law, fit_law
 from ecrl.analysis.series import Series
-from ecrl.errors import UsageError
 
 ENTROPY = "policy/entropy"
 TRAINING_REWARD = "rollout/reward"
 _DEFAULT = re.compile(r"val/.*/avg@\d+")
-#: How the names of metrics begin that are measured after the update of their iteration: with a whole word.
+#: Metrics whose names begin with one of these words are measured after the update of their iteration.
 _VALIDATION = re.compile(r"(val|valid|validation|eval|evaluation|test)(?![^\W_])")
 
 
@@ -26,13 +25,13 @@ class Points:
     """Points (H, R) of one run, in the order of training.
 
     Attributes:
-        series: the run.
-        iteration: ``[n]``, where R was measured.
-        entropy: H ``[n]``, nats a token.
+        series: metrics of the run.
+        iteration: ``[n]``, when R was measured.
+        entropy: H ``[n]``, nats per token.
         reward: R ``[n]``.
         entropy_name: column of H.
         reward_name: column of R.
-        width: iterations that a mean was taken over; 1 for none.
+        width: number of iterations that were averaged; 1 for no averaging.
     """
 
     series: Series
@@ -45,7 +44,7 @@ class Points:
 
     @property
     def pairing(self) -> str:
-        """What was paired, in words."""
+        """Describe in words what was paired."""
         mean = f", trailing mean of {self.width}" if self.width > 1 else ""
         if is_validation(self.reward_name):
             return f"{self.reward_name} after update t with {self.entropy_name} of iteration t + 1{mean}"
@@ -56,21 +55,21 @@ class Points:
         """Fit the law.
 
         Raises:
-            UsageError: these points cannot carry it; names the source.
+            ValueError: it cannot be fitted to these points; the message names the source.
         """
         try:
             return fit_law(self.entropy, self.reward)
-        except UsageError as error:
-            raise UsageError(f"{self.series.source}, {self.reward_name}: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{self.series.source}, {self.reward_name}: {error}") from None
 
 
 def is_validation(name: str) -> bool:
-    """Whether a metric is measured after the update of its iteration, by how its name begins."""
+    """Whether a metric is a validation, measured after the update of its iteration; judged by its name."""
     return _VALIDATION.match(name) is not None
 
 
 def default_reward(series: Series) -> str:
-    """Return the first ``val/*/avg@*`` of a run, the training reward where there is none."""
+    """Return the first ``val/*/avg@*`` of a run, or the training reward if it has none."""
     found = (n for n, v in series.columns.items() if _DEFAULT.fullmatch(n) and np.isfinite(v).any())
     return min(found, default=TRAINING_REWARD)
 
@@ -78,54 +77,58 @@ def default_reward(series: Series) -> str:
 def pair(series: Series, reward: str | None = None, entropy: str = ENTROPY, width: int = 1) -> Points:
     """Pair each reward with the entropy of the policy that earned it.
 
-    A training reward belongs to the entropy of the same rollout. A validation at iteration t comes
-    after update t: its policy draws the rollout of iteration t + 1, so that rollout's entropy is
-    taken (the next one measured, where not every iteration is logged), and a validation that no
-    rollout follows is left out.
+    A training reward is paired with the entropy of the same rollout. A validation at iteration t follows
+    update t, and the policy it tests samples the rollout of iteration t + 1; so it is paired with the
+    entropy of that rollout (or of the next measured one, if not every iteration is logged). A validation
+    that no rollout follows is left out.
 
     With ``width`` > 1, H is the trailing mean over ``width`` measured iterations. So is a training
-    reward, and only every ``width``-th point is kept: means that overlap would err alike, and the
-    intervals would be too narrow. Validations stay as they are.
+    reward, and then only every ``width``-th point is kept: overlapping means have correlated errors, and
+    the intervals would be too narrow. Validations are not averaged.
 
     Args:
-        series: the run.
+        series: metrics of the run.
         reward: column of R; None for ``default_reward``.
         entropy: column of H, nats.
-        width: see above.
+        width: number of iterations to average.
 
     Raises:
-        UsageError: a column is missing, or no reward has its entropy.
+        ValueError: a column is missing, or no reward has an entropy to pair it with.
     """
     reward = reward or default_reward(series)
     h, r, t = series[entropy], series[reward], series.iteration
     if is_validation(reward):
-        drawn = np.flatnonzero(np.isfinite(h))
-        means = smooth(h[drawn], width)
-        tested = np.flatnonzero(np.isfinite(r))
-        after = np.searchsorted(t[drawn], t[tested], side="right")
-        kept, partner = tested[after < len(drawn)], after[after < len(drawn)]
+        rollouts = np.flatnonzero(np.isfinite(h))
+        means = smooth(h[rollouts], width)
+        validations = np.flatnonzero(np.isfinite(r))
+        after = np.searchsorted(t[rollouts], t[validations], side="right")
+        kept, partner = validations[after < len(rollouts)], after[after < len(rollouts)]
         iteration, x, y = t[kept], means[partner], r[kept]
     else:
         kept = np.flatnonzero(np.isfinite(h) & np.isfinite(r))
-        whole = slice(width - 1, None, width)
-        iteration, x, y = t[kept][whole], smooth(h[kept], width)[whole], smooth(r[kept], width)[whole]
+        every = slice(width - 1, None, width)
+        iteration, x, y = t[kept][every], smooth(h[kept], width)[every], smooth(r[kept], width)[every]
     if not len(x) and len(kept):
-        raise UsageError(f"{series.source}: a mean of {width} takes as many iterations, got {len(kept)}.")
+        raise ValueError(f"{series.source}: a mean of {width} takes as many iterations, got {len(kept)}.")
     if not len(x):
         when = "after" if is_validation(reward) else "in"
-        raise UsageError(
+        raise ValueError(
             f"{series.source}: {entropy!r} was never measured {when} an iteration of {reward!r}."
         )
     return Points(series, iteration, x, y, entropy, reward, width)
 
 
 def smooth(values: ArrayLike, width: int) -> Floats:
-    """Trailing mean: ``[n]``, each the mean of the last ``width`` values up to it (fewer at the start)."""
+    """Trailing mean ``[n]``: each value is averaged with the ``width`` − 1 before it (fewer at the start).
+
+    Raises:
+        ValueError: ``width`` is below 1.
+    """
     if width < 1:
-        raise UsageError(f"a mean is over 1 or more values, got {width}.")
+        raise ValueError(f"a mean takes 1 or more values, got {width}.")
     x = np.asarray(values, float)
-    first = min(width, len(x)) - 1
-    if first <= 0:
+    incomplete = min(width, len(x)) - 1  # the first values have fewer before them
+    if incomplete <= 0:
         return x
-    head = np.cumsum(x[:first]) / np.arange(1, first + 1)
-    return np.concatenate([head, sliding_window_view(x, first + 1).mean(1)])
+    start = np.cumsum(x[:incomplete]) / np.arange(1, incomplete + 1)
+    return np.concatenate([start, sliding_window_view(x, incomplete + 1).mean(1)])

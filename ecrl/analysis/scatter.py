@@ -1,4 +1,4 @@
-"""Measured against predicted change of entropy, one point an iteration."""
+"""Scatter plot of the measured over the predicted change of entropy, one point per iteration."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ecrl.analysis.theory import Agreement
 
 
 def scatter(points: Sequence[Mapping[str, float]], fits: Mapping[str, Agreement]) -> Figure:
-    """One panel for each prediction.
+    """Draw one panel for each prediction.
 
     Args:
-        points: in the order of iterations; each holds ``measured`` and every prediction, nats.
-        fits: how each prediction agrees, by name.
+        points: one for each iteration, in order; each holds ``measured`` and every prediction, nats.
+        fits: agreement of each prediction with the measurement, by name of the prediction.
     """
     figure = Figure(figsize=(4.4 * len(fits), 4), layout="constrained")
     panels = figure.subplots(1, len(fits), squeeze=False)[0]
@@ -30,5 +30,5 @@ def scatter(points: Sequence[Mapping[str, float]], fits: Mapping[str, Agreement]
         axes.set_title(f"{name}: r = {fit.correlation:.3f}, slope {fit.slope:.3g}", fontsize="medium")
         axes.set(xlabel="predicted ΔH, nats", ylabel="measured ΔH, nats")
         axes.legend(fontsize="small")
-    figure.colorbar(dots, ax=list(panels), label="iterations that learnt, in order")
+    figure.colorbar(dots, ax=list(panels), label="iterations with an update, in order")
     return figure

@@ -1,4 +1,4 @@
-"""What a run logged, as columns over iterations: our runs, and those of other frameworks."""
+"""The metrics of a run as columns over iterations, read from our runs and from other frameworks' logs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecrl.analysis import Floats
-from ecrl.errors import UsageError, unknown_name
+from ecrl.errors import UsageError, unknown_name, usage_errors
 from ecrl.runs.metrics_file import read_metrics
 
-#: What the column of iterations is called, in order of preference; without one, rows are numbered from 1.
+#: Names of the column of iterations, in order of preference; without one, rows are numbered from 1.
 ITERATION = ("iteration", "step", "_step", "Step", "global_step", "training/global_step")
 _MISSING = ("", "nan", "none", "null", "na", "n/a")
 
@@ -32,11 +32,12 @@ class Series:
     """Metrics of one run.
 
     Attributes:
-        source: where they were read.
-        iteration: ``[T]``, rising. A validation after update t belongs to t, and 0 is before the first.
-        columns: ``[T]`` by name; NaN where not measured.
-        faults: of columns that cannot be used, e.g. with two values for one iteration, as when two runs are
-            mixed; names what was found and where.
+        source: file or folder that they were read from.
+        iteration: ``[T]``, ascending. A validation after update t has iteration t; one before the first
+            update has 0.
+        columns: the values ``[T]`` by name; NaN where not measured.
+        faults: why a column cannot be used, by name; e.g. it has two values for one iteration because two
+            runs are mixed in the source.
     """
 
     source: Path
@@ -48,27 +49,27 @@ class Series:
         """Return a column ``[T]``.
 
         Raises:
-            UsageError: there is none of that name, or it holds no number, or two for an iteration.
+            ValueError: there is no such column, it has a fault, or it holds no finite number.
         """
         if name in self.faults:
-            raise UsageError(f"{self.source}: column {name!r} {self.faults[name]}")
+            raise ValueError(f"{self.source}: column {name!r} {self.faults[name]}")
         if name not in self.columns:
-            raise UsageError(f"{self.source}: {unknown_name('column', name, self.columns)}")
+            raise ValueError(f"{self.source}: {unknown_name('column', name, self.columns)}")
         if not np.isfinite(self.columns[name]).any():
-            raise UsageError(f"{self.source}: column {name!r} holds no number.")
+            raise ValueError(f"{self.source}: column {name!r} holds no number.")
         return self.columns[name]
 
 
 def read_series(source: Path, *, columns: Mapping[str, str] | None = None) -> Series:
-    """Read a run.
+    """Read the metrics of a run.
 
     Args:
-        source: a run directory, a CSV, a JSONL, or a folder with TensorBoard events.
-        columns: columns of the source by the names they shall have here, e.g.
-            ``{"policy/entropy": "actor/entropy", "iteration": "trained"}``. All others keep theirs.
+        source: a run directory, a CSV file, a JSONL file, or a folder with TensorBoard events.
+        columns: columns of the source to rename, by their new names, e.g.
+            ``{"policy/entropy": "actor/entropy", "iteration": "trained"}``. The others keep their names.
 
     Raises:
-        UsageError: nothing of the kind is there, or a column is missing.
+        UsageError: the source does not exist or cannot be read, or a column is missing.
     """
     if os.path.exists(source / "metrics.jsonl") or os.path.exists(source / "config.yaml"):
         rows: Sequence[Row] = read_metrics(source / "metrics.jsonl")
@@ -80,27 +81,28 @@ def read_series(source: Path, *, columns: Mapping[str, str] | None = None) -> Se
         rows = _read_jsonl(source) if source.suffix == ".jsonl" else _read_csv(source)
     else:
         raise UsageError(f"{source} is no run directory, .csv, .jsonl or folder with TensorBoard events.")
-    return from_rows(rows, source, columns)
+    with usage_errors():
+        return from_rows(rows, source, columns)
 
 
 def from_rows(rows: Sequence[Row], source: Path, columns: Mapping[str, str] | None = None) -> Series:
-    """Put rows together; those of one iteration become one.
+    """Build a series from rows; rows of the same iteration are merged.
 
     Args:
-        rows: values by name; numbers, None or NaN where not measured. A column that holds anything else
-            is no column, but a fault.
-        source: for messages.
-        columns: see ``read_series``.
+        rows: values by name; numbers, or None or NaN where not measured. A column that holds anything
+            else becomes a fault.
+        source: file or folder, for messages.
+        columns: columns to rename; see ``read_series``.
 
     Raises:
-        UsageError: no rows, a column is missing, or an iteration is none.
+        ValueError: there are no rows, a column is missing, or an iteration is not a whole number.
     """
     if not rows:
-        raise UsageError(f"{source} holds no metrics.")
+        raise ValueError(f"{source} holds no metrics.")
     names = list(dict.fromkeys(name for row in rows for name in row))
     for theirs in (columns or {}).values():
         if theirs not in names:
-            raise UsageError(f"{source}: {unknown_name('column', theirs, names)}")
+            raise ValueError(f"{source}: {unknown_name('column', theirs, names)}")
     ours = {theirs: name for name, theirs in (columns or {}).items()}
     clock = (columns or {}).get("iteration") or next((n for n in ITERATION if n in names), None)
     merged: dict[int, dict[str, Any]] = {}
@@ -132,13 +134,13 @@ def _measured(value: Any) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a number that a float can hold."""
+    """Whether a value is a number that fits in a float."""
     return isinstance(value, float) or (isinstance(value, int) and abs(value) <= sys.float_info.max)
 
 
 def _whole(value: Any, what: str) -> int:
     if not is_number(value) or not float(value).is_integer() or abs(value) >= 2**63:
-        raise UsageError(f"{what} is {repr(value)[:40]}, not a whole number below 2^63.")
+        raise ValueError(f"{what} is {repr(value)[:40]}, not a whole number below 2^63.")
     return int(value)
 
 
@@ -198,8 +200,8 @@ def _text(path: Path) -> str:
 
 
 def _read_events(folder: Path) -> Sequence[Row]:
-    """Scalars of the one folder with events at or below ``folder``; a tag's step is its iteration."""
-    # Imported here: it is slow, and only these folders need it.
+    """Read the scalars of the only folder with events in or below ``folder``; a step is an iteration."""
+    # Imported here because it is slow and only these folders need it.
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
@@ -209,16 +211,16 @@ def _read_events(folder: Path) -> Sequence[Row]:
         found = (
             f"has {len(folders)} folders with TensorBoard events ({some}, …): name one"
             if folders
-            else ("holds neither metrics.jsonl nor TensorBoard events")
+            else "holds neither metrics.jsonl nor TensorBoard events"
         )
         raise UsageError(f"{folder} {found}.")
     board = EventAccumulator(str(folders[0]), size_guidance={"scalars": 0, "tensors": 0}).Reload()
     events = [(e.step, tag, e.value) for tag in board.Tags()["scalars"] for e in board.Scalars(tag)]
-    for tag in board.Tags()["tensors"]:  # how TensorFlow 2 writes scalars
+    for tag in board.Tags()["tensors"]:  # TensorFlow 2 writes scalars as tensors
         if board.SummaryMetadata(tag).plugin_data.plugin_name == "scalars":
             events += [(e.step, tag, float(make_ndarray(e.tensor_proto))) for e in board.Tensors(tag)]
-    # Later events of a step replace earlier ones, as a run that was resumed wrote them twice. What
-    # begins at the first step again is another run: both values are kept, and from_rows refuses them.
+    # A resumed run writes some steps twice; the later event replaces the earlier one. Events that start
+    # again at the first step are of another run: both values are kept, and from_rows reports a fault.
     first = min((step for step, _, _ in events), default=0)
     again = [event for event in events if event[0] == first]
     later = {(step, tag): value for step, tag, value in events if step > first}

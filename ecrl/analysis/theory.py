@@ -1,4 +1,4 @@
-"""Entropy change of tabular softmax policies: what first-order theory predicts against what happens.
+"""Entropy change of tabular softmax policies: the prediction of first-order theory and the exact change.
 
     π(a|s) = softmax(z_s)_a                    H(s) = −Σ_a π·log π, nats
     ΔH(s) ≈ −Cov_{a~π}[log π, Δz_s]            for any small change Δz of the logits
@@ -6,9 +6,9 @@
     natural gradient  Δz = η·F⁺∇J              ΔH(s) ≈ −η·Cov_{a~π}[log π, A]
 
 ``J`` is the expected discounted return, ``x(s)`` the expected discounted visits to s (1 in a bandit), ``A``
-the exact advantage, ``F`` the Fisher matrix. The steps are made from the derivative of J itself, so that
-both sides of each comparison come by different ways. https://arxiv.org/abs/2505.22617, lemma 1 and
-theorems 1 and 2; natural gradient: https://arxiv.org/abs/1908.00261, lemma 5.1.
+the exact advantage, ``F`` the Fisher matrix. The steps use the derivative of J itself, so the measured
+change does not depend on the formulas under test. https://arxiv.org/abs/2505.22617, lemma 1 and theorems 1
+and 2; natural gradient: https://arxiv.org/abs/1908.00261, lemma 5.1.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from ecrl.analysis import Floats
 
 @dataclass(frozen=True)
 class Decisions:
-    """A Markov decision process with ``S`` states and ``A`` actions; a bandit has one state and no future.
+    """A Markov decision process with ``S`` states and ``A`` actions.
 
     Attributes:
         rewards: ``[S, A]``.
         transitions: ``[S, A, S]``, probability of each next state.
         start: ``[S]``, distribution of the first state.
-        discount: in [0, 1).
+        discount: discount factor in [0, 1); 0 in a bandit.
     """
 
     rewards: Floats
@@ -46,54 +46,54 @@ class Decisions:
         return np.asarray(self.rewards + self.discount * self.transitions @ value)
 
     def advantages(self, policy: Floats) -> Floats:
-        """Exact advantages Q − V, ``[S, A]``."""
+        """Return the exact advantages Q − V ``[S, A]`` of a policy ``[S, A]``."""
         values = self.values(policy)
         return np.asarray(values - (policy * values).sum(1, keepdims=True))
 
     def visits(self, policy: Floats) -> Floats:
-        """Expected discounted visits ``[S]``; they add up to 1/(1 − discount)."""
+        """Return the expected discounted visits ``[S]`` of a policy; they sum to 1/(1 − discount)."""
         chain = np.einsum("sa,sat->st", policy, self.transitions)
         return np.linalg.solve(np.eye(len(chain)) - self.discount * chain.T, self.start)
 
     def objective(self, logits: Floats) -> float:
-        """Expected discounted return J of a softmax policy with logits ``[S, A]``."""
+        """Return the expected discounted return J of a softmax policy with logits ``[S, A]``."""
         policy = np.exp(log_softmax(logits, axis=1))
         return float(self.start @ (policy * self.values(policy)).sum(1))
 
 
 def bandit(random: np.random.Generator, actions: int) -> Decisions:
-    """One state, normal rewards."""
+    """Draw a bandit: one state with normal rewards."""
     return Decisions(random.normal(size=(1, actions)), np.ones((1, actions, 1)), np.ones(1), 0.0)
 
 
 def chain_of_states(random: np.random.Generator, states: int, actions: int) -> Decisions:
-    """Several states with normal rewards, random transitions and start, and a discount of 0.9."""
+    """Draw a problem of several states: normal rewards, random transitions and start, discount 0.9."""
     rewards = random.normal(size=(states, actions))
     transitions = random.dirichlet(np.ones(states), size=(states, actions))
     return Decisions(rewards, transitions, random.dirichlet(np.ones(states)), 0.9)
 
 
 def entropy(logits: Floats) -> Floats:
-    """Entropy ``[S]`` of each state's policy, nats, from logits ``[S, A]``."""
+    """Return the entropy ``[S]`` of each state's policy, nats, from logits ``[S, A]``."""
     logprobs = log_softmax(logits, axis=1)
     return np.asarray(-(np.exp(logprobs) * logprobs).sum(1))
 
 
 def covariance(policy: Floats, x: Floats, y: Floats) -> Floats:
-    """Cov_{a~π}[x, y] in each state: three times ``[S, A]`` to ``[S]``."""
+    """Return Cov_{a~π}[x, y] in each state, ``[S]``; all arguments are ``[S, A]``."""
     mean = (policy * x).sum(1, keepdims=True)
     return np.asarray((policy * (x - mean) * y).sum(1))
 
 
 def gradient(decisions: Decisions, logits: Floats) -> Floats:
-    """∇_z J ``[S, A]`` by the chain rule: ∂J/∂π(a|s) = x(s)·Q(s, a), then the Jacobian of the softmax."""
+    """Return ∇_z J ``[S, A]`` by the chain rule: ∂J/∂π(a|s) = x(s)·Q(s, a), times the softmax Jacobian."""
     policy = np.exp(log_softmax(logits, axis=1))
     slope = decisions.visits(policy)[:, None] * decisions.values(policy)
     return np.asarray(np.einsum("sab,sb->sa", _jacobian(policy), slope))
 
 
 def natural_gradient(decisions: Decisions, logits: Floats) -> Floats:
-    """F⁺∇_z J ``[S, A]``, with the Fisher matrix F of the visited states."""
+    """Return F⁺∇_z J ``[S, A]``, with the Fisher matrix F weighted by the visits to each state."""
     policy = np.exp(log_softmax(logits, axis=1))
     fisher = decisions.visits(policy)[:, None, None] * _jacobian(policy)
     step = np.linalg.pinv(fisher, hermitian=True) @ gradient(decisions, logits)[:, :, None]
@@ -101,18 +101,18 @@ def natural_gradient(decisions: Decisions, logits: Floats) -> Floats:
 
 
 def _jacobian(policy: Floats) -> Floats:
-    """∂π/∂z of the softmax, ``[S, A, A]``: diag(π) − ππᵀ."""
+    """Jacobian ∂π/∂z of the softmax, ``[S, A, A]``: diag(π) − ππᵀ."""
     return np.asarray(policy[:, :, None] * np.eye(policy.shape[1]) - policy[:, :, None] * policy[:, None, :])
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to step: ``direction`` makes the step from J, ``slope`` predicts dH/dη from the advantages.
+    """An update rule and its predicted effect on the entropy.
 
     Attributes:
-        name: for tables.
-        direction: decisions and logits ``[S, A]`` to Δz/η ``[S, A]``.
-        slope: decisions and policy ``[S, A]`` to ΔH/η ``[S]``.
+        name: label in tables.
+        direction: maps decisions and logits ``[S, A]`` to the step Δz/η ``[S, A]``.
+        slope: maps decisions and policy ``[S, A]`` to the predicted ΔH/η ``[S]``, from the advantages.
     """
 
     name: str
@@ -135,12 +135,12 @@ NATURAL = Method("NPG", natural_gradient, _natural_slope)
 
 @dataclass(frozen=True)
 class Change:
-    """One step of one policy: the change of each state's entropy, ``[S]``, nats.
+    """Change of each state's entropy in one step of one policy, ``[S]`` each, nats.
 
     Attributes:
-        by_logits: −Cov[log π, Δz].
-        by_advantage: −η·x(s)·Cov[log π, π·A] or −η·Cov[log π, A].
-        measured: H after − H before.
+        by_logits: predicted, −Cov[log π, Δz].
+        by_advantage: predicted, −η·x(s)·Cov[log π, π·A] or −η·Cov[log π, A].
+        measured: H after the step minus H before it.
     """
 
     by_logits: Floats
@@ -149,7 +149,7 @@ class Change:
 
 
 def change(decisions: Decisions, logits: Floats, method: Method, rate: float) -> Change:
-    """Step once with learning rate ``rate`` from ``logits`` ``[S, A]``."""
+    """Take one step with learning rate ``rate`` from ``logits`` ``[S, A]``."""
     logprobs = log_softmax(logits, axis=1)
     policy = np.exp(logprobs)
     step = rate * method.direction(decisions, logits)
@@ -162,12 +162,12 @@ def change(decisions: Decisions, logits: Floats, method: Method, rate: float) ->
 
 @dataclass(frozen=True)
 class Agreement:
-    """How well a prediction meets what was measured, over many points.
+    """How well predictions agree with measurements, over many points.
 
     Attributes:
-        error: ‖predicted − measured‖ / ‖measured‖, Euclidean over all points; dimensionless.
-        correlation: Pearson's.
-        slope: of measured on predicted, by least squares; 1 is agreement.
+        error: ‖predicted − measured‖ / ‖measured‖, Euclidean norm over all points; dimensionless.
+        correlation: Pearson correlation.
+        slope: least squares slope of measured on predicted; 1 is perfect agreement.
     """
 
     error: float
@@ -176,7 +176,10 @@ class Agreement:
 
 
 def agreement(predicted: Floats, measured: Floats) -> Agreement:
-    """Compare predictions ``[n]`` with measurements ``[n]``; NaN where they do not vary, or n < 3."""
+    """Compare predictions ``[n]`` with measurements ``[n]``.
+
+    Correlation and slope are NaN if n < 3 or if either does not vary.
+    """
     nan = float("nan")
     size = float(np.linalg.norm(measured))
     error = float(np.linalg.norm(predicted - measured)) / size if size > 0 else nan
@@ -193,10 +196,10 @@ class Row:
     """All draws of one problem, method and learning rate.
 
     Attributes:
-        problem: name.
-        method: name.
-        rate: η.
-        changes: one a draw.
+        problem: name of the problem.
+        method: name of the method.
+        rate: learning rate η.
+        changes: one for each draw.
     """
 
     problem: str
@@ -206,12 +209,12 @@ class Row:
 
     @property
     def measured(self) -> Floats:
-        """ΔH of every state of every draw, ``[draws·S]``, nats."""
+        """Measured ΔH of every state of every draw, ``[draws·S]``, nats."""
         return np.concatenate([c.measured for c in self.changes])
 
     @property
     def by_logits(self) -> Agreement:
-        """Agreement of −Cov[log π, Δz]."""
+        """Agreement of the prediction −Cov[log π, Δz]."""
         return agreement(np.concatenate([c.by_logits for c in self.changes]), self.measured)
 
     @property
@@ -221,7 +224,7 @@ class Row:
 
     @property
     def predicted(self) -> Floats:
-        """ΔH predicted from the advantages, as ``measured``."""
+        """ΔH predicted from the advantages, ``[draws·S]``, nats."""
         return np.concatenate([c.by_advantage for c in self.changes])
 
 
@@ -231,11 +234,11 @@ def study(
     """Step random policies (normal logits) on random problems, once for each method and learning rate.
 
     Args:
-        actions: of the bandit and in each state.
-        states: of the multi-state problem.
-        draws: random problems and policies of each kind.
+        actions: number of actions of the bandit and of each state.
+        states: number of states of the larger problem.
+        draws: number of random problems and policies of each kind.
         rates: learning rates.
-        seed: of everything random.
+        seed: seed of all random numbers.
     """
     random = np.random.default_rng(seed)
     problems = {

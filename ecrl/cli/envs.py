@@ -1,9 +1,9 @@
-"""``ecrl envs``: what can be trained on; ``show`` and ``check`` look at one of them."""
+"""``ecrl envs``: lists the environments; ``show`` and ``check`` look at one."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -11,67 +11,76 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ecrl.cli.options import Options, parse
+from ecrl.cli.arguments import Arguments, Command, NoSettings
 from ecrl.config.compose import build_config
-from ecrl.config.compose import options as group_options
+from ecrl.config.groups import options as group_options
 from ecrl.config.schema import EnvConfig
+from ecrl.envs.arguments import keyword_arguments
 from ecrl.envs.conformance import NOISE, SkippedError, check, play, reference
-from ecrl.envs.reasoning_gym.env import TASKS
-from ecrl.envs.safe_calls import reset, user_code
+from ecrl.envs.reasoning_gym.task_names import TASKS
+from ecrl.envs.safe_calls import env_creator, make, reset, user_code
 from ecrl.errors import UsageError
-from ecrl.training.datamodule import make_env
 
-USAGE = "`ecrl envs`, `ecrl envs show ID [key=value…]` or `ecrl envs check ID [key=value…]`"
+COMMAND = Command(
+    name="envs",
+    help="""ecrl envs: list the environments, or look at one
+
+  ecrl envs                            list them
+  ecrl envs show ID [key=value…]       arguments, a problem, what a right and a wrong answer earn
+  ecrl envs check ID [key=value…]      run the conformance suite on it
+
+ID: a short name (countdown), a Gymnasium id, or one of your own: mypkg.mod:me/MyTask-v0.
+key=value: an argument of its constructor, as env.kwargs.key in `ecrl train`.
+Exit code 1 if a check fails.
+""",
+    settings=NoSettings,
+    words=True,
+    overrides=True,
+    flags=("--config-dir",),
+)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Arguments[NoSettings]) -> int:
     """List the registered environments, or look at one; 1 if a check fails."""
-    commands: dict[str, Callable[[EnvConfig], int]] = {"show": _show, "check": _check}
-    words = list(arguments)
-    command = words.pop(0) if words and words[0] in commands else None
-    options = parse(words)
-    if command is None:
-        if options.overrides:
-            raise UsageError(f"Write {USAGE}; got {' '.join(arguments)}.")
-        return _list(options)
-    if not options.overrides or "=" in options.overrides[0]:
-        raise UsageError(f"`ecrl envs {command}` needs an environment's id or short name first.")
-    return commands[command](_named(options))
+    actions: dict[str, Callable[[EnvConfig], int]] = {"show": _show, "check": _check}
+    words = arguments.words
+    if not words and not arguments.overrides:
+        return _list(arguments.config_dir)
+    if len(words) != 2 or words[0] not in actions:
+        raise UsageError(
+            "Write `ecrl envs`, `ecrl envs show ID [key=value…]` or `ecrl envs check ID [key=value…]`; "
+            f"got {' '.join([*words, *arguments.overrides])!r}."
+        )
+    return actions[words[0]](_named(words[1], arguments))
 
 
-def _named(options: Options) -> EnvConfig:
-    """The environment of ``ID key=value…``, keyword arguments with or without ``env.kwargs.``."""
-    name, *values = options.overrides
-    settings = [v if v.startswith("env.kwargs.") else f"env.kwargs.{v}" for v in values]
-    return build_config([f"env={name}", *settings], options.config_dir).env
+def _named(name: str, arguments: Arguments[NoSettings]) -> EnvConfig:
+    """Compose an environment; its keyword arguments may leave out ``env.kwargs.``."""
+    settings = [f"env.kwargs.{word.removeprefix('env.kwargs.')}" for word in arguments.overrides]
+    return build_config([f"env={name}", *settings], arguments.config_dir).env
 
 
-def _list(options: Options) -> int:
+def _list(config_dir: Path | None) -> int:
     import ecrl.envs  # noqa: F401  (registers them)
 
     table = Table("id", "what")
     for env_id in sorted(i for i in gym.registry if "/" in i and i.split("/")[0] == "ecrl"):
-        table.add_row(env_id, _class_of(env_id).__doc__.strip().splitlines()[0])
+        table.add_row(env_id, env_creator(env_id).__doc__.strip().splitlines()[0])
     Console(highlight=False).print(table)
     print(f"Tasks of reasoning-gym, as env=reasoning_gym/TASK: {', '.join(TASKS)}")
-    print(f"Short names for env=…: {', '.join(group_options('env', options.config_dir))}")
+    print(f"Short names for env=…: {', '.join(group_options('env', config_dir))}")
     print("Your own: env=mypkg.mod:me/MyTask-v0    More of one: ecrl envs show ID, ecrl envs check ID")
     return 0
 
 
-def _class_of(env_id: str) -> Any:
-    entry = gym.spec(env_id).entry_point
-    return gym.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
-
-
 def _show(config: EnvConfig) -> int:
     """Print spaces, arguments, a problem, and what a right and a wrong answer earn."""
-    env = make_env(config.id, "train", dict(config.kwargs))
+    env = make(config.id, "train", dict(config.kwargs))
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]{escape(config.id)}[/bold]  {escape(_first_line(env.unwrapped))}")
     console.print(f"observation {env.observation_space}   action {env.action_space}")
     table = Table("argument", "default", "now")
-    for parameter in inspect.signature(type(env.unwrapped).__init__).parameters.values():
+    for parameter in keyword_arguments(type(env.unwrapped)).values():
         if parameter.kind is parameter.KEYWORD_ONLY or parameter.name in config.kwargs:
             default = "required" if parameter.default is parameter.empty else repr(parameter.default)
             now = repr(config.kwargs[parameter.name]) if parameter.name in config.kwargs else ""
@@ -103,9 +112,9 @@ def _first_line(env: Any) -> str:
 
 
 def _check(config: EnvConfig) -> int:
-    """Run the conformance suite, unless the environment cannot even be made: that is one line, not eight."""
-    make_env(config.id, "train", dict(config.kwargs)).close()
-    findings = check(lambda split: make_env(config.id, split, dict(config.kwargs)))
+    """Run the conformance suite; an environment that cannot be made is one error instead of eight."""
+    make(config.id, "train", dict(config.kwargs)).close()
+    findings = check(lambda split: make(config.id, split, dict(config.kwargs)))
     table = Table("check", "verdict", "detail", title=config.id)
     colours = {"pass": "green", "fail": "red", "skip": "yellow"}
     for finding in findings:

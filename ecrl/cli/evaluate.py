@@ -1,23 +1,35 @@
-"""``ecrl eval``: answer an environment's validation problems with a policy."""
+"""``ecrl eval``: a policy answers an environment's validation problems."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-from ecrl.cli.options import output_config
-from ecrl.config.schema import Config
+from ecrl.cli.arguments import Arguments, Command, NoSettings
+from ecrl.cli.output import output_config
 from ecrl.runs.versions import versions
-from ecrl.training.preflight import check_size
-from ecrl.training.run import prepare
+from ecrl.training.run import evaluate
+
+COMMAND = Command(
+    name="eval",
+    help="""ecrl eval: a policy answers an environment's validation problems
+
+  ecrl eval model.path=DIR env=countdown eval.k=16 output=FILE.json
+  ecrl eval [overrides…]               no model named: the small one after its warm start
+
+Overrides are Hydra's, of the configuration of `ecrl train`. output: a JSON file for the metrics.
+""",
+    settings=NoSettings,
+    overrides=True,
+    flags=("--cfg", "--config-dir"),
+)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Arguments[NoSettings]) -> int:
     """Evaluate, print a table and write JSON where ``output`` is given."""
     config = output_config(arguments)
     if config is None:
@@ -43,12 +55,3 @@ def main(arguments: Sequence[str]) -> int:
         output.write_text(json.dumps(result, indent=2) + "\n")
         print(f"Written to {output}")
     return 0
-
-
-def evaluate(config: Config) -> dict[str, float]:
-    """Return the validation metrics of ``config.model`` on ``config.env``."""
-    check_size(config, training=False)
-    trainer, module, datamodule = prepare(config)
-    trainer.validate(module, datamodule=datamodule, verbose=False)
-    numbers = module.recorder.flush().numbers
-    return {name: value for name, value in numbers.items() if name.startswith("val/")}

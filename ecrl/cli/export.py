@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from ecrl.cli.options import parse
+from ecrl.cli.arguments import Arguments, Command, NoSettings
 from ecrl.config.resume import resumed_config
 from ecrl.distributed.lightning_strategies import load_trained
 from ecrl.distributed.loading import load_sharded_policy
@@ -15,13 +14,23 @@ from ecrl.distributed.sharding import Sharding
 from ecrl.errors import UsageError
 from ecrl.policy.model import load_tokenizer, save_policy
 from ecrl.training.checkpoint import find_checkpoint
-from ecrl.training.run import quiet
+from ecrl.training.trainer import quiet
 from ecrl.training.warmup import cached_base
 
+COMMAND = Command(
+    name="export",
+    help="""ecrl export: the policy of a run's last checkpoint, whole, in HF format
 
-def main(arguments: Sequence[str]) -> int:
-    """Put the shards together in this process's memory, however many processes wrote them."""
-    words = parse(arguments).overrides
+  ecrl export RUN OUTPUT               RUN: a run directory; OUTPUT: a new folder
+""",
+    settings=NoSettings,
+    words=True,
+)
+
+
+def main(arguments: Arguments[NoSettings]) -> int:
+    """Join the shards in this process's memory, however many processes wrote them."""
+    words = arguments.words
     if len(words) != 2:
         raise UsageError(f"`ecrl export RUN OUTPUT` takes two folders, got {len(words)}.")
     run_dir, output = map(Path, words)

@@ -2,134 +2,128 @@
 
 from __future__ import annotations
 
-import csv
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from ecrl.analysis.figures import Cloud, hr_figure
-from ecrl.analysis.law import Forecast, Law, Range, Scaling, forecast, scaling
+from ecrl.analysis.law import Forecast, forecast, scaling
 from ecrl.analysis.points import ENTROPY, Points, pair
 from ecrl.analysis.series import read_series
-from ecrl.cli.options import check_output
-from ecrl.errors import UsageError, unknown_name
+from ecrl.cli.arguments import Arguments, Command
+from ecrl.cli.law_tables import Fitted, early_table, law_table, notes, size_table
+from ecrl.cli.output import check_output
+from ecrl.config.limits import number
+from ecrl.errors import UsageError, usage_errors
+from ecrl.report.csv_files import write_csv
 from ecrl.runs.metrics_file import legible, runs_in
+from ecrl.runs.os_errors import writing
 
-HELP = """ecrl law: the entropy law R = −a·exp(H) + b of finished runs, and how early it could have been known
-
-  ecrl law RUN…                    a RUN: a run directory, a sweep's or other folder of runs, a CSV or JSONL
-                                   with a row an iteration, or a folder with TensorBoard events
-      reward=COLUMN                R              (default: the first val/*/avg@*, else rollout/reward)
-      entropy=COLUMN               H, nats a token                               (default: policy/entropy)
-      iteration=COLUMN             of another framework's run
-      smooth=W                     trailing mean over W iterations
-      sizes=S1,S2,… [predict=S]    a and b as lines in ln(model size), and at a size of none of the runs
-      output=DIR                   law.png, law.csv, points.csv
-"""
-_OPTIONS = ("reward", "entropy", "iteration", "smooth", "sizes", "predict", "output")
 #: Shares of the points that an early prediction is made from.
 SHARES = (0.15, 0.36)
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A run, its points, its law and its early predictions by share (or why there is none)."""
+class Settings:
+    """Settings of the command.
 
-    name: str
-    points: Points
-    law: Law
-    early: dict[float, Forecast | str]
+    Attributes:
+        reward: column of R; None takes the first validation's avg@k, or else the training reward.
+        entropy: column of H, nats a token.
+        iteration: column of the iteration, for a run of another framework.
+        smooth: iterations of a trailing mean.
+        sizes: model sizes of the runs, in their order.
+        predict: a model size to extrapolate to.
+        output: folder for figure and tables.
+    """
+
+    reward: str | None = None
+    entropy: str = ENTROPY
+    iteration: str | None = None
+    smooth: int = number(1, least=1)
+    sizes: tuple[float, ...] = number((), above=0)
+    predict: float | None = number(None, above=0)
+    output: Path | None = None
 
 
-def main(arguments: Sequence[str]) -> int:
+COMMAND = Command(
+    name="law",
+    help="""ecrl law: the entropy law R = −a·exp(H) + b of finished runs, and how early it could be known
+
+  ecrl law RUN…                    a RUN: a run directory, a sweep's or other folder of runs, a CSV or JSONL
+                                   with a row an iteration, or a folder with TensorBoard events
+
+  reward=COLUMN      R                         (default: the first val/*/avg@*, else rollout/reward)
+  entropy=COLUMN     H, nats a token                                        (default: policy/entropy)
+  iteration=COLUMN   of another framework's run
+  smooth=W           trailing mean over W iterations                                     (default: 1)
+  sizes=S1,S2,…      model sizes of the runs: a and b as lines in ln(size)
+  predict=S          also a and b at a size of none of the runs
+  output=DIR         law.png, law.csv, points.csv
+""",
+    settings=Settings,
+    words=True,
+)
+
+
+def main(arguments: Arguments[Settings]) -> int:
     """Fit and print the law of each run; with sizes, the line over model size."""
-    sources, options = _parse(arguments)
-    output = Path(os.path.expanduser(options["output"])) if "output" in options else None
+    settings = arguments.settings
+    sources = _sources(arguments.words)
+    output, sizes, target = settings.output, settings.sizes, settings.predict
     if output is not None:
         check_output(output)
-    sizes = [_number("sizes", word) for word in options["sizes"].split(",")] if "sizes" in options else []
     if sizes and len(sizes) != len(sources):
-        raise UsageError(f"sizes={options['sizes']} names {len(sizes)} sizes for {len(sources)} runs.")
-    target = _number("predict", options["predict"]) if "predict" in options else None
+        raise UsageError(f"sizes names {len(sizes)} sizes for {len(sources)} runs.")
     if target is not None and not sizes:
         raise UsageError("predict=SIZE extrapolates over model size; name the runs' own: sizes=S1,S2,….")
-    fits = _fit(sources, options)
-    line = scaling(sizes, [fit.law for fit in fits]) if sizes else None
+    with usage_errors():
+        fits = _fit(sources, settings)
+        line = scaling(sizes, [fit.law for fit in fits]) if sizes else None
     # A name may look like markup or like an emoji's code.
     console = Console(highlight=False, markup=False, emoji=False)
     for pairing in dict.fromkeys(fit.points.pairing for fit in fits):
         console.print(f"R = −a·exp(H) + b, with R, H: {pairing}")
-    console.print(_table(fits))
+    console.print(law_table(fits))
     if any(isinstance(early, Forecast) for fit in fits for early in fit.early.values()):
-        console.print(_early_table(fits))
-    for note in _notes(fits):
+        console.print(early_table(fits))
+    for note in notes(fits):
         console.print(note)
     if line is not None:
-        console.print(_over_size(line, sorted({*sizes, *([target] if target else [])})))
+        console.print(size_table(line, sorted({*sizes, *([target] if target else [])})))
     if output is not None:
         _write(fits, output)
         console.print(f"Figure and tables: {legible(output)}")
     return 0
 
 
-def _parse(arguments: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
+def _sources(words: Sequence[str]) -> list[Path]:
+    """Return the runs that words stand for: each is a run, or a folder of runs."""
     sources: list[Path] = []
-    options: dict[str, str] = {}
-    for word in arguments:
-        key, equals, value = word.partition("=")
-        if word.startswith("-"):
-            raise unknown_name("option", word, ("--help",))
-        # A file's name may hold `=`; what is on disk is a run.
-        if not equals or os.path.exists(word):
-            sources += _runs(Path(word))
-        elif key not in _OPTIONS:
-            raise unknown_name("option", key, _OPTIONS)
-        elif key in options:
-            raise UsageError(f"{key} stands twice: {key}={options[key]} and {word}; drop one.")
-        else:
-            options[key] = value
+    for path in map(Path, words):
+        runs = [] if os.path.exists(path / "metrics.jsonl") else runs_in(path)
+        sources += runs or [path]
     if not sources:
         raise UsageError(
             "`ecrl law RUN…` takes at least one run directory, CSV, JSONL or TensorBoard folder."
         )
-    for number, source in enumerate(sources):
-        if source in sources[:number]:
+    for i, source in enumerate(sources):
+        if source in sources[:i]:
             raise UsageError(f"{source} stands twice; name each run once.")
-    return sources, options
+    return sources
 
 
-def _runs(path: Path) -> list[Path]:
-    """The runs in a sweep's or another folder of runs; anything else is a run itself."""
-    return ([] if os.path.exists(path / "metrics.jsonl") else runs_in(path)) or [path]
-
-
-def _number(key: str, word: str) -> float:
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise UsageError(f"{key}={word}: not a number above 0.")
-    return value
-
-
-def _fit(sources: Sequence[Path], options: dict[str, str]) -> list[Fitted]:
-    width = _number("smooth", options.get("smooth", "1"))
-    if width != int(width):
-        raise UsageError(f"smooth={options['smooth']} is not a whole number of iterations from 1 on.")
-    columns = {"iteration": options["iteration"]} if "iteration" in options else None
-    entropy = options.get("entropy", ENTROPY)
+def _fit(sources: Sequence[Path], settings: Settings) -> list[Fitted]:
+    columns = {"iteration": settings.iteration} if settings.iteration is not None else None
     names = [legible(source.resolve().name) for source in sources]
     fits: list[Fitted] = []
     for source, name in zip(sources, names, strict=True):
-        points = pair(read_series(source, columns=columns), options.get("reward"), entropy, int(width))
+        series = read_series(source, columns=columns)
+        points = pair(series, settings.reward, settings.entropy, settings.smooth)
         if fits and points.reward_name != fits[0].points.reward_name:
             raise UsageError(
                 f"{source} has {points.reward_name!r} where {sources[0]} has {fits[0].points.reward_name!r}; "
@@ -143,80 +137,8 @@ def _fit(sources: Sequence[Path], options: dict[str, str]) -> list[Fitted]:
 def _early(points: Points, share: float) -> Forecast | str:
     try:
         return forecast(points.entropy, points.reward, share)
-    except UsageError as error:
+    except ValueError as error:
         return str(error)
-
-
-def _table(fits: Sequence[Fitted]) -> Table:
-    table = _grid("run", "points", "a", "b", "ceiling", "R²", "RMSE")
-    for fit in fits:
-        law = fit.law
-        ranges = (
-            _range(law.a, law.a_interval),
-            _range(law.b, law.b_interval),
-            _range(law.ceiling, law.ceiling_interval),
-        )
-        table.add_row(fit.name, str(law.points), *ranges, f"{law.r2:.3f}", f"{law.rmse:.4f}")
-    return table
-
-
-def _early_table(fits: Sequence[Fitted]) -> Table:
-    table = _grid("run", "fitted on", "points", "ceiling", "RMSE of the rest", "final error")
-    table.title = "Early prediction"
-    for fit in fits:
-        for early in fit.early.values():
-            if isinstance(early, str):
-                continue
-            table.add_row(
-                fit.name,
-                f"first {early.share:.0%}",
-                str(early.fitted),
-                _range(early.law.ceiling, early.law.ceiling_interval),
-                f"{early.rmse:.4f}",
-                f"{early.final_error:+.4f}",
-            )
-    return table
-
-
-def _grid(*columns: str) -> Table:
-    """A table that fits 80 characters."""
-    return Table(*columns, box=SIMPLE_HEAD, padding=(0, 1, 0, 0), title_justify="left")
-
-
-def _range(value: float, interval: Range) -> str:
-    return f"{value:.3f}\n{interval[0]:.3f}…{interval[1]:.3f}"
-
-
-def _notes(fits: Sequence[Fitted]) -> list[str]:
-    """What a reader must know of these fits."""
-    notes = [
-        "Ceiling: −a + b, at H = 0. Below a figure: its 95 % interval. Final error: predicted − measured."
-    ]
-    reasons: dict[str, list[str]] = {}
-    for fit in fits:
-        for share, early in fit.early.items():
-            if isinstance(early, str):
-                reasons.setdefault(f"no prediction from the first {share:.0%}: {early}", []).append(fit.name)
-    notes += [f"{', '.join(names)}: {reason}" for reason, names in reasons.items()]
-    for fit in fits:
-        if fit.law.a_interval[0] <= 0:
-            notes.append(f"{fit.name}: a may be 0; the ceiling says nothing where entropy buys no reward.")
-        if fit.law.correlated:
-            notes.append(
-                f"{fit.name}: each residual is like the one before ({fit.law.autocorrelation:.2f}), so the "
-                "intervals are too narrow."
-            )
-    return notes
-
-
-def _over_size(line: Scaling, sizes: Sequence[float]) -> Table:
-    table = _grid("size", "a", "b", "ceiling")
-    table.title = "a and b on their lines over ln(size), with 95 % intervals of one more model"
-    for size in sizes:
-        a, b = line.predict(size)
-        ranges = (_range(v, i) for v, i in zip((a, b), line.intervals(size), strict=True))
-        table.add_row(f"{size:g}", *ranges, f"{b - a:.3f}")
-    return table
 
 
 def _write(fits: Sequence[Fitted], output: Path) -> None:
@@ -224,7 +146,7 @@ def _write(fits: Sequence[Fitted], output: Path) -> None:
     clouds = [Cloud(fit.name, fit.points.entropy, fit.points.reward, fit.law) for fit in fits]
     figure = hr_figure(clouds, reward=fits[0].points.reward_name)
     points = [
-        {"run": fit.name, "iteration": t, "entropy": h, "reward": r, "fitted": y}
+        (fit.name, t, h, r, y)
         for fit in fits
         for t, h, r, y in zip(
             fit.points.iteration.tolist(),
@@ -234,13 +156,12 @@ def _write(fits: Sequence[Fitted], output: Path) -> None:
             strict=True,
         )
     ]
-    try:
+    laws = [_flat(fit) for fit in fits]
+    with writing(output, "output"):
         output.mkdir(parents=True)
         figure.savefig(output / "law.png", dpi=120)
-        _write_csv(output / "law.csv", [_flat(fit) for fit in fits])
-        _write_csv(output / "points.csv", points)
-    except OSError as error:
-        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
+        write_csv(output / "law.csv", list(laws[0]), [list(law.values()) for law in laws])
+        write_csv(output / "points.csv", ["run", "iteration", "entropy", "reward", "fitted"], points)
 
 
 def _flat(fit: Fitted) -> dict[str, Any]:
@@ -256,10 +177,3 @@ def _flat(fit: Fitted) -> dict[str, Any]:
         rmse, error = (None, None) if isinstance(early, str) else (early.rmse, early.final_error)
         row |= {f"early_{share:g}_rmse": rmse, f"early_{share:g}_final_error": error}
     return row
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,78 +1,100 @@
-"""``ecrl serve``: a vLLM server that takes weights from a training run."""
+"""``ecrl serve``: a vLLM server that takes its weights from a training run."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import sys
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
-from ecrl.cli.options import parse
+from ecrl.cli.arguments import Arguments, Command
+from ecrl.config.limits import number
 from ecrl.engines.vllm.plugin import SERVER
-from ecrl.engines.vllm.requirements import as_dtype, check_head_size, check_memory_share, require_vllm
+from ecrl.engines.vllm.requirements import as_dtype, check_head_size, require_vllm
 from ecrl.engines.vllm.worker import EXTENSION
-from ecrl.errors import UsageError, unknown_name
+from ecrl.errors import UsageError
 from ecrl.policy.model import check_model, load_config
 
-DEFAULTS = {
-    "model.path": "",
-    "host": "127.0.0.1",
-    "port": "8000",
-    "dtype": "bfloat16",
-    "max_model_len": "",
-    "gpu_memory_utilization": "0.9",
-}
 
+@dataclass(frozen=True)
+class Settings:
+    """Settings of the server.
 
-def main(arguments: Sequence[str]) -> int:
-    """Become vLLM's own server, with the flags that training needs; it never returns.
-
-    It trusts whoever reaches its port: it loads the weights that it is told to.
+    Attributes:
+        model__path: the policy, a directory or hub id.
+        host: address to listen on.
+        port: port to listen on.
+        dtype: of the weights.
+        max_model_len: longest prompt and completion together, in tokens; empty takes the model's.
+        gpu_memory_utilization: share of the GPU's memory.
     """
-    settings = dict(DEFAULTS)
-    for override in parse(arguments).overrides:
-        key, _, value = override.partition("=")
-        if key not in settings:
-            raise unknown_name("key", key, settings)
-        settings[key] = value
-    if not settings["model.path"]:
+
+    model__path: str = ""
+    host: str = "127.0.0.1"
+    port: int = number(8000, least=1, most=2**16 - 1, wanted="from 1 to 65535")
+    dtype: str = "bfloat16"
+    max_model_len: str = ""
+    gpu_memory_utilization: float = number(0.9, above=0, most=1, wanted="in (0, 1]")
+
+
+COMMAND = Command(
+    name="serve",
+    help="""ecrl serve: a vLLM server that takes its weights from a training run, for engine=vllm_server
+
+  ecrl serve model.path=DIR port=8000
+
+  model.path=DIR                the policy, a directory or hub id
+  host=HOST                     address to listen on                (default: 127.0.0.1)
+  port=PORT                     port to listen on                   (default: 8000)
+  dtype=NAME                    of the weights                      (default: bfloat16)
+  max_model_len=TOKENS          longest prompt and completion       (default: the model's)
+  gpu_memory_utilization=SHARE  share of the GPU's memory           (default: 0.9)
+
+Whoever reaches the port can change the weights; keep it within your network.
+""",
+    settings=Settings,
+)
+
+
+def main(arguments: Arguments[Settings]) -> int:
+    """Become vLLM's own server, with the flags that training needs; never returns.
+
+    It trusts whoever reaches its port, and loads the weights that it is told to load.
+    """
+    settings = arguments.settings
+    if not settings.model__path:
         raise UsageError("`ecrl serve` needs the policy's model.path=DIR (a directory or hub id).")
-    if not settings["port"].isdigit() or not 0 < int(settings["port"]) < 2**16:
-        raise UsageError(f"port must be a number from 1 to 65535, got {settings['port']!r}.")
-    try:
-        check_memory_share(float(settings["gpu_memory_utilization"]))
-    except ValueError:
-        raise UsageError(
-            f"gpu_memory_utilization must be in (0, 1], got {settings['gpu_memory_utilization']!r}."
-        ) from None
-    as_dtype(settings["dtype"])
+    as_dtype(settings.dtype)
     require_vllm()
-    check_model(settings["model.path"])
-    check_head_size(load_config(settings["model.path"]))
+    check_model(settings.model__path)
+    check_head_size(load_config(settings.model__path))
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # opens the calls by which weights arrive
     os.environ[SERVER] = "1"
-    print(f"Serving {settings['model.path']} on http://{settings['host']}:{settings['port']}", flush=True)
+    print(f"Serving {settings.model__path} on http://{settings.host}:{settings.port}", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", _module(), *_flags(settings)])
 
 
 def _module() -> str:
-    """vLLM's server. Its own command line asks for a package named vllm, which the CPU build is not."""
+    """Return the module of vLLM's server.
+
+    vLLM's own command asks for a package named vllm, and the CPU build has another name.
+    """
     name = "vllm.entrypoints.openai.api_server"
     if importlib.util.find_spec(name) is None:
         raise UsageError(f"This vLLM has no {name}; install another version: pip install 'ecrl[vllm]'.")
     return name
 
 
-def _flags(settings: dict[str, str]) -> list[str]:
+def _flags(settings: Settings) -> list[str]:
     flags = {
-        "--model": settings["model.path"],
-        "--host": settings["host"],
-        "--port": settings["port"],
-        "--dtype": settings["dtype"],
-        "--max-model-len": settings["max_model_len"],
-        "--gpu-memory-utilization": settings["gpu_memory_utilization"],
+        "--model": settings.model__path,
+        "--host": settings.host,
+        "--port": str(settings.port),
+        "--dtype": settings.dtype,
+        "--max-model-len": settings.max_model_len,
+        "--gpu-memory-utilization": str(settings.gpu_memory_utilization),
         "--logprobs-mode": "processed_logprobs",
         "--worker-extension-cls": EXTENSION,
     }

@@ -1,9 +1,8 @@
-"""``ecrl strategies``: what can be stacked with ``strategy=[…]``."""
+"""``ecrl strategies``: the names that ``strategy=[…]`` takes."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -11,20 +10,27 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from ecrl.cli.options import parse
-from ecrl.config.compose import options as group_options
-from ecrl.config.compose import resolve
-from ecrl.errors import UsageError
+from ecrl.cli.arguments import Arguments, Command, NoSettings
+from ecrl.config.groups import options as group_options
+from ecrl.config.targets import resolve
+
+COMMAND = Command(
+    name="strategies",
+    help="""ecrl strategies: list the entropy-control strategies with their knobs and defaults
+
+  ecrl strategies
+  ecrl train strategy=[clip_cov,clip_higher] strategy.clip_cov.fraction=0.01
+""",
+    settings=NoSettings,
+    flags=("--config-dir",),
+)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Arguments[NoSettings]) -> int:
     """List the strategies with their knobs and defaults."""
-    options = parse(arguments)
-    if options.overrides:
-        raise UsageError(f"`ecrl strategies` takes no arguments, got {' '.join(options.overrides)}.")
-    folders = [Path(str(resources.files("ecrl.configs"))), *filter(None, [options.config_dir])]
+    folders = [Path(str(resources.files("ecrl.configs"))), *filter(None, [arguments.config_dir])]
     table = Table("name", "what", "knobs and defaults", show_lines=True)
-    for name in group_options("strategy", options.config_dir):
+    for name in group_options("strategy", arguments.config_dir):
         path = next(p for f in reversed(folders) if (p := f / "strategy" / f"{name}.yaml").exists())
         for node in OmegaConf.load(path).values():
             cls = resolve(node["_target_"], str(path))

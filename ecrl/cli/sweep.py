@@ -8,39 +8,68 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from ecrl.cli.options import parse
+from ecrl.cli.arguments import Arguments, Command
+from ecrl.config.limits import count
 from ecrl.errors import UsageError
+from ecrl.runs.os_errors import writing
 from ecrl.sweep.definition import NAME, Cell, Sweep, make_sweep, parse_yaml, read_sweep, without
-from ecrl.sweep.running import Work, is_finished, iterations_done, run_cells
-from ecrl.training.run import check_parts
+from ecrl.sweep.display import Display
+from ecrl.sweep.running import Work, is_finished, run_cells
+from ecrl.training.preflight import preflight
 
-HELP = """ecrl sweep: arms × seeds, each cell a run of its own in DIR/ARM-SEED
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of a sweep; a file may give them too.
+
+    Attributes:
+        output: folder for the runs.
+        arms: YAML, name → overrides.
+        seeds: YAML, a list.
+        jobs: cells at once; None takes half of the cores.
+    """
+
+    output: Path | None = None
+    arms: str | None = None
+    seeds: str | None = None
+    jobs: int | None = count(None, least=1)
+
+
+COMMAND = Command(
+    name="sweep",
+    help="""ecrl sweep: arms × seeds, each cell a run of its own in DIR/ARM-SEED
 
   ecrl sweep output=DIR 'arms={grpo: "strategy=[]", on_policy: ["strategy=[]", "update.minibatches=1"]}'
              seeds=[1,2,3] [jobs=2] [overrides for all…]
   ecrl sweep FILE.yaml output=DIR    arms, seeds and overrides from a file
-  ecrl sweep DIR                     go on: finished cells stay, cut ones resume, broken ones begin again
+  ecrl sweep DIR                     resume: finished cells stay, cut ones resume, failed ones start again
 
-The first arm is the baseline of `ecrl report DIR`. jobs: cells at once, half of the cores if not given.
---cfg prints the commands and stops.
-"""
+  output=DIR     folder for the runs
+  arms={…}       overrides of each arm, by its name; the first is the baseline of `ecrl report DIR`
+  seeds=[…]      one run an arm each
+  jobs=N         cells at once                                               (default: half of the cores)
+--cfg prints the commands of all cells.
+""",
+    settings=Settings,
+    words=True,
+    overrides=True,
+    flags=("--cfg", "--config-dir"),
+)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Arguments[Settings]) -> int:
     """Run a sweep.
 
     Returns:
         0; 1 if a cell failed; 130 or 143 if a signal stopped it.
     """
-    output, sweep, jobs, show = _read(arguments)
+    output, sweep, jobs = _read(arguments)
     cells = sweep.cells(output)
-    if show:
+    if arguments.show:
         for cell in cells:
             print(shlex.join(["ecrl", "train", *cell.overrides, f"run_dir={cell.run_dir}"]))
         return 0
@@ -48,39 +77,38 @@ def main(arguments: Sequence[str]) -> int:
         return _run(output, sweep, cells, jobs, lock)
 
 
-def _read(arguments: Sequence[str]) -> tuple[Path, Sweep, int, bool]:
-    """Put file and command line together; the command line wins."""
-    options = parse(arguments)
-    if options.sweep:
-        raise UsageError("`ecrl sweep` has no -m: name the arms, e.g. " + HELP.splitlines()[2].strip())
-    files = [word for word in options.overrides if "=" not in word]
-    words = [word for word in options.overrides if "=" in word]
-    given = {
-        k: v for k, _, v in (w.partition("=") for w in words) if k in ("output", "jobs", "arms", "seeds")
-    }
-    if len(files) > 1:
-        raise UsageError(f"`ecrl sweep` takes one file or folder, got {' '.join(files)}.")
-    values: dict[str, Any] = {}
-    source = "the command line"
-    if files:
-        path = Path(os.path.expanduser(files[0]))
-        if os.path.isdir(path):
-            given.setdefault("output", str(path))
-            path = path / NAME
-        values, source = read_sweep(path), str(path)
-    for key in ("output", "jobs"):
-        values[key] = given.get(key, values.get(key))
-    for key in ("arms", "seeds"):
-        if key in given:
-            values[key] = parse_yaml(given[key], f"{key}={given[key]!r}")
-    own = [w for w in words if w.partition("=")[0] not in given]
+def _read(arguments: Arguments[Settings]) -> tuple[Path, Sweep, int]:
+    """Join the file and the command line; the command line wins."""
+    given = arguments.settings
+    values, source, folder = _file(arguments.words)
+    jobs, output = values.pop("jobs", None), values.pop("output", None)
+    for key, text in (("arms", given.arms), ("seeds", given.seeds)):
+        if text is not None:
+            values[key] = parse_yaml(text, f"{key}={text!r}")
+    own = arguments.overrides
     values["overrides"] = [*without(_as_list(values.get("overrides")), own), *own]
-    if options.config_dir is not None:
-        values["config_dir"] = str(options.config_dir)
-    output, jobs = values.pop("output"), _jobs(values.pop("jobs"))
+    if arguments.config_dir is not None:
+        values["config_dir"] = str(arguments.config_dir)
+    output = given.output or folder or output
     if not output:
         raise UsageError("`ecrl sweep` needs output=DIR, the folder for its runs.")
-    return Path(str(output)).expanduser(), make_sweep(values, source), jobs, options.show
+    return Path(str(output)).expanduser(), make_sweep(values, source), given.jobs or _jobs(jobs)
+
+
+def _file(words: Sequence[str]) -> tuple[dict[str, Any], str, Path | None]:
+    """Read the file or folder that the words name.
+
+    Returns:
+        Its values, where they stand, and the folder if it was one.
+    """
+    if not words:
+        return {}, "the command line", None
+    if len(words) > 1:
+        raise UsageError(f"`ecrl sweep` takes one file or folder, got {' '.join(words)}.")
+    path, folder = Path(words[0]), None
+    if os.path.isdir(path):
+        folder, path = path, path / NAME
+    return read_sweep(path), str(path), folder
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -88,11 +116,12 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _jobs(value: Any) -> int:
+    """Check the number of cells at once that a file gives; half of the cores if it gives none."""
     if value is None:
         return max((os.cpu_count() or 1) // 2, 1)
-    if not str(value).isdecimal() or int(value) < 1:
+    if type(value) is not int or value < 1:
         raise UsageError(f"jobs must be a whole number from 1, got {value!r}.")
-    return int(value)
+    return value
 
 
 @contextmanager
@@ -107,11 +136,9 @@ def _claim(output: Path, sweep: Sweep) -> Iterator[IO[str]]:
         sweep.check_grown_from(make_sweep(read_sweep(definition), str(definition)), definition)
     elif output.exists() and (not output.is_dir() or any(p.name != ".lock" for p in output.iterdir())):
         raise UsageError(f"output={str(output)!r} exists and holds no {NAME}; choose another folder.")
-    try:
+    with writing(output, "output"):
         (output / "logs").mkdir(parents=True, exist_ok=True)
         lock = (output / ".lock").open("w")
-    except OSError as error:
-        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
     with lock:
         try:
             # The cells' processes hold it too, so that none is begun twice.
@@ -125,12 +152,12 @@ def _claim(output: Path, sweep: Sweep) -> Iterator[IO[str]]:
 def _run(output: Path, sweep: Sweep, cells: Sequence[Cell], jobs: int, lock: IO[str]) -> int:
     for cell in cells[: len(sweep.arms)]:  # what cannot work shows before any cell is begun
         try:
-            check_parts(sweep.compose(cell.overrides))
+            preflight(sweep.compose(cell.overrides))
         except UsageError as error:
             raise UsageError(f"arm {cell.arm!r}: {error}") from None
     waiting = [cell for cell in cells if not is_finished(cell)]
     failed: list[Work] = []
-    with _Display(cells, len(waiting)) as display:
+    with Display(cells, len(waiting)) as display:
 
         def start(cell: Cell) -> Work:
             return Work(cell, output / "logs" / f"{cell.name}.log", sweep.config_dir, (lock.fileno(),))
@@ -151,54 +178,3 @@ def _run(output: Path, sweep: Sweep, cells: Sequence[Cell], jobs: int, lock: IO[
     else:
         print(f"Look at it:   ecrl report {shlex.quote(str(output))}")
     return 128 + stopped_by if stopped_by else 1 if failed else 0
-
-
-class _Display:
-    """One bar for all iterations of all cells, and one for each cell that runs."""
-
-    def __init__(self, cells: Sequence[Cell], waiting: int) -> None:
-        self._cells = cells
-        self._console = Console(highlight=False, markup=False, emoji=False)
-        # No thread of its own: processes are forked from this one.
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-        )
-        total = sum(cell.iterations for cell in cells)
-        self._ready = {cell.name: cell.iterations for cell in cells if is_finished(cell)}
-        self._all = self._progress.add_task(
-            "all iterations", total=total, completed=sum(self._ready.values())
-        )
-        self._tasks: dict[str, Any] = {}
-        self.say(f"{len(cells)} cells, {len(cells) - waiting} finished before")
-
-    def __enter__(self) -> _Display:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def say(self, text: str) -> None:
-        """Print above the bars."""
-        self._progress.console.print(text)
-
-    def look(self, running: Sequence[Work]) -> None:
-        """Read how far the cells are."""
-        now = {work.cell.name: iterations_done(work.cell.run_dir) for work in running}
-        for work in running:
-            if work.cell.name not in self._tasks:
-                task = self._progress.add_task(work.cell.name, total=work.cell.iterations)
-                self._tasks[work.cell.name] = task
-            self._progress.update(self._tasks[work.cell.name], completed=now[work.cell.name])
-        for name in [n for n in self._tasks if n not in now]:
-            self._progress.remove_task(self._tasks.pop(name))
-        self._ready |= now
-        self._progress.update(self._all, completed=sum(self._ready.values()))
-        if self._console.is_terminal:
-            self._progress.refresh()

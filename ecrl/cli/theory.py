@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,53 +14,69 @@ from rich.table import Table
 
 from ecrl.analysis import Floats
 from ecrl.analysis.theory import Row, study
-from ecrl.errors import UsageError, unknown_name
+from ecrl.cli.arguments import Arguments, Command
+from ecrl.config.limits import number
 from ecrl.runs.metrics_file import legible
+from ecrl.runs.os_errors import writing
 
-HELP = """ecrl theory: the first-order theory of entropy change against exact steps of tabular policies
-
-  ecrl theory [output=DIR] [seed=0] [actions=50] [states=10] [draws=50] [small=1e-3] [tolerance=0.005]
-
-Exit code 1 if a prediction at a learning rate up to `small` errs by more than `tolerance`, relative to
-the measured change. output: folder for theory.png.
-"""
-#: From where first order is exact to where it means nothing.
+#: Learning rates, from where first order is exact to where it means nothing.
 RATES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Words of the command, ``key=value``.
+    """Settings of the command.
 
     Attributes:
-        output: folder for the figure; empty for none.
+        output: folder for the figure; None draws none.
         seed: of problems and policies.
-        actions: of the bandit and in each state.
-        states: of the multi-state problem.
+        actions: of the bandit, and in each state of the other problem.
+        states: of the other problem.
         draws: random problems of each kind.
         small: learning rates up to this one must agree.
         tolerance: the relative error that they may have.
     """
 
-    output: str = ""
-    seed: int = 0
-    actions: int = 50
-    states: int = 10
-    draws: int = 50
-    small: float = 1e-3
-    tolerance: float = 5e-3
+    output: Path | None = None
+    seed: int = number(0, least=0)
+    actions: int = number(50, least=2)
+    states: int = number(10, least=1)
+    draws: int = number(50, least=3)
+    small: float = number(1e-3, least=RATES[0])
+    tolerance: float = number(5e-3, least=0)
 
 
-def main(arguments: Sequence[str]) -> int:
+COMMAND = Command(
+    name="theory",
+    help="""ecrl theory: the first-order theory of entropy change against exact steps of tabular policies
+
+  ecrl theory output=DIR tolerance=0.005
+
+  output=DIR     folder for theory.png
+  seed=N         of problems and policies                                       (default: 0)
+  actions=N      of the bandit, and in each state of the other problem          (default: 50)
+  states=N       of the other problem                                           (default: 10)
+  draws=N        random problems of each kind                                   (default: 50)
+  small=RATE     learning rates up to this one must agree                       (default: 0.001)
+  tolerance=X    the error that they may have, relative to the measured change  (default: 0.005)
+
+Exit code 1 if a prediction at a small learning rate errs by more than the tolerance.
+""",
+    settings=Settings,
+)
+
+
+def main(arguments: Arguments[Settings]) -> int:
     """Print the table and draw the figure.
 
     Returns:
         0; 1 if the agreement at the small learning rates is worse than the tolerance.
     """
-    settings = parse(arguments)
-    output = Path(os.path.expanduser(settings.output)) if settings.output else None
+    settings = arguments.settings
+    output = settings.output
     if output is not None:
-        make_folder(output)
+        with writing(output, "output"):
+            output.mkdir(parents=True, exist_ok=True)
     rows = study(
         actions=settings.actions,
         states=settings.states,
@@ -75,7 +88,8 @@ def main(arguments: Sequence[str]) -> int:
     console.print(table(rows, settings))
     if output is not None:
         path = output / "theory.png"
-        save(figure(rows, settings), path)
+        with writing(output, "output"):
+            figure(rows, settings).savefig(path, dpi=150)
         console.print(f"Figure: {legible(path)}")
     worst = max(_error(row) for row in rows if row.rate <= settings.small)
     agrees = worst <= settings.tolerance
@@ -84,59 +98,6 @@ def main(arguments: Sequence[str]) -> int:
         f"{'within' if agrees else 'beyond'} the stated {settings.tolerance:.3%}."
     )
     return 0 if agrees else 1
-
-
-def parse(arguments: Sequence[str]) -> Settings:
-    """Read the words.
-
-    Raises:
-        UsageError: an unknown key, or a value out of range.
-    """
-    kinds: dict[str, Any] = {f.name: type(f.default) for f in fields(Settings)}
-    given: dict[str, Any] = {}
-    for word in arguments:
-        key, equals, value = word.partition("=")
-        if key not in kinds:
-            raise unknown_name("setting of `ecrl theory`", key, kinds)
-        if key in given:
-            raise UsageError(f"`ecrl theory`: {key} stands twice; drop one.")
-        try:
-            given[key] = kinds[key](value)
-        except ValueError:
-            equals = ""
-        if not equals or not value:
-            raise UsageError(f"`ecrl theory`: {word!r} is not {key}=<{kinds[key].__name__}>.")
-    settings = Settings(**given)
-    least = {"seed": 0, "actions": 2, "states": 1, "draws": 3, "small": RATES[0], "tolerance": 0}
-    for key, low in least.items():
-        value = getattr(settings, key)
-        if not low <= value < math.inf:
-            raise UsageError(f"`ecrl theory`: {key} must be finite and at least {low:g}, got {value}.")
-    return settings
-
-
-def make_folder(output: Path) -> None:
-    """Make the folder before the work.
-
-    Raises:
-        UsageError: it cannot be made.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"output={str(output)!r} cannot be created: {error}.") from None
-
-
-def save(made: Figure, path: Path) -> None:
-    """Write the figure.
-
-    Raises:
-        UsageError: it cannot be written.
-    """
-    try:
-        made.savefig(path, dpi=150)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error}.") from None
 
 
 def table(rows: Sequence[Row], settings: Settings) -> Table:
@@ -180,11 +141,11 @@ def figure(rows: Sequence[Row], settings: Settings) -> Figure:
     made = Figure(figsize=(11, 4.5), layout="constrained")
     sizes, errors = made.subplots(1, 2)
     kinds = list(dict.fromkeys((row.problem, row.method) for row in rows))
-    for number, (problem, method) in enumerate(kinds):
+    for i, (problem, method) in enumerate(kinds):
         some = [row for row in rows if (row.problem, row.method) == (problem, method)]
         rates = [row.rate for row in some]
         predicted = [size(row.predicted) for row in some]
-        color, label = f"C{number}", f"{problem}, {method}"
+        color, label = f"C{i}", f"{problem}, {method}"
         sizes.plot(rates, predicted, color=color, label=f"{label}: first order")
         sizes.plot(rates, [size(row.measured) for row in some], "o", color=color, mfc="none")
         errors.plot(rates, [row.by_advantage.error for row in some], "o-", color=color, label=label)

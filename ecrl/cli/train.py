@@ -1,4 +1,4 @@
-"""``ecrl train``: run, resume or sweep."""
+"""``ecrl train``: trains a policy, resumes a run, or runs every combination of values."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from ecrl.cli.options import Options, as_yaml, parse
-from ecrl.config.compose import build_config, expand_sweep
+from ecrl.cli.arguments import Arguments, Command, NoSettings
+from ecrl.config.compose import as_yaml, build_config, expand_sweep
+from ecrl.config.keys import key_of
 from ecrl.config.resume import resumed_config
 from ecrl.config.schema import Config
 from ecrl.distributed.launch import (
-    check_launch,
     end_with_launcher,
     is_first_process,
     launch,
@@ -23,17 +23,32 @@ from ecrl.distributed.launch import (
 )
 from ecrl.errors import UsageError
 from ecrl.rollout.rollout_metrics import env_name
-from ecrl.training.preflight import check_size
-from ecrl.training.run import Outcome, check_parts, train
+from ecrl.training.preflight import preflight
+from ecrl.training.run import Outcome, train
+
+COMMAND = Command(
+    name="train",
+    help="""ecrl train: train a policy
+
+  ecrl train [overrides…]              no model named: a small one is built and warmed up
+  ecrl train strategy=[clip_cov,clip_higher] seed=1 run_dir=DIR
+  ecrl train resume=RUN_DIR iterations=500
+  ecrl train -m seed=0,1,2 strategy=[],[kl_cov_small] run_dir=DIR
+
+Overrides are Hydra's: key=value for any key of the configuration (--cfg prints it).
+""",
+    settings=NoSettings,
+    overrides=True,
+    flags=("-m", "--cfg", "--config-dir"),
+)
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(options: Arguments[NoSettings]) -> int:
     """Train; see ``ecrl.cli.main`` for the exit code."""
-    options = parse(arguments)
     if not options.sweep:
         return _one(options, options.overrides)
     jobs = expand_sweep(options.overrides)
-    # Compose all before running any: a typo in the last job shows now.
+    # All are composed before any runs, so that a typo in the last one shows at once.
     for job in jobs:
         build_config(job, options.config_dir)
     for number, job in enumerate(jobs, start=1):
@@ -44,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _one(options: Options, overrides: Sequence[str]) -> int:
+def _one(options: Arguments[NoSettings], overrides: Sequence[str]) -> int:
     resumes = any(o.startswith("resume=") for o in overrides)
     if resumes and options.config_dir is not None:
         raise UsageError("--config-dir has no use with resume=…: the run's own config.yaml is read.")
@@ -52,37 +67,35 @@ def _one(options: Options, overrides: Sequence[str]) -> int:
     if options.show:
         print(as_yaml(config))
         return 0
-    check_launch(config)
+    folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
+    words = [*overrides, *folder]
     if processes(config) > 1 and not launched():
-        # What cannot work shows before any process is started.
-        check_parts(config)
-        check_size(config)
-        folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
-        return launch(config, ["train", *overrides, *folder])
+        for warning in preflight(config):  # before any process is started
+            print(f"warning: {warning}", flush=True)
+        return launch(config, ["train", *words])
     end_with_launcher()
     with peers_named():
-        outcome = train(config, lambda line: print(line, flush=True))
+        outcome = train(config, lambda line: print(line, flush=True), words)
     if is_first_process():
         _show(config, outcome)
     return 128 + signal.Signals[outcome.stopped_by] if outcome.stopped_by else 0
 
 
 def _own_run_dir(job: Sequence[str], number: int) -> list[str]:
-    """Give each job of a sweep a folder of its own below the named run directory."""
-    named = [o for o in job if o.startswith("run_dir=")]
+    """Give each combination a folder of its own below the named run directory."""
+    named = [o for o in job if key_of(o) == "run_dir"]
     if not named:
         return list(job)
     return [o for o in job if o not in named] + [f"{named[-1]}/{number:03d}"]
 
 
 def _show(config: Config, outcome: Outcome) -> None:
-    """Print where everything is and how it ended."""
+    """Print how the run ended and where its files are."""
     console = Console(highlight=False)
     table = Table(title="Finished" if outcome.stopped_by is None else "Stopped", show_header=False)
     last = outcome.last
-    prefix = f"val/{env_name(config.env.id)}/"
-    shown = [f"rollout/{n}" for n in ("reward",)] + ["policy/entropy"]
-    shown += [f"{prefix}{n}" for n in (f"avg@{config.eval.k}", f"pass@{config.eval.k}", "greedy")]
+    validated = (f"avg@{config.eval.k}", f"pass@{config.eval.k}", "greedy")
+    shown = ["rollout/reward", "policy/entropy", *(f"val/{env_name(config.env.id)}/{n}" for n in validated)]
     table.add_row("iterations", f"{outcome.iterations} in {outcome.seconds:.0f} s")
     for name in shown:
         if last.get(name) is not None:

@@ -1,20 +1,34 @@
-"""``ecrl warmup``: a supervised warm start on worked solutions, on its own."""
+"""``ecrl warmup``: a supervised warm start on worked solutions, without a run."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.progress import Progress
 
-from ecrl.cli.options import output_config
+from ecrl.cli.arguments import Arguments, Command, NoSettings
+from ecrl.cli.output import output_config
 from ecrl.errors import UsageError
-from ecrl.training.run import quiet
+from ecrl.training.trainer import quiet
 from ecrl.training.warmup import cached_base, make_base
 
+COMMAND = Command(
+    name="warmup",
+    help="""ecrl warmup: a supervised warm start on an environment's worked solutions
 
-def main(arguments: Sequence[str]) -> int:
-    """Warm a model up and write it to ``output``, or to the cache."""
+  ecrl warmup env=countdown output=DIR
+  ecrl warmup [overrides…]             without output=DIR the model goes to the cache, for `ecrl train`
+
+Overrides are Hydra's, of the configuration of `ecrl train`; those of the warm start are warmup.KEY.
+""",
+    settings=NoSettings,
+    overrides=True,
+    flags=("--cfg", "--config-dir"),
+)
+
+
+def main(arguments: Arguments[NoSettings]) -> int:
+    """Train a model on worked solutions and write it to ``output``, or to the cache."""
     config = output_config(arguments)
     if config is None:
         return 0

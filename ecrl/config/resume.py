@@ -1,8 +1,8 @@
-"""The configuration of a run that goes on: the one it began with, but for a few keys."""
+"""The configuration of a resumed run: the saved one, with the few keys that may change."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +10,19 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from ecrl.config.compose import all_keys, as_object, is_open, unknown_key
+from ecrl.config.compose import as_object, build_config
+from ecrl.config.keys import all_keys, is_below, is_open, unknown_key
 from ecrl.config.schema import Config
+from ecrl.config.targets import resolve
 from ecrl.errors import UsageError
 
-#: Anything else would make it another run than the one whose history it continues.
-FREE = (
-    "iterations", "eval", "checkpoint", "log", "update.max_tokens", "update.row_tokens",
+#: May change in any run. Another change would make it another run than the one that the history is of.
+_ALWAYS = (
+    "iterations", "eval", "checkpoint", "log", "monitor", "update.max_tokens", "update.row_tokens",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.parallel",
     "trainer.tensor_parallel_size", "trainer.cpu_offload", "trainer.timeout",
-    # Where an engine is and how much it takes at once: the same keys draw the same completions.
-    "engine.urls", "engine.timeout", "engine.max_in_flight", "engine.batch_size",
-    "engine.gpu_memory_utilization", "engine.kv_cache_gib", "engine.probe_tolerance",
 )  # fmt: skip
-#: Files move, too; but of two runs with different ones nobody knows that they hold the same problems.
+#: Files may move. Two runs with different files are still not compared: their problems may differ.
 _FILES = "env.kwargs.path", "env.kwargs.val_path"
 
 
@@ -38,28 +37,65 @@ def resumed_config(overrides: Sequence[str]) -> Config:
     path = run_dir / "config.yaml"
     if not path.is_file():
         raise UsageError(f"resume={str(run_dir)!r} is not a run directory: {path} is missing.")
-    for key in values:
-        if key not in all_keys() and not is_open(key):
-            raise unknown_key(key)
-        if not any(key == free or key.startswith(f"{free}.") for free in (*FREE, *_FILES)):
-            raise UsageError(
-                f"{key!r} cannot change on resume: the run would no longer be the one that began. "
-                f"What may change: {', '.join((*FREE, *_FILES))}."
-            )
+    config = saved_config(path)
+    _check_keys(values, config)
+    monitors = values.pop("monitor", None)
     try:
-        config = OmegaConf.merge(OmegaConf.structured(Config), _load(path))
-        config = OmegaConf.merge(config, OmegaConf.from_dotlist([f"{k}={v}" for k, v in values.items()]))
+        if monitors is not None:
+            config.monitor = build_config([f"monitor={monitors}"]).monitor
+        changes = OmegaConf.from_dotlist([f"{k}={v}" for k, v in values.items()])
+        config = OmegaConf.merge(config, changes, {"resume": str(run_dir)})
     except OmegaConfBaseException as error:
         raise UsageError(f"resume={str(run_dir)!r}: {str(error).splitlines()[0]}") from None
-    config.resume = str(run_dir)
     return as_object(config)
 
 
-def _load(path: Path) -> Any:
+def saved_config(path: Path) -> Any:
+    """Read a run's ``config.yaml``; keys that are younger than the run get their defaults.
+
+    Returns:
+        OmegaConf's node of the whole configuration.
+
+    Raises:
+        UsageError: it cannot be read, or holds no configuration.
+    """
     try:
-        config = OmegaConf.load(path)
-    except (OSError, ValueError, YAMLError) as error:
+        saved = OmegaConf.load(path)
+        if isinstance(saved, DictConfig) and saved:
+            return OmegaConf.merge(OmegaConf.structured(Config), saved)
+    except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-    if not isinstance(config, DictConfig) or not config:
-        raise UsageError(f"{path} holds no configuration; put back the one that the run began with.")
-    return config
+    raise UsageError(f"{path} holds no configuration; put back the one that the run began with.")
+
+
+def free_keys(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the keys that may change on resume, with all keys below them.
+
+    Args:
+        config: the whole configuration. The classes of its engine and its strategies declare their own
+            knobs in ``resumable``.
+    """
+    nodes = {"engine": config["engine"]}
+    nodes |= {f"strategy.{name}": node for name, node in config["strategy"].items()}
+    return (*_ALWAYS, *(f"{where}.{knob}" for where, node in nodes.items() for knob in _resumable(node)))
+
+
+def _resumable(node: Any) -> list[str]:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return []
+    try:
+        return sorted(getattr(resolve(str(node["_target_"]), ""), "resumable", ()))
+    except UsageError:  # a class that cannot be imported here; `as_object` refuses to resume with it
+        return []
+
+
+def _check_keys(keys: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    free = (*free_keys(config), *_FILES)
+    for key in keys:
+        if key not in all_keys() and not is_open(key):
+            raise unknown_key(key)
+        if not is_below(key, free):
+            raise UsageError(
+                f"{key!r} cannot change on resume: the run would no longer be the one that began. "
+                f"What may change: {', '.join(free)}."
+            )

@@ -1,13 +1,24 @@
-"""The configuration: what every key means, its type and its default. Composed by Hydra.
+"""The configuration: what every key means, its type, its default and its limits. Composed by Hydra.
 
-Nodes with a ``_target_`` (strategies, engine, parts of the objective) take their keys and defaults
-from that constructor's signature, so a knob and its default live in one place: the code that uses it.
+Nodes with a ``_target_`` (strategies, monitors, engine, parts of the objective) take their keys and
+defaults from that constructor's signature, so a knob and its default live in one place: the code that
+uses it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
+
+from ecrl.config.limits import LIMIT, NotEmpty, choice, count, number
+
+ATTENTION = ("auto", "sdpa", "flex_attention")
+ACCELERATORS = ("auto", "cpu", "gpu")
+PRECISIONS = ("32-true", "bf16-mixed")
+PARALLEL = ("fsdp", "ddp")
+LONGEST_TIMEOUT = 1_000_000  # seconds; the system's clocks cannot count much further
+_TARGETS = NotEmpty("an empty list adapts nothing: leave it out to adapt all linear layers")
+_PATH = NotEmpty("give a directory or hub id, or leave it out")
 
 
 @dataclass
@@ -17,12 +28,12 @@ class LoraConfig:
     Attributes:
         r: rank; 0 trains the whole model.
         alpha: the adapters' product is scaled by alpha / r.
-        target_modules: names of the linear layers to adapt; None takes all but the head.
+        target_modules: names of the linear layers to adapt; None adapts all but the output layer.
     """
 
-    r: int = 0
-    alpha: float = 16.0
-    target_modules: list[str] | None = None
+    r: int = count(0, least=0)
+    alpha: float = number(16.0, above=0)
+    target_modules: list[str] | None = field(default=None, metadata={LIMIT: _TARGETS})
 
 
 @dataclass
@@ -30,21 +41,22 @@ class ModelConfig:
     """The policy.
 
     Attributes:
-        path: directory in HF format or hub id; None builds the small tiny model.
+        path: directory in HF format or hub id; None builds the tiny model.
         hidden_size: width of the tiny model.
         layers: decoder layers of the tiny model.
         heads: attention heads of the tiny model.
         attention: ``sdpa`` (dense block mask), ``flex_attention`` (sparse block mask, compiled on GPU), or
             ``auto``, which takes the latter on a GPU.
-        activation_checkpointing: keep only the borders of the decoder layers for the backward pass.
-        lora: adapters.
+        activation_checkpointing: keep only the inputs of the decoder layers, and recompute the rest in the
+            backward pass.
+        lora: low-rank adapters.
     """
 
-    path: str | None = None
-    hidden_size: int = 128
-    layers: int = 3
-    heads: int = 4
-    attention: str = "auto"
+    path: str | None = field(default=None, metadata={LIMIT: _PATH})
+    hidden_size: int = count(128, least=1)
+    layers: int = count(3, least=1)
+    heads: int = count(4, least=1)
+    attention: str = choice("auto", ATTENTION)
     activation_checkpointing: bool = False
     lora: LoraConfig = field(default_factory=LoraConfig)
 
@@ -55,15 +67,15 @@ class WarmupConfig:
 
     Attributes:
         steps: optimizer steps.
-        batch: examples a step.
+        batch: examples in a step.
         lr: peak learning rate; linear warm-up over the first tenth, then linear decay to 0.
-        wrong: share of solutions that answer something else, so that RL has something to do.
+        wrong: share of solutions with a wrong answer, so that RL has something to improve.
     """
 
-    steps: int = 500
-    batch: int = 128
+    steps: int = count(500, least=1)
+    batch: int = count(128, least=1)
     lr: float = 2e-3
-    wrong: float = 0.5
+    wrong: float = number(0.5, least=0, most=1, wanted="in [0, 1]")
 
 
 @dataclass
@@ -76,48 +88,48 @@ class EnvConfig:
 
 @dataclass
 class RolloutConfig:
-    """What one iteration draws.
+    """How an iteration draws completions.
 
     Attributes:
-        prompts: problems an iteration.
-        group_size: G, completions a problem.
-        temperature: of the softmax, > 0.
-        top_p: nucleus share in (0, 1].
-        max_new_tokens: limit of a completion, in tokens.
-        staleness: K, iterations that drawing runs ahead of training: iteration i trains on what the
-            weights of iteration i − K drew.
+        prompts: problems per iteration.
+        group_size: G, completions per problem.
+        temperature: of the softmax, above 0.
+        top_p: nucleus share in (0, 1]; 1 draws from the whole vocabulary.
+        max_new_tokens: longest completion, in tokens.
+        staleness: K, by how many iterations drawing runs ahead of training: iteration i trains on what
+            the weights of iteration i − K drew.
     """
 
-    prompts: int = 64
-    group_size: int = 8
-    temperature: float = 1.0
-    top_p: float = 1.0
-    max_new_tokens: int = 16
-    staleness: int = 0
+    prompts: int = count(64, least=1, most=2**20)
+    group_size: int = count(8, least=1, most=65536)
+    temperature: float = number(1.0, above=0, wanted="above 0 (a policy gradient needs samples)")
+    top_p: float = number(1.0, above=0, most=1, wanted="in (0, 1]")
+    max_new_tokens: int = count(16, least=1)
+    staleness: int = count(0, least=0, most=1024)
 
 
 @dataclass
 class UpdateConfig:
-    """What one iteration does with it.
+    """How an iteration updates the policy.
 
     Attributes:
-        minibatches: optimizer steps an epoch; each takes an equal share of the groups.
+        minibatches: optimizer steps per epoch; each takes an equal share of the groups.
         epochs: passes over the rollout.
         max_tokens: most tokens in one forward pass, padding included.
-        row_tokens: longest packed row, in tokens; 0 puts every sequence in a row of its own; None takes what
-            suits the kind of attention.
+        row_tokens: longest packed row, in tokens; 0 gives every sequence a row of its own; None chooses by
+            the kind of attention.
         lr: AdamW's learning rate, constant.
-        weight_decay: AdamW's.
-        grad_clip: bound of the global gradient norm; 0 for none.
+        weight_decay: AdamW's weight decay.
+        grad_clip: largest global gradient norm; 0 does not clip.
     """
 
-    minibatches: int = 4
-    epochs: int = 1
-    max_tokens: int = 16384
-    row_tokens: int | None = None
-    lr: float = 1e-4
-    weight_decay: float = 0.0
-    grad_clip: float = 1.0
+    minibatches: int = count(4, least=1)
+    epochs: int = count(1, least=1)
+    max_tokens: int = count(16384, least=1)
+    row_tokens: int | None = count(None, least=0)
+    lr: float = number(1e-4, least=0)
+    weight_decay: float = number(0.0, least=0)
+    grad_clip: float = number(1.0, least=0)
 
 
 @dataclass
@@ -126,41 +138,43 @@ class EvalConfig:
 
     Attributes:
         every: iterations between validations; 0 never validates.
-        problems: how many problems.
-        k: answers a problem.
-        temperature: of those answers; one more answer is greedy.
+        problems: number of problems.
+        k: answers drawn per problem, beside one greedy answer.
+        temperature: of the drawn answers.
     """
 
-    every: int = 10
-    problems: int = 128
-    k: int = 16
-    temperature: float = 1.0
+    every: int = count(10, least=0)
+    problems: int = count(128, least=1)
+    k: int = count(16, least=1)
+    temperature: float = number(1.0, above=0, wanted="above 0 (greedy answers are always drawn as well)")
 
 
 @dataclass
 class TrainerConfig:
-    """Lightning's trainer, and how the policy is spread over processes.
+    """Lightning's trainer, and how the policy is split over processes.
 
     Attributes:
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         devices: processes on each node.
-        num_nodes: nodes.
+        num_nodes: number of nodes.
         precision: ``32-true``; ``bf16-mixed`` computes in bfloat16 and keeps float32 weights.
-        parallel: what several processes do with weights, gradients and optimizer: ``fsdp`` shards
-            them, ``ddp`` copies them.
-        tensor_parallel_size: processes that split every layer among them.
+        parallel: how several processes hold weights, gradients and optimizer: ``fsdp`` shards them,
+            ``ddp`` copies them.
+        tensor_parallel_size: number of processes that share every layer.
         cpu_offload: keep the shards in host memory between uses (``fsdp`` only).
-        timeout: seconds after which a silent process or engine is an error.
+        timeout: seconds that a process or engine may be silent before the run fails.
     """
 
-    accelerator: str = "auto"
-    devices: int = 1
-    num_nodes: int = 1
-    precision: str = "32-true"
-    parallel: str = "fsdp"
-    tensor_parallel_size: int = 1
+    accelerator: str = choice("auto", ACCELERATORS)
+    devices: int = count(1, least=1, most=1024)
+    num_nodes: int = count(1, least=1, most=65536)
+    precision: str = choice("32-true", PRECISIONS)
+    parallel: str = choice("fsdp", PARALLEL)
+    tensor_parallel_size: int = count(1, least=1)
     cpu_offload: bool = False
-    timeout: float = 1800.0
+    timeout: float = number(
+        1800.0, above=0, most=LONGEST_TIMEOUT, wanted=f"above 0 and at most {LONGEST_TIMEOUT} seconds"
+    )
 
 
 @dataclass
@@ -168,41 +182,58 @@ class CheckpointConfig:
     """Checkpoints.
 
     Attributes:
-        every: iterations between checkpoints; the last iteration always leaves one.
+        every: iterations between checkpoints; the last iteration always writes one.
     """
 
-    every: int = 10
+    every: int = count(10, least=1)
 
 
 @dataclass
 class LogConfig:
-    """What is shown.
+    """What is shown while training.
 
     Attributes:
-        progress: draw a progress bar.
-        samples: completions in each sample table.
-        samples_every: iterations between sample tables and histograms.
+        progress: whether to draw a progress bar.
+        samples: completions in each table of samples.
+        samples_every: iterations between tables of samples, and between histograms.
     """
 
     progress: bool = True
-    samples: int = 8
-    samples_every: int = 10
+    samples: int = count(8, least=0)
+    samples_every: int = count(10, least=1)
 
 
 @dataclass
 class Config:
     """A run.
 
+        >>> from ecrl import load_config
+        >>> load_config("seed=1").seed
+        1
+
     Attributes:
         seed: of weights, problems and completions.
         iterations: total number of iterations, also on resume.
-        run_dir: where everything goes; None makes a new folder under ``runs/``.
-        resume: run directory to go on from.
+        run_dir: folder that the run writes; None makes a new one under ``runs/``.
+        resume: run directory to resume.
         output: file or folder that ``eval`` and ``warmup`` write.
+        model: the policy.
+        warmup: supervised warm start.
+        env: the task.
+        engine: ``_target_`` node; draws the completions.
+        rollout: how an iteration draws completions.
+        objective: ``_target_`` node; the loss.
+        update: how an iteration updates the policy.
+        strategy: ``_target_`` nodes by name, applied in this order.
+        monitor: ``_target_`` nodes by name; they observe training and do not change it.
+        eval: validation.
+        trainer: Lightning's trainer.
+        checkpoint: checkpoints.
+        log: what is shown while training.
     """
 
-    seed: int = 0
-    iterations: int = 250
+    seed: int = count(0, least=0, most=2**32 - 1)  # numpy takes no larger seed
+    iterations: int = count(250, least=1)
     run_dir: str | None = None
     resume: str | None = None
     output: str | None = None
@@ -214,6 +245,7 @@ class Config:
     objective: Any = None
     update: UpdateConfig = field(default_factory=UpdateConfig)
     strategy: dict[str, Any] = field(default_factory=dict)
+    monitor: dict[str, Any] = field(default_factory=dict)
     eval: EvalConfig = field(default_factory=EvalConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

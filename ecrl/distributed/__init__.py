@@ -1,1 +1,1 @@
-"""Many processes: how they are started, how the policy is spread over them, how they save it."""
+"""Runs of several processes: launching, communication, sharding, and distributed checkpoints."""

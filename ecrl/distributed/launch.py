@@ -1,4 +1,4 @@
-"""Starts a run's processes where torchrun or SLURM did not."""
+"""Starts the processes of a run, if torchrun or SLURM did not, and reports which one failed."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ from ecrl.config.schema import Config
 from ecrl.distributed.parent_death import end_with_parent
 from ecrl.errors import EcrlError, LostPeerError, SilentPeerError, UsageError
 
-SHUTDOWN = 300  # seconds that processes get to finish their iteration after a signal, or after a failure
-#: How gloo and NCCL say that another process is gone or hangs.
-_SIGNS = (
+SHUTDOWN = 300  # seconds in which processes may finish their iteration after a signal or a failure
+#: Patterns in the messages of gloo and NCCL when another process hangs or is gone.
+_PEER_ERRORS = (
     (re.compile(r"time(d |)out", re.IGNORECASE), SilentPeerError),
     (re.compile(r"connection (closed|reset) by peer|NCCL", re.IGNORECASE), LostPeerError),
 )
 
 
 def processes(config: Config) -> int:
-    """Number of processes the run wants."""
+    """Return the number of processes that the configuration asks for."""
     return config.trainer.devices * config.trainer.num_nodes
 
 
 def launched() -> int:
-    """Number of processes that torchrun or SLURM started this one among; 0 if neither did."""
+    """Return how many processes torchrun or SLURM started; 0 if neither started this one."""
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         return int(os.environ["WORLD_SIZE"])
-    # An interactive allocation sets SLURM's variables too, but starts nothing by itself.
+    # An interactive allocation also sets SLURM's variables, but does not start processes.
     if "SLURM_PROCID" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
         return int(os.environ.get("SLURM_NTASKS", "1"))
     return 0
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that speaks, as far as its environment tells."""
+    """Whether this process prints for the whole run, judged by its environment variables."""
     return int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0) == 0
 
 
 def check_launch(config: Config) -> None:
-    """Refuse a number of processes that does not fit the way they were started.
+    """Refuse a configured number of processes that does not fit how they were started.
 
     Raises:
-        UsageError: says both numbers.
+        UsageError: another number was started, a launcher is needed, or there are too few GPUs.
     """
     wanted, started = processes(config), launched()
     if started and started != wanted:
@@ -75,17 +75,18 @@ def check_launch(config: Config) -> None:
 
 
 def launch(config: Config, arguments: Sequence[str]) -> int:
-    """Run ``ecrl <arguments>`` in ``trainer.devices`` processes of this machine, and wait for them.
+    """Run ``ecrl <arguments>`` in ``trainer.devices`` processes on this machine, and wait for them.
 
     Returns:
-        The exit code: that of the process that failed first, or 128 plus the signal that stopped all.
+        The exit code: that of the process that failed first, or 128 plus the number of the signal that
+        stopped all.
 
     Raises:
-        EcrlError: a process died without a word (killed, or crashed).
-        KeyboardInterrupt: a second signal came before all had ended.
+        EcrlError: a process was killed, crashed, or stopped answering, so it could not report why.
+        KeyboardInterrupt: a second signal came before all processes had ended.
     """
-    _quiet_agent()
-    # On a machine of its own each process would otherwise start a thread for every core.
+    _silence_elastic_agent()
+    # Otherwise each process would start one thread for every core.
     threads = max((os.cpu_count() or 1) // config.trainer.devices, 1)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(SHUTDOWN))
@@ -104,27 +105,32 @@ def launch(config: Config, arguments: Sequence[str]) -> int:
     try:
         run("-m", "ecrl", *arguments)
     except SignalException as stop:
-        if isinstance(stop.__context__, SignalException):  # the second, while the processes were ending
+        if isinstance(stop.__context__, SignalException):  # the second signal, while the processes ended
             raise KeyboardInterrupt(int(stop.sigval)) from None
         return 128 + int(stop.sigval)
     except ChildFailedError as error:
         return _first_failure(error)
     finally:
-        del os.environ["ECRL_LAUNCHER"]  # the next job of a sweep may need no launcher
+        del os.environ["ECRL_LAUNCHER"]  # the next run of a sweep may not need a launcher
     return 0
 
 
+def launched_by_ecrl() -> bool:
+    """Whether ``launch`` started this process."""
+    return "ECRL_LAUNCHER" in os.environ
+
+
 def end_with_launcher() -> None:
-    """Let the kernel kill this process when its launcher dies, even by ``kill -9``."""
+    """Ask the kernel to kill this process when its launcher dies, even by ``kill -9``."""
     if launcher := os.environ.get("ECRL_LAUNCHER"):
         end_with_parent(int(launcher))
 
 
 def exit_without_finalizing(code: int) -> NoReturn:
-    """End this process of a run at once, but for what is registered to happen at its exit.
+    """Run the registered exit functions, then end this process without finalizing the interpreter.
 
-    The interpreter's own way takes its time, and gloo's threads that let go of a tensor meanwhile abort
-    the process: https://github.com/pytorch/pytorch/issues/190489.
+    If one of gloo's threads frees a tensor during finalization, the process aborts:
+    https://github.com/pytorch/pytorch/issues/190489.
     """
     atexit._run_exitfuncs()
     sys.stdout.flush()
@@ -134,42 +140,47 @@ def exit_without_finalizing(code: int) -> NoReturn:
 
 @contextmanager
 def peers_named() -> Iterator[None]:
-    """Say in a line what a broken or silent connection between processes means.
+    """Turn an error of a collective into a one-line error if another process caused it.
 
     Raises:
-        LostPeerError: a collective failed within the block because another process is gone,
-            or (``SilentPeerError``) hangs.
+        LostPeerError: a collective in the block failed because another process is gone.
+        SilentPeerError: a collective in the block failed because another process hangs.
     """
     try:
         yield
     except RuntimeError as error:
-        kind = next((k for sign, k in _SIGNS if sign.search(str(error))), None)
+        kind = next((kind for pattern, kind in _PEER_ERRORS if pattern.search(str(error))), None)
         if kind is None:
             raise
-        what = str(error).splitlines()[0].split("] ")[-1].split(". ")[0]
-        lost = kind(f"Process {os.environ.get('RANK', '0')} lost another one ({what}).")
-        lost.said_elsewhere = "ECRL_LAUNCHER" in os.environ  # it sees which one, and why
+        cause = str(error).splitlines()[0].split("] ")[-1].split(". ")[0]
+        lost = kind(f"Process {os.environ.get('RANK', '0')} lost another process ({cause}).")
+        lost.said_elsewhere = launched_by_ecrl()  # our launcher reports which one, and why
         raise lost from None
 
 
 def _first_failure(error: ChildFailedError) -> int:
-    # Those that only noticed that a peer was gone are not the cause, nor is one that had to be killed
-    # because it did not answer.
+    """Return the exit code of the process that failed first and reported why.
+
+    Raises:
+        EcrlError: it could not report why; the message does.
+    """
+    # A process that only lost its peer is not the cause. Neither is one that was killed because it did
+    # not answer.
     codes = {f.exitcode for f in error.failures.values()}
-    results = {LostPeerError.exit_code, SilentPeerError.exit_code}
+    consequences = {LostPeerError.exit_code, SilentPeerError.exit_code}
     if SilentPeerError.exit_code in codes:
-        results |= {code for code in codes if code < 0}
-    causes = {r: f for r, f in error.failures.items() if f.exitcode not in results}
+        consequences |= {code for code in codes if code < 0}
+    causes = {r: f for r, f in error.failures.items() if f.exitcode not in consequences}
     if not causes:
         raise EcrlError(
-            "A process of the run stopped answering within trainer.timeout. Go on from the last checkpoint "
-            "with resume=RUN_DIR."
+            "A process of the run stopped answering within trainer.timeout. Continue from the last "
+            "checkpoint with resume=RUN_DIR."
         )
     rank, failure = min(causes.items(), key=lambda item: item[1].timestamp)
     if failure.exitcode < 0:
         raise EcrlError(
             f"Process {rank} (pid {failure.pid}) was killed by {_signal_name(failure)}; the others were "
-            "stopped. Go on from the last checkpoint with resume=RUN_DIR."
+            "stopped. Continue from the last checkpoint with resume=RUN_DIR."
         )
     return failure.exitcode
 
@@ -181,8 +192,8 @@ def _signal_name(failure: ProcessFailure) -> str:
         return f"signal {-failure.exitcode}"
 
 
-def _quiet_agent() -> None:
-    """Silence the agent's own reports; what failed is said in one line instead."""
-    for name in list(logging.root.manager.loggerDict):  # each of its modules sets a level of its own
+def _silence_elastic_agent() -> None:
+    """Silence torch's elastic agent; ``launch`` reports a failure in one line."""
+    for name in list(logging.root.manager.loggerDict):  # each of its modules sets its own level
         if name.startswith(("torch.distributed.elastic", "torch.distributed.launcher")):
             logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""Makes a run's policy: loaded, with adapters, sharding over the processes."""
+"""Loads a run's policy: adds the adapters, shards it over the processes, and fills it from files."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ecrl.config.schema import ModelConfig
 from ecrl.distributed.sharding import Sharding
+from ecrl.errors import usage_errors
 from ecrl.policy.attention import choose_attention
 from ecrl.policy.lora import add_adapters, fill_adapters
 from ecrl.policy.model import PolicyModel, empty_policy, load_policy
@@ -26,36 +27,37 @@ def load_sharded_policy(
 ) -> PolicyModel:
     """Load a policy onto its device or devices.
 
-    A sharded one is never whole anywhere: it is built without storage, sharded, then filled from files.
+    No process ever holds all parameters of a sharded policy: it is built without storage, sharded, and
+    then filled from files.
 
     Args:
         path: directory in HF format or hub id.
-        tokenizer: the policy's.
-        config: attention, checkpointing and adapters.
-        sharding: how it lies over the processes.
-        device: where this process computes.
-        seed: of the adapters' start.
-        adapters: add the configured adapters.
+        tokenizer: the policy's tokenizer.
+        config: attention, activation checkpointing and adapters.
+        sharding: how the parameters are sharded over the processes.
+        device: device on which this process computes.
+        seed: seed of the adapters' initial values.
+        adapters: whether to add the configured adapters.
 
     Raises:
-        UsageError: there is no such model, or it cannot be split as asked.
+        UsageError: there is no such model, an adapter cannot be placed, or the layers cannot be split.
     """
-    whole = sharding.mesh is None or not sharding.splits
-    model = load_policy(path, tokenizer) if whole else empty_policy(path, tokenizer)
+    model = empty_policy(path, tokenizer) if sharding.splits else load_policy(path, tokenizer)
     model.attention = choose_attention(config.attention, device)
     if config.activation_checkpointing:
         model.lm.gradient_checkpointing_enable({"use_reentrant": False})
     if config.lora.r and adapters:
         with torch.device(model.lm.device):
             add_adapters(model.lm, config.lora)
-    sharding.apply(model)
+    with usage_errors("trainer."):
+        sharding.apply(model)
     home = torch.device("cpu") if sharding.cpu_offload else device
-    if whole:
-        model.to(home)
-    else:
-        fill: Any = model._apply  # as `to_empty`, but what is real stays: buffers
-        fill(lambda t: torch.empty_like(t, device=home) if t.is_meta else t.to(device))
+    if sharding.splits:
+        allocate: Any = model._apply  # like `to_empty`, but keeps the values of buffers
+        allocate(lambda t: torch.empty_like(t, device=home) if t.is_meta else t.to(device))
         read_weights(model.lm, path)
+    else:
+        model.to(home)
     model.compute_device = device
     fill_adapters(model.lm, seed, write_whole)
     return model

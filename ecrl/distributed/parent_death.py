@@ -1,4 +1,4 @@
-"""Processes that must not outlive the one that started them."""
+"""Ends a process when the process that started it dies."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent(parent: int) -> None:
-    """Let the kernel kill this process when its parent dies, even by ``kill -9`` (Linux only).
+    """Ask the kernel to kill this process when its parent dies, even by ``kill -9`` (Linux only).
 
-    The parent's thread that started this process counts as the parent: it must live as long.
+    The kernel watches the parent's thread that started this process, so that thread must live as long.
 
     Args:
         parent: process id of the parent.
@@ -21,5 +21,5 @@ def end_with_parent(parent: int) -> None:
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
+    if os.getppid() != parent:  # the parent died before the line above
         os.kill(os.getpid(), signal.SIGKILL)

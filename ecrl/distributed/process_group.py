@@ -1,8 +1,8 @@
-"""The data-parallel processes of a run, and the few things that they say to each other.
+"""The data-parallel process group of a run, and its collectives on control data.
 
-Whatever is decided globally (problems, plans, metrics) is decided by every process from the same
-numbers; what is shared out (episodes, forward passes) is put together again here. All of it is control
-traffic on the CPU: gloo, whatever carries the gradients.
+Global decisions (problems, loss plans, metrics) are made by every process from the same numbers. Work that
+is divided (episodes, forward passes) is gathered again here. All of this is small data on the CPU, sent by
+gloo whatever backend carries the gradients.
 """
 
 from __future__ import annotations
@@ -19,69 +19,71 @@ T = TypeVar("T")
 
 
 class ProcessGroup:
-    """One process of ``size`` that share the work; ``ProcessGroup()`` is a process_group of one.
+    """This process's view of the ``size`` data-parallel ranks that divide the work.
 
-    Ranks that hold parts of one tensor-parallel replica do the same work, so they count as one.
+    Without ``torch.distributed`` it is a group of one process. The processes that hold one tensor-parallel
+    replica do the same work, so they have the same rank here.
 
     Args:
-        tensor_parallel_size: processes that hold one replica together.
+        tensor_parallel_size: number of processes that hold one replica together.
         timeout: seconds after which a silent peer is an error.
 
     Attributes:
         rank: this process's data-parallel rank.
         size: number of data-parallel ranks.
-        processes: number of all processes.
+        processes: number of all processes of the run.
     """
 
     def __init__(self, tensor_parallel_size: int = 1, timeout: float = 1800.0) -> None:
         self.rank, self.size, self.processes = 0, 1, 1
         self._settings = tensor_parallel_size, timeout
-        self._peers: Any = None
-        self._everyone: Any = None
+        self._data_parallel: Any = None
+        self._all: Any = None
         if not dist.is_initialized():
             return
         limit = timedelta(seconds=timeout)
         self.processes = dist.get_world_size()
         ranks = list(range(self.processes))
-        self._everyone = dist.new_group(ranks, backend="gloo", timeout=limit)
-        rows = [ranks[i::tensor_parallel_size] for i in range(tensor_parallel_size)]
+        self._all = dist.new_group(ranks, backend="gloo", timeout=limit)
+        groups = [ranks[i::tensor_parallel_size] for i in range(tensor_parallel_size)]
         make_groups: Any = dist.new_subgroups_by_enumeration
-        self._peers, _ = make_groups(rows, backend="gloo", timeout=limit)
-        self.rank, self.size = dist.get_rank(self._peers), dist.get_world_size(self._peers)
+        self._data_parallel, _ = make_groups(groups, backend="gloo", timeout=limit)
+        self.rank = dist.get_rank(self._data_parallel)
+        self.size = dist.get_world_size(self._data_parallel)
 
     def another(self) -> ProcessGroup:
-        """Open a second channel among the same processes, for another thread; a collective."""
+        """Create a second group of the same processes, for use in another thread; a collective."""
         return ProcessGroup(*self._settings)
 
     @property
     def is_first(self) -> bool:
-        """Whether this process speaks and writes for all."""
-        return self._everyone is None or dist.get_rank() == 0
+        """Whether this is the process that prints and writes for the run."""
+        return self._all is None or dist.get_rank() == 0
 
     def share(self, count: int) -> range:
         """Return this rank's contiguous share of ``count`` items."""
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def gather(self, items: Sequence[T]) -> list[T]:
-        """Join every rank's items, in rank order, on every rank."""
+        """Concatenate every rank's items, in rank order, on every rank."""
         if self.size == 1:
             return list(items)
         parts: list[Any] = [None] * self.size
-        dist.all_gather_object(parts, list(items), group=self._peers)
+        dist.all_gather_object(parts, list(items), group=self._data_parallel)
         return [item for part in parts for item in part]
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """Sum a CPU tensor over the ranks, in place; the same bits on every rank."""
+        """Sum a CPU tensor over the ranks, in place; the result has the same bits on every rank."""
         if self.size > 1:
-            dist.all_reduce(tensor, group=self._peers)
+            dist.all_reduce(tensor, group=self._data_parallel)
         return tensor
 
     def max(self, value: int) -> int:
-        """Return the largest of the ranks' numbers, over all processes."""
-        if self._everyone is None:
+        """Return the largest value of all processes."""
+        if self._all is None:
             return value
         largest = torch.tensor(value)
-        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._everyone)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, group=self._all)
         return int(largest)
 
     def any(self, flag: bool) -> bool:
@@ -89,21 +91,21 @@ class ProcessGroup:
         return bool(self.max(int(flag)))
 
     def first(self, make: Callable[[], T]) -> T:
-        """Call ``make`` on the first process alone; return its result, or raise its error, on all."""
-        if self._everyone is None:
+        """Call ``make`` on the first process only; return its result, or raise its error, on all."""
+        if self._all is None:
             return make()
-        answer: list[Any] = [None, None]
+        outcome: list[Any] = [None, None]  # result, error
         if self.is_first:
             try:
-                answer[0] = make()
+                outcome[0] = make()
             except Exception as error:
-                answer[1] = error
-        dist.broadcast_object_list(answer, src=0, group=self._everyone)
-        if answer[1] is not None:
-            answer[1].said_elsewhere = not self.is_first
-            raise answer[1]
-        return answer[0]  # type: ignore[no-any-return]
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0, group=self._all)
+        if outcome[1] is not None:
+            outcome[1].said_elsewhere = not self.is_first
+            raise outcome[1]
+        return outcome[0]  # type: ignore[no-any-return]
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has called this."""
         self.max(0)

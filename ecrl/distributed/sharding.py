@@ -1,4 +1,4 @@
-"""Spreads a policy over the processes: FSDP2, copies, and tensor parallelism."""
+"""Shards a policy over the processes with FSDP2 and tensor parallelism, or replicates it (DDP)."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ from torch.distributed.tensor import DTensor
 
 from ecrl.distributed.tensor_parallel import split_layers
 from ecrl.policy.model import PolicyModel
+from ecrl.policy.weights import full_tensor
 
-BUCKET = 2**26  # elements of a flat all-reduce: large enough for bandwidth, small beside the model
+BUCKET = 2**26  # elements of one all-reduce: large enough for full bandwidth, small beside the model
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """How the policy lies over the processes.
+    """How the policy's parameters are distributed over the processes.
 
     Attributes:
         mesh: ``data_parallel × tensor_parallel`` ranks; None for one process.
-        shard: each data-parallel rank holds a part of every parameter (FSDP2), else a copy.
-        bf16: compute in bfloat16; weights, gradient sums and optimizer stay float32.
-        cpu_offload: shards lie in host memory between uses.
+        shard: whether each data-parallel rank holds a shard of every parameter (FSDP2), or else a copy.
+        bf16: whether FSDP computes in bfloat16; weights, gradient sums and optimizer stay float32.
+        cpu_offload: whether shards are kept in host memory between uses.
     """
 
     mesh: DeviceMesh | None = None
@@ -43,16 +44,20 @@ class Sharding:
 
     @property
     def splits(self) -> bool:
-        """Whether no process holds whole parameters."""
+        """Whether each process holds only a part of the parameters."""
         return self.mesh is not None and (self.shard or self.mesh["tensor_parallel"].size() > 1)
 
     @property
     def loss_scale(self) -> int:
-        """What the loss is multiplied with: FSDP takes the mean over ranks where the sum is meant."""
-        return self._data.size() if self.shard else 1
+        """Factor on the loss: FSDP averages gradients over ranks, but the loss is a sum over ranks."""
+        return self._data_parallel.size() if self.shard else 1
 
     def apply(self, model: PolicyModel) -> None:
-        """Split, then shard the model's parameters in place; on the meta device or filled."""
+        """Split the layers, then shard the parameters, in place; they may be on the meta device.
+
+        Raises:
+            ValueError: the layers cannot be split over the tensor-parallel ranks.
+        """
         if self.mesh is None:
             return
         tensor_mesh = self.mesh["tensor_parallel"]
@@ -61,12 +66,12 @@ class Sharding:
         if not self.shard:
             return
         policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-        # Memory is pinned for copies to a GPU; without one there is nothing to pin it for.
+        # Pinned memory serves copies to a GPU, so without a GPU it is not needed.
         pinned = CPUOffloadPolicy(pin_memory=torch.cuda.is_available())
         offload = pinned if self.cpu_offload else OffloadPolicy()
-        # The root too is resharded after its forward pass, so that outside passes all is sharded.
+        # The root module is resharded after its forward pass too, so that all is sharded between passes.
         settings: dict[str, Any] = {
-            "mesh": self._data,
+            "mesh": self._data_parallel,
             "offload_policy": offload,
             "reshard_after_forward": True,
         }
@@ -81,24 +86,24 @@ class Sharding:
         model.sharded = True
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the copies' gradients; FSDP has done so in its backward pass."""
-        if self.mesh is None or self.shard or self._data.size() == 1:
+        """Sum the gradients of the copies, in place; FSDP has already reduced its own."""
+        if self.mesh is None or self.shard or self._data_parallel.size() == 1:
             return
         gradients = [_local(p.grad) for p in parameters if p.grad is not None]
         for bucket in _buckets(gradients):
             flat = torch.cat([g.flatten() for g in bucket])
-            dist.all_reduce(flat, group=self._data.get_group())
+            dist.all_reduce(flat, group=self._data_parallel.get_group())
             for gradient, part in zip(bucket, torch.split(flat, [g.numel() for g in bucket]), strict=True):
                 gradient.copy_(part.view_as(gradient))
 
     @property
-    def _data(self) -> DeviceMesh:
+    def _data_parallel(self) -> DeviceMesh:
         assert self.mesh is not None
         return self.mesh["data_parallel"]
 
 
 def decoder_layers(lm: nn.Module) -> list[nn.Module]:
-    """Return the layers that transformers says must not be split: the units of sharding."""
+    """Return the decoder layers: those that transformers marks as not to be split, or the longest list."""
     names = set(getattr(lm, "_no_split_modules", None) or ())
     layers = [m for m in lm.modules() if type(m).__name__ in names]
     if layers:
@@ -108,19 +113,21 @@ def decoder_layers(lm: nn.Module) -> list[nn.Module]:
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Euclidean norm of the whole gradient, whatever each part's mesh; the same on every process."""
-    norms: dict[Any, list[Tensor]] = {}
+    """Return the Euclidean norm of the whole gradient, the same on every process.
+
+    Parameters may be DTensors on different meshes, or plain tensors.
+    """
+    by_mesh: dict[Any, list[Tensor]] = {}
     for parameter in parameters:
         if parameter.grad is not None:
             key = parameter.grad.device_mesh if isinstance(parameter.grad, DTensor) else None
-            norms.setdefault(key, []).append(parameter.grad)
-    parts = [torch.nn.utils.get_total_norm(gradients) for gradients in norms.values()]
-    whole = [p.full_tensor() if isinstance(p, DTensor) else p for p in parts]
-    return torch.linalg.vector_norm(torch.stack(whole)) if len(whole) != 1 else whole[0]
+            by_mesh.setdefault(key, []).append(parameter.grad)
+    parts = [full_tensor(torch.nn.utils.get_total_norm(gradients)) for gradients in by_mesh.values()]
+    return torch.linalg.vector_norm(torch.stack(parts)) if len(parts) != 1 else parts[0]
 
 
 def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, limit: float) -> None:
-    """Scale the whole gradient, whose norm is given, down to the limit."""
+    """Scale the gradient in place so that its ``norm``, which is given, does not exceed the limit."""
     scale = (limit / (norm + 1e-6)).clamp(max=1.0)
     for parameter in parameters:
         if parameter.grad is not None:
@@ -133,6 +140,7 @@ def _local(tensor: Tensor) -> Tensor:
 
 
 def _buckets(tensors: list[Tensor]) -> Iterable[list[Tensor]]:
+    """Yield consecutive tensors of together at most ``BUCKET`` elements, or a single larger one."""
     bucket: list[Tensor] = []
     for tensor in tensors:
         if bucket and sum(t.numel() for t in bucket) + tensor.numel() > BUCKET:

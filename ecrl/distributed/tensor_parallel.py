@@ -1,4 +1,4 @@
-"""Splits the layers of a transformers model over processes, after the plan that the model brings."""
+"""Splits the layers of a transformers model over processes, by the model's own tensor-parallel plan."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from torch.distributed.tensor.parallel import (
     parallelize_module,
 )
 
-from ecrl.errors import UsageError
-
 
 class _SplitHeads(ParallelStyle):
-    """A norm with one weight for all heads, of which each process has some: its gradients add up."""
+    """A norm whose weight all heads share; each process has some of the heads, so gradients are summed."""
 
     def _apply(self, module: nn.Module, device_mesh: DeviceMesh) -> nn.Module:
         def enter(_: nn.Module, inputs: tuple[Tensor, ...], mesh: DeviceMesh) -> Any:
@@ -32,7 +30,7 @@ class _SplitHeads(ParallelStyle):
         return distribute_module(module, device_mesh, None, enter, leave)  # type: ignore[arg-type]
 
 
-#: By transformers' names of the styles.
+#: Parallel styles by transformers' names.
 STYLES: dict[str, Any] = {
     "colwise": lambda: ColwiseParallel(),
     "rowwise": lambda: RowwiseParallel(),
@@ -44,14 +42,14 @@ STYLES: dict[str, Any] = {
 
 
 def split_layers(lm: Any, mesh: DeviceMesh) -> None:
-    """Replace the planned layers' parameters by shards, in place.
+    """Replace the parameters of the layers in the model's plan by shards, in place.
 
     Args:
         lm: a transformers causal LM.
-        mesh: one dimension, the processes that share every layer.
+        mesh: one dimension: the processes that split each layer.
 
     Raises:
-        UsageError: the model brings no plan, one that is not known here, or sizes that do not divide.
+        ValueError: see ``check_tensor_parallel``.
     """
     check_tensor_parallel(lm, mesh.size())
     head, embedding = lm.get_output_embeddings(), lm.get_input_embeddings()
@@ -64,27 +62,37 @@ def split_layers(lm: Any, mesh: DeviceMesh) -> None:
         head.weight = embedding.weight
 
 
-def check_tensor_parallel(lm: Any, size: int) -> None:
-    """Refuse what cannot be split; see ``split_layers``."""
+def check_tensor_parallel(lm: Any, tensor_parallel_size: int) -> None:
+    """Refuse a model whose layers cannot be split.
+
+    Args:
+        lm: a transformers causal LM.
+        tensor_parallel_size: number of processes that split each layer.
+
+    Raises:
+        ValueError: the model has no plan, its plan has a style that is not in ``STYLES``, or the number
+            does not divide the model's sizes.
+    """
     name = type(lm).__name__
     plan: dict[str, str] = lm._tp_plan or {}
     unknown = sorted(set(plan.values()) - STYLES.keys())
     if not plan or unknown:
-        reason = f"plans {unknown}, unknown here" if plan else "has no plan"
-        raise UsageError(
-            f"trainer.tensor_parallel_size={size}: {name} {reason}; use 1 (Qwen2, Qwen3, Llama and Mistral "
-            "can be split)."
+        reason = f"has a plan with unknown styles {unknown}" if plan else "has no plan"
+        raise ValueError(
+            f"tensor_parallel_size={tensor_parallel_size}: {name} {reason}; use 1 (Qwen2, Qwen3, Llama and "
+            "Mistral can be split)."
         )
     for what in ("num_attention_heads", "num_key_value_heads", "intermediate_size"):
-        count = getattr(lm.config, what, size)
-        if count % size:
-            raise UsageError(
-                f"trainer.tensor_parallel_size={size} does not divide {name}'s {what}={count}; choose a "
-                "divisor."
+        count = getattr(lm.config, what, tensor_parallel_size)
+        if count % tensor_parallel_size:
+            raise ValueError(
+                f"tensor_parallel_size={tensor_parallel_size} does not divide {name}'s {what}={count}; "
+                "choose a divisor."
             )
 
 
 def _style(lm: Any, name: str) -> str | None:
+    """Return the planned style of a module; the plan has ``*`` in place of layer numbers."""
     pattern = re.sub(r"\.\d+(?=\.|$)", ".*", name)
     style: str | None = lm._tp_plan.get(pattern)
     return style

@@ -1,4 +1,4 @@
-"""A limit in time for calls that cannot be interrupted."""
+"""A time limit for calls that cannot be interrupted."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from contextlib import contextmanager
 
 @contextmanager
 def watchdog(seconds: float, what: str) -> Iterator[None]:
-    """End this process, saying why, if the block does not return in time.
+    """End this process with a message if the block does not finish in time.
 
-    A call that hangs inside native code can be neither cancelled nor raised from another thread. The
-    other processes of the run then miss a peer, and end with an error of their own.
+    A call that hangs inside native code cannot be cancelled or interrupted from another thread. The other
+    processes of the run then lose a peer and end with an error.
 
     Args:
         seconds: the limit.
-        what: the call, for the message.
+        what: name of the call, for the message.
     """
     timer = threading.Timer(seconds, _end, (seconds, what))
     timer.daemon = True

@@ -1,1 +1,1 @@
-"""Rollout engines: what draws completions."""
+"""Rollout engines: they generate the completions that the policy is trained on."""

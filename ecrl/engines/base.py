@@ -1,4 +1,4 @@
-"""The protocol of a rollout engine, and what it draws."""
+"""The protocol of a rollout engine, and the completions that it returns."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class Completion:
-    """What an engine drew for one prompt.
+    """The response that an engine generated for one prompt.
 
     Attributes:
-        token_ids: the drawn tokens, the end-of-sequence token included where it was drawn.
+        token_ids: the generated tokens, including the end-of-sequence token if it was generated.
         logprobs: log-probability of each token under the full-vocabulary distribution at the
             sampling temperature (before top-p), in nats.
-        entropy: entropy of that distribution at each token, in nats; None if the engine has none.
+        entropy: entropy of that distribution at each token, in nats; None if the engine reports none.
         finish_reason: ``stop`` at the end-of-sequence token, ``length`` at the token limit.
-        weights_version: the version of the weights that drew it.
+        weights_version: version of the weights that generated it.
     """
 
     token_ids: list[int]
@@ -37,12 +37,12 @@ class Completion:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to draw.
+    """How to sample.
 
     Attributes:
-        temperature: of the softmax; 0 is greedy.
-        top_p: nucleus share in (0, 1]; 1 draws from the whole vocabulary.
-        max_new_tokens: limit of own tokens.
+        temperature: softmax temperature; 0 is greedy decoding.
+        top_p: probability mass of the nucleus, in (0, 1]; 1 samples from the whole vocabulary.
+        max_new_tokens: the most tokens that one completion may have.
     """
 
     temperature: float = 1.0
@@ -51,25 +51,32 @@ class Sampling:
 
 
 class Engine(Protocol):
-    """Draws completions with the policy's current weights.
+    """Generates completions with the policy's current weights.
 
     Built as ``Engine(model: PolicyModel, process_group: ProcessGroup, **knobs)`` on every process of the run;
-    each draws its own share of the completions.
+    each process generates its own share of the completions.
 
     Attributes:
         logprobs_exact: its log-probs are the trainer's own (same weights, process and precision), so they
             need not be computed again.
-        disaggregated: it has devices of its own, so it can draw while the trainer updates.
-        lockstep: drawing is a collective, so every process must call ``generate`` equally often.
+        shares_weights: it generates with the trainer's own parameters and keeps no copy of them. A class
+            attribute, because ``ecrl plan`` reads it without building the engine.
+        disaggregated: it has devices of its own, so it can generate while the trainer updates. A class
+            attribute too.
+        lockstep: generation is a collective, so every process must call ``generate`` equally often.
+        resumable: knobs of the constructor that may change when a run resumes: those that say where the
+            engine is and how much it takes at once, so that the same keys draw the same completions.
     """
 
     logprobs_exact: bool
+    shares_weights: bool
     disaggregated: bool
     lockstep: bool
+    resumable: frozenset[str]
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """Refuse what cannot work, before anything is started.
+        """Refuse a configuration that cannot work, before anything is started.
 
         Raises:
             UsageError: something is not installed, not reachable, or not possible with this engine.
@@ -79,36 +86,39 @@ class Engine(Protocol):
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
-        """Draw one completion for each prompt.
+        """Generate one completion for each prompt.
 
         Args:
             prompts: token ids, ragged; a group repeats its prompt.
-            sampling: how to draw.
+            sampling: how to sample.
             keys: 64-bit key of each completion's own random stream: the same prompt, key and weights
-                draw the same completion in any batch, order or process.
+                give the same completion in any batch, order or process.
+
+        Returns:
+            The completions, in the order of the prompts.
         """
         ...
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Take over the trainer's weights and confirm their version.
+        """Load the trainer's weights and verify them.
 
         Args:
-            weights: names as in the model's HF checkpoint, and whole tensors, made one at a time as it
-                is iterated over, again if need be. Every process of the run must iterate to the end
-                equally often.
-            version: of these weights; completions carry it.
+            weights: pairs of a name in the model's HF checkpoint and an unsharded tensor. Each tensor is
+                made when the iteration reaches it. It may be iterated over more than once; every process
+                of the run must iterate to the end equally often.
+            version: version of these weights, which completions then carry.
 
         Raises:
-            EcrlError: what the engine holds afterwards is not what it was sent.
+            EcrlError: the weights that the engine now holds differ from those that were sent.
         """
         ...
 
     def sleep(self) -> None:
-        """Give device memory back to the trainer."""
+        """Release device memory for the trainer."""
         ...
 
     def wake(self) -> None:
-        """Take device memory again before generating."""
+        """Allocate device memory again, before generating."""
         ...
 
     def close(self) -> None:

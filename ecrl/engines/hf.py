@@ -1,4 +1,4 @@
-"""The default engine: transformers ``generate`` in process, on the trainer's own weights."""
+"""The default engine: transformers' ``generate`` in the trainer's process, with the trainer's weights."""
 
 from __future__ import annotations
 
@@ -18,15 +18,17 @@ from ecrl.policy.model import PolicyModel
 
 
 class HFEngine:
-    """Shares the policy's module, so a weight sync copies nothing.
+    """Generates with the policy's own module, so a weight sync copies nothing.
 
     Args:
         model: the policy.
         process_group: the run's processes.
-        batch_size: the most completions drawn at once.
+        batch_size: the most completions that are generated at once.
     """
 
+    shares_weights = True
     disaggregated = False
+    resumable = frozenset({"batch_size"})
 
     def __init__(self, model: PolicyModel, process_group: ProcessGroup, *, batch_size: int = 1024) -> None:
         if batch_size < 1:
@@ -38,11 +40,11 @@ class HFEngine:
 
     @classmethod
     def check(cls, config: Config) -> None:
-        """Nothing to refuse: all it needs is here."""
+        """Accept every configuration: it needs nothing beyond the required packages."""
 
     @property
     def logprobs_exact(self) -> bool:
-        """True in float32: under mixed precision, decoding and scoring round differently."""
+        """Whether all computes in float32; in mixed precision, decoding and scoring round differently."""
         mixed = self.model.computes_in_bf16 or torch.is_autocast_enabled(self.model.device.type)
         return self.model.lm.dtype == torch.float32 and not mixed
 
@@ -54,14 +56,14 @@ class HFEngine:
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
-        """See ``Engine.generate``. Draws by inverting the CDF with one uniform number a token."""
+        """See ``Engine.generate``. Samples by inverting the CDF with one uniform number per token."""
         completions: list[Completion] = []
-        rounds = -(-len(prompts) // self.batch_size)
-        for number in range(self.process_group.max(rounds) if self.lockstep else rounds):
+        batches = -(-len(prompts) // self.batch_size)
+        for number in range(self.process_group.max(batches) if self.lockstep else batches):
             part = slice(number * self.batch_size, (number + 1) * self.batch_size)
             if prompts[part]:
                 completions += self._generate(prompts[part], sampling, keys[part])
-            else:  # the others still decode, and need this process's shards
+            else:  # other processes still decode, and need this process's shards
                 self._generate([[self.model.pad_id]], sampling, [0])
         return completions
 
@@ -113,27 +115,31 @@ class HFEngine:
         return completions
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Remember the version; the weights are shared."""
+        """Store the version; the weights are shared."""
         self.version = version
 
     def sleep(self) -> None:
-        """Nothing to give back: there is one copy of the weights."""
+        """Do nothing: there is only one copy of the weights."""
 
     def wake(self) -> None:
-        """Nothing to take."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing to release."""
+        """Do nothing: it holds no resources of its own."""
 
 
 class StreamSampler(LogitsProcessor):
-    """Draws each row's next token from the row's own random stream, and records what it drew.
+    """Samples each row's next token from the row's own random stream, and records its statistics.
 
-    The drawn token is forced by masking all others, so greedy decoding follows it.
+    All other tokens are masked, so greedy decoding then picks the sampled token.
 
     Args:
-        keys: one 64-bit key a row.
+        keys: one 64-bit key for each row.
         sampling: temperature and top-p.
+
+    Attributes:
+        logprobs: log-probabilities ``[B]`` of the sampled tokens, one tensor per step, nats.
+        entropy: full-vocabulary entropies ``[B]``, one tensor per step, nats.
     """
 
     def __init__(self, keys: Sequence[int], sampling: Sampling) -> None:
@@ -143,14 +149,14 @@ class StreamSampler(LogitsProcessor):
         self.entropy: list[Tensor] = []
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Map logits ``[B, V]`` to logits that allow only the drawn token."""
+        """Map logits ``[B, V]`` to logits that allow only the sampled token."""
         greedy = self.sampling.temperature == 0
         logits = scores.float() if greedy else scores.float() / self.sampling.temperature
         logprobs = torch.log_softmax(logits, -1)
         probs = logprobs.exp()
         tokens = logits.argmax(-1) if greedy else self._draw(probs)
         self.logprobs.append(logprobs.gather(1, tokens[:, None])[:, 0])
-        # xlogy-style: a probability of 0 adds 0, also where the log-probability is −inf.
+        # Clamped so that a probability of 0 contributes 0 and not 0 · −inf.
         self.entropy.append(-(probs * logprobs.clamp(min=torch.finfo(torch.float32).min)).sum(-1))
         return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
 
@@ -164,7 +170,7 @@ class StreamSampler(LogitsProcessor):
 
 
 def _nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """Zero all but the fewest most likely tokens that reach ``top_p`` together."""
+    """Set all probabilities to 0 except the smallest set of most likely tokens with mass ``top_p``."""
     ordered, index = torch.sort(probs, dim=-1, descending=True, stable=True)
     outside = ordered.cumsum(-1) - ordered >= top_p
     return probs.scatter(1, index, ordered.masked_fill(outside, 0.0))

@@ -1,1 +1,1 @@
-"""What a run will need before it is started: memory of each GPU, work and time of an iteration."""
+"""Estimates a run before it starts: memory of each GPU, work and time of an iteration."""

@@ -1,4 +1,4 @@
-"""Refuses a plan that does not fit, and finds the changes that would make it fit."""
+"""Refuses a run that does not fit in memory, and finds the overrides that would make it fit."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ecrl.estimate.memory import GIB, RESERVE, Parts, moments, reserve, resident
 
 
 def check_fit(job: Job) -> None:
-    """Refuse a plan that does not fit.
+    """Refuse a run that does not fit in memory.
 
     Raises:
-        EcrlError: names the largest part, and changes each of which would make it fit.
+        EcrlError: it does not fit; the message names the largest part and overrides that would help.
     """
     if missing(job) <= 0:
         return
     parts = _fullest(job)
     largest = max(parts, key=lambda name: parts[name])
     ways = list(islice(ways_out(job), 3))
-    advice = f"try {', or '.join(ways)}" if ways else "no change known here would do; take a smaller model"
+    advice = f"try {', or '.join(ways)}" if ways else "no override known here helps; use a smaller model"
     short = missing(job) / GIB
     raise EcrlError(
         f"{job.model.name} does not fit on {job.gpus} × {job.given.gpu_memory:g} GiB: {short:.1f} "
@@ -36,39 +36,40 @@ def check_fit(job: Job) -> None:
 
 
 def missing(job: Job) -> float:
-    """Bytes that are missing on each GPU; not positive where the plan fits."""
+    """Return the bytes that are missing on each GPU; zero or negative if the run fits."""
     return sum(_fullest(job).values()) + reserve(job) - job.given.gpu_memory * GIB
 
 
 def ways_out(job: Job) -> Iterator[str]:
-    """Overrides that make the plan fit, those that cost least first.
+    """Yield overrides that make the run fit, the cheapest first.
 
-    Where the trainer then leaves vLLM less than it was to take, vLLM's share is part of the change.
+    If a change still leaves colocated vLLM less than its share, a smaller share is added to the change.
     """
-    alone = _with_engine_share(job) != ""
-    grown = False
+    share_suffices = _with_engine_share(job) != ""
+    more_gpus_found = False
     for name, keys, times in _changes(job):
-        if times > 1 and grown:
+        if times > 1 and more_gpus_found:
             continue
         changed = _changed(job, keys, times)
-        rest = "" if missing(changed) <= 0 else _with_engine_share(changed)
-        if (name and missing(changed) <= 0) or (rest and not (name and alone)):
-            grown = grown or times > 1
-            yield f"{name} {rest}".strip()
+        fits = missing(changed) <= 0
+        share = "" if fits else _with_engine_share(changed)
+        if (name and fits) or (share and not (name and share_suffices)):
+            more_gpus_found = more_gpus_found or times > 1
+            yield f"{name} {share}".strip()
 
 
 def _with_engine_share(job: Job) -> str:
-    """The override that gives vLLM just what the trainer leaves, if the job then fits; else nothing."""
-    # In steps of 0.05.
+    """Return the override that gives vLLM what the trainer leaves; empty if the run still does not fit."""
+    # Rounded down to a multiple of 0.05.
     share = floor(20 * (1 - RESERVE - sum(resident(job).values()) / (job.given.gpu_memory * GIB))) / 20
-    if job.in_process or job.apart or share <= 0:
+    if job.shares_weights or job.disaggregated or share <= 0:
         return ""
     changed = _changed(job, {"engine": {"gpu_memory_utilization": share}}, 1)
     return f"engine.gpu_memory_utilization={share:g}" if missing(changed) <= 0 else ""
 
 
 def _changes(job: Job) -> Iterator[tuple[str, dict[str, Any], int]]:
-    """Overrides as text and as keys, and how many times the GPUs."""
+    """Yield candidates: overrides as text, the same as keys, and the factor on the number of GPUs."""
     trainer = job.config.trainer
     yield "", {}, 1
     yield "model.activation_checkpointing=true", {"model": {"activation_checkpointing": True}}, 1
@@ -90,5 +91,5 @@ def _changed(job: Job, keys: dict[str, Any], times: int) -> Job:
 
 
 def _fullest(job: Job) -> Parts:
-    """The parts of the fullest moment."""
+    """Return the parts of the moment that needs the most memory."""
     return max(moments(job).values(), key=lambda parts: sum(parts.values()))

@@ -1,4 +1,4 @@
-"""The numbers of a model's architecture, counted on a copy without storage."""
+"""The dimensions of a model's architecture, read from a copy on the meta device."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from ecrl.config.schema import ModelConfig
+from ecrl.distributed.sharding import decoder_layers
 from ecrl.errors import UsageError
 from ecrl.policy.meta_model import meta_model
 
@@ -17,17 +18,17 @@ class Architecture:
     """A dense decoder-only transformer.
 
     Attributes:
-        name: what the user called it.
-        parameters: of the whole model; a tied head counts once.
-        layer_parameters: of one decoder layer.
-        layers: decoder layers.
+        name: ``model.path``, or ``tiny``.
+        parameters: parameters of the whole model; a tied LM head counts once.
+        layer_parameters: parameters of one decoder layer.
+        layers: number of decoder layers.
         hidden: width of the residual stream.
         intermediate: width inside the MLP.
-        heads: query heads.
-        kv_heads: key-value heads.
-        head_dim: width of a head.
+        heads: number of query heads.
+        kv_heads: number of key-value heads.
+        head_dim: width of an attention head.
         vocabulary: rows of the embedding.
-        linears: name, inputs and outputs of each linear layer in one decoder layer.
+        linears: name, inputs and outputs of each linear layer of one decoder layer.
     """
 
     name: str
@@ -44,25 +45,25 @@ class Architecture:
 
     @property
     def root_parameters(self) -> int:
-        """Parameters outside the decoder layers: embedding, head, last norm."""
+        """Parameters outside the decoder layers: embedding, LM head, last norm."""
         return self.parameters - self.layers * self.layer_parameters
 
     @property
     def head_parameters(self) -> int:
-        """Parameters of the head's matrix, tied or not."""
+        """Parameters of the LM head's matrix, tied or not."""
         return self.vocabulary * self.hidden
 
     @property
     def matrix_parameters(self) -> int:
-        """Parameters that multiply every token: all but the embedding, of which a token reads one row."""
+        """Parameters in matrix products with every token: all but the embedding, which is a look-up."""
         return self.layers * self.layer_parameters + self.head_parameters
 
     def adapter_parameters(self, rank: int, targets: list[str] | None) -> int:
-        """Parameters of low-rank adapters, ``r·(in + out)`` for each adapted linear layer.
+        """Count the parameters of LoRA adapters, ``r·(in + out)`` for each adapted linear layer.
 
         Args:
             rank: r.
-            targets: names of the linear layers to adapt; None takes all but the head.
+            targets: names of the linear layers to adapt; None takes all but the LM head.
         """
         return self.layers * sum(
             rank * (inputs + outputs)
@@ -72,14 +73,14 @@ class Architecture:
 
 
 def architecture(config: ModelConfig) -> Architecture:
-    """Count a model's numbers; nothing is downloaded and no weights are made.
+    """Read the dimensions of a model; nothing is downloaded and no weights are allocated.
 
     Raises:
-        UsageError: the model is not known, not here, or not a dense decoder.
+        UsageError: the model is unknown, not on this machine, or not a dense decoder.
     """
     lm = meta_model(config)
     name = config.path or "tiny"
-    layers = _decoder_layers(lm)
+    layers = decoder_layers(lm)
     numbers: Any = lm.config
     if getattr(numbers, "num_experts", None) or getattr(numbers, "num_local_experts", None):
         raise UsageError(f"model.path={name!r} is a mixture of experts; `ecrl plan` knows dense models only.")
@@ -100,11 +101,6 @@ def architecture(config: ModelConfig) -> Architecture:
             if isinstance(module, nn.Linear)
         ),
     )
-
-
-def _decoder_layers(lm: nn.Module) -> list[nn.Module]:
-    lists = [list(m) for m in lm.modules() if isinstance(m, nn.ModuleList)]
-    return max(lists, key=len)
 
 
 def _count(module: nn.Module) -> int:

@@ -1,32 +1,29 @@
-"""What is to be planned: a run's configuration, the machines, and what must be assumed."""
+"""The input of an estimate: the run's configuration, and assumptions about hardware and lengths."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.strategy_stack import build_strategies
-from ecrl.callbacks.reference_kl import ReferenceKL
-from ecrl.config.compose import resolve
+from ecrl.config.limits import check_limits, choice, number
 from ecrl.config.schema import Config
-from ecrl.engines.hf import HFEngine
+from ecrl.config.targets import resolve
+from ecrl.engines.base import Engine
 from ecrl.engines.vllm.requirements import check_memory_share
-from ecrl.errors import UsageError, unknown_name
+from ecrl.errors import UsageError
 from ecrl.estimate.architecture import Architecture, architecture
 
 
 @dataclass(frozen=True)
 class Card:
-    """A GPU by its data sheet.
+    """A kind of GPU, by its data sheet.
 
     Attributes:
-        flops: dense bfloat16 matrix products, FLOP/s.
-        bandwidth: of its memory, bytes/s.
-        sequences: that vLLM runs at once on it by default.
+        flops: speed of dense bfloat16 matrix products, FLOP/s.
+        bandwidth: memory bandwidth, bytes/s.
+        sequences: number of sequences that vLLM runs at once by default.
     """
 
     flops: float
@@ -40,68 +37,40 @@ CARDS = {"h100": Card(989e12, 3.35e12, 1024), "a100": Card(312e12, 2.0e12, 256)}
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What the configuration does not say.
+    """What the configuration does not contain.
 
     Attributes:
-        gpu: kind of card.
-        gpu_memory: of each, GiB.
-        utilisation: share of the card's FLOP/s that training reaches, recomputation counted as work.
+        gpu: kind of GPU, one of ``CARDS``.
+        gpu_memory: memory of each GPU, GiB.
+        utilisation: share of the GPU's FLOP/s that training reaches; recomputation counts as work.
         length: expected length of a completion, as a share of ``rollout.max_new_tokens``.
         prompt: expected length of a prompt, tokens.
+
+    Raises:
+        UsageError: the kind of GPU is unknown.
+        ValueError: a number is out of range.
     """
 
-    gpu: str = "h100"
-    gpu_memory: float = 80.0
-    utilisation: float = 0.35
-    length: float = 0.2
-    prompt: int = 200
-
-    @classmethod
-    def take(cls, words: Sequence[str]) -> tuple[Assumptions, list[str]]:
-        """Separate ``gpu_memory=80`` and the like from a command's overrides.
-
-        ``gpus=8`` stays an override: so many devices, on one node.
-
-        Raises:
-            UsageError: a value of the wrong kind.
-        """
-        kinds: dict[str, type] = {f.name: type(f.default) for f in fields(cls)}
-        found: dict[str, Any] = {}
-        rest = []
-        for word in words:
-            key, _, value = word.partition("=")
-            if key == "gpus":
-                rest += [f"trainer.devices={value}", "trainer.num_nodes=1"]
-                continue
-            if key not in kinds:
-                rest.append(word)
-                continue
-            try:
-                found[key] = kinds[key](value)
-            except ValueError:
-                raise UsageError(f"{key} takes a number, got {value!r}.") from None
-        return cls(**found), rest
+    gpu: str = choice("h100", CARDS)
+    gpu_memory: float = number(80.0, above=0)
+    utilisation: float = number(0.35, above=0, most=1, wanted="in (0, 1]")
+    length: float = number(0.2, above=0, most=1, wanted="in (0, 1]")
+    prompt: int = number(200, above=0)
 
     def __post_init__(self) -> None:
-        if self.gpu not in CARDS:
-            raise unknown_name("gpu", self.gpu, CARDS)
-        if not (0 < self.gpu_memory < math.inf and self.prompt > 0):
-            raise UsageError(
-                f"gpu_memory and prompt must be positive and finite, "
-                f"got {self.gpu_memory:g} and {self.prompt}."
-            )
-        for name in ("utilisation", "length"):
-            if not 0 < getattr(self, name) <= 1:
-                raise UsageError(f"{name} is a share, in (0, 1], got {getattr(self, name)}.")
+        check_limits(self)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run on given machines.
+    """A run on given hardware.
 
     Attributes:
-        config: the run's configuration.
+        config: configuration of the run.
         given: assumptions.
+
+    Raises:
+        UsageError: the configured sizes do not divide, or the model is unknown.
     """
 
     config: Config
@@ -109,22 +78,21 @@ class Job:
 
     def __post_init__(self) -> None:
         check_memory_share(self.config.engine.get("gpu_memory_utilization", 0.9))
-        for name, size in {
-            "trainer.tensor_parallel_size": self.tensor_parallel,
-            "engine.tensor_parallel_size": self.engine_tensor_parallel,
-        }.items():
-            if self.gpus % size:
-                raise UsageError(f"{name}={size} does not divide {self.gpus} GPUs; choose a divisor.")
-            for what, count in (("query", self.model.heads), ("key-value", self.model.kv_heads)):
-                if count % size:
-                    raise UsageError(
-                        f"{name}={size} does not divide {self.model.name}'s {count} {what} heads; "
-                        "choose a divisor."
-                    )
+        size = self.tensor_parallel
+        for count, what in (
+            (self.gpus, "GPUs"),
+            (self.model.heads, f"query heads of {self.model.name}"),
+            (self.model.kv_heads, f"key-value heads of {self.model.name}"),
+        ):
+            if count % size:
+                raise UsageError(
+                    f"trainer.tensor_parallel_size={size} does not divide the {count} {what}; "
+                    "choose a divisor."
+                )
 
     @cached_property
     def model(self) -> Architecture:
-        """The policy's numbers."""
+        """Architecture of the policy."""
         return architecture(self.config.model)
 
     @cached_property
@@ -134,27 +102,27 @@ class Job:
 
     @property
     def gpus(self) -> int:
-        """GPUs in all."""
+        """Total number of GPUs."""
         return self.config.trainer.devices * self.config.trainer.num_nodes
 
     @property
     def tensor_parallel(self) -> int:
-        """GPUs that split every layer of the trainer's policy."""
+        """Number of GPUs that split each layer of the trainer's policy."""
         return self.config.trainer.tensor_parallel_size
 
     @property
     def replicas(self) -> int:
-        """Data-parallel ranks: each scores its own share of the tokens."""
+        """Number of data-parallel ranks; each scores its own share of the tokens."""
         return self.gpus // self.tensor_parallel
 
     @property
     def shards(self) -> int:
-        """Ranks among which FSDP divides what tensor parallelism left; 1 for copies."""
+        """Number of data-parallel ranks that FSDP shards over; 1 under DDP."""
         return self.replicas if self.config.trainer.parallel != "ddp" else 1
 
     @property
     def offloads(self) -> bool:
-        """Whether the shards lie in host memory."""
+        """Whether the shards are kept in host memory."""
         return self.config.trainer.cpu_offload and self.shards > 1
 
     @property
@@ -164,33 +132,44 @@ class Job:
 
     @property
     def stream_bytes(self) -> int:
-        """Bytes of a number in the residual stream: autocast, unlike FSDP, leaves it in float32."""
+        """Bytes of a number in the residual stream; autocast, unlike FSDP, keeps it in float32."""
         return self.compute_bytes if self.shards > 1 else 4
 
     @property
     def trainable(self) -> int:
-        """Parameters that are trained."""
+        """Number of trained parameters."""
         lora = self.config.model.lora
         return self.model.adapter_parameters(lora.r, lora.target_modules) if lora.r else self.model.parameters
 
     @property
     def has_reference(self) -> bool:
         """Whether the initial policy stays loaded beside the current one."""
-        return any(isinstance(s, ReferenceKL) and s.coefficient > 0 for s in self.strategies)
+        # A coefficient of 0 is neutral, and skips the reference policy.
+        return any(s.needs_reference and s.logged_coefficient() != 0 for s in self.strategies)
 
     @property
-    def in_process(self) -> bool:
-        """Whether the trainer's own weights draw the completions."""
-        return resolve(self.config.engine["_target_"], "engine") is HFEngine
+    def _engine(self) -> type[Engine]:
+        engine: type[Engine] = resolve(self.config.engine["_target_"], "engine")
+        return engine
 
     @property
-    def apart(self) -> bool:
-        """Whether the engine has GPUs of its own, which this plan leaves out."""
-        return bool(getattr(resolve(self.config.engine["_target_"], "engine"), "apart", False))
+    def shares_weights(self) -> bool:
+        """Whether the engine generates with the trainer's own weights."""
+        return self._engine.shares_weights
+
+    @property
+    def disaggregated(self) -> bool:
+        """Whether the engine has GPUs of its own, which this estimate leaves out."""
+        return self._engine.disaggregated
+
+    @property
+    def batch_size(self) -> int:
+        """The most completions that an engine in the trainer's process generates at once."""
+        return int(self.config.engine.get("batch_size", self.completions))
 
     @property
     def engine_bytes(self) -> int:
-        """Bytes of a number in the engine; without a ``dtype`` of its own it takes the policy's, float32."""
+        """Bytes of a number in the engine; without ``engine.dtype`` it is the policy's, float32."""
         return 2 if self.config.engine.get("dtype") in ("bfloat16", "float16", "half") else 4
 
     @property
@@ -199,16 +178,11 @@ class Job:
         return self.given.prompt + self.config.rollout.max_new_tokens
 
     @property
-    def engine_tensor_parallel(self) -> int:
-        """GPUs that hold one copy of the engine's weights."""
-        return int(self.config.engine.get("tensor_parallel_size") or 1)
-
-    @property
     def completion(self) -> float:
         """Expected tokens of a completion."""
         return self.given.length * self.config.rollout.max_new_tokens
 
     @property
     def completions(self) -> int:
-        """Completions an iteration."""
+        """Number of completions in an iteration."""
         return self.config.rollout.prompts * self.config.rollout.group_size

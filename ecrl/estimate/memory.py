@@ -1,7 +1,7 @@
-"""Memory of each GPU, by part; all in bytes.
+"""Memory of each GPU, by part, in bytes.
 
-Formulas count what the implementation keeps, tensor by tensor: transformers' Qwen2 and Llama layers
-under autograd, FSDP2 with float32 shards and reductions, torch's AdamW, and the head of
+The formulas count the tensors that the implementation keeps: transformers' Qwen2 and Llama layers under
+autograd, FSDP2 with float32 shards and reductions, torch's AdamW, and the LM head of
 ``ecrl.policy.lm_head``.
 """
 
@@ -14,7 +14,7 @@ from ecrl.policy.lm_head.tiles import CPU_TILE, GPU_TILE
 GIB = 2**30
 FULL = 4  # bytes of float32: weights, gradients, both moments
 HALF = 2  # bytes of bfloat16
-RESERVE = 0.08  # of the card, for the CUDA context, NCCL and fragmentation
+RESERVE = 0.08  # share of the GPU for the CUDA context, NCCL and fragmentation
 ENGINE_RESERVE = 2 * GIB  # vLLM's activations and CUDA graphs
 
 Parts = dict[str, float]
@@ -23,18 +23,18 @@ Parts = dict[str, float]
 def layer_activation_bytes(
     model: Architecture, tokens: int, compute: int, stream: int, tensor_parallel: int = 1
 ) -> float:
-    """What one decoder layer saves for its backward pass.
+    """Bytes that one decoder layer saves for its backward pass.
 
-    For each token: both norms keep their input in float32, the normalised input and the scaled one;
-    attention its queries, keys, values and output, and a float32 logsumexp a head; the MLP its gate, the
-    gate's SiLU, up, and their product.
+    For each token, both norms save their input in float32, the normalised input and the scaled input;
+    attention saves queries, keys, values, output, and a float32 logsumexp per head; the MLP saves the gate,
+    its SiLU, the up projection, and their product.
 
     Args:
         model: the architecture.
-        tokens: T, in the forward pass.
-        compute: bytes of a matrix product's operand.
-        stream: bytes of the residual stream.
-        tensor_parallel: GPUs that split heads and MLP.
+        tokens: number of tokens in the forward pass.
+        compute: bytes of a number in matrix products.
+        stream: bytes of a number in the residual stream.
+        tensor_parallel: number of GPUs that split heads and MLP.
     """
     norms = 2 * model.hidden * (FULL + stream + compute)
     attention = 2 * (model.heads + model.kv_heads) * model.head_dim * compute + FULL * model.heads
@@ -43,13 +43,13 @@ def layer_activation_bytes(
 
 
 def layer_transient_bytes(model: Architecture, tokens: int, compute: int, tensor_parallel: int = 1) -> float:
-    """Gradients in flight in one layer's backward pass: three inside the MLP, and one weight's.
+    """Bytes of temporary gradients in one layer's backward pass: three in the MLP, and one weight's.
 
     Args:
         model: the architecture.
-        tokens: T, in the forward pass.
+        tokens: number of tokens in the forward pass.
         compute: bytes of a number.
-        tensor_parallel: GPUs that split the layer.
+        tensor_parallel: number of GPUs that split the layer.
     """
     return compute * model.intermediate * (3 * tokens + model.hidden) / tensor_parallel
 
@@ -57,18 +57,18 @@ def layer_transient_bytes(model: Architecture, tokens: int, compute: int, tensor
 def head_bytes(
     model: Architecture, tokens: int, compute: int, tile: int, tensor_parallel: int = 1, trained: bool = True
 ) -> float:
-    """What the head holds during its backward pass; logits exist only tile by tile.
+    """Bytes that the LM head holds during its backward pass; the logits exist only tile by tile.
 
-    Two float32 tiles (in bfloat16 also a product's tile and an operand's), hidden states and their
-    float32 gradient, and the gradient of its weight before it is added to the parameter's.
+    Two float32 tiles (in bfloat16 also the tiles of a product and of an operand), the hidden states and
+    their float32 gradient, and the weight's gradient before it is added to the parameter's.
 
     Args:
         model: the architecture.
-        tokens: T, all of them scored.
-        compute: bytes of an operand.
+        tokens: number of tokens, all of them scored.
+        compute: bytes of a number in matrix products.
         tile: elements of a tile.
-        tensor_parallel: GPUs that split the vocabulary.
-        trained: whether the head's weight gets a gradient.
+        tensor_parallel: number of GPUs that split the vocabulary.
+        trained: whether the LM head's weight gets a gradient.
     """
     tile = min(tile, tokens * model.vocabulary)
     tiles = tile * (2 * FULL if compute == FULL else 3 * FULL + HALF)
@@ -77,7 +77,7 @@ def head_bytes(
 
 
 def kv_bytes_per_token(model: Architecture, size: int = HALF) -> int:
-    """Keys and values of one token in all layers.
+    """Bytes of the keys and values of one token in all layers.
 
     Args:
         model: the architecture.
@@ -87,14 +87,14 @@ def kv_bytes_per_token(model: Architecture, size: int = HALF) -> int:
 
 
 def resident(job: Job) -> Parts:
-    """What stays on a GPU from one iteration to the next; nothing where FSDP keeps it in host memory."""
+    """State that stays on a GPU between iterations; nothing if FSDP keeps it in host memory."""
     if job.offloads:
         return {}
     return host_or_gpu_state(job)
 
 
 def host_or_gpu_state(job: Job) -> Parts:
-    """One process's share of weights, gradients and AdamW's two moments, wherever they lie."""
+    """One process's share of weights, gradients and AdamW's two moments, on the GPU or the host."""
     split = job.tensor_parallel * job.shards
     trained = FULL * job.trainable / split
     frozen = FULL * (job.model.parameters if job.config.model.lora.r else 0) / split
@@ -105,9 +105,9 @@ def host_or_gpu_state(job: Job) -> Parts:
 
 
 def moments(job: Job) -> dict[str, Parts]:
-    """What each GPU holds at the moments of an iteration that may be its fullest.
+    """What each GPU holds at the moments of an iteration that may need the most memory.
 
-    Updates are taken from their second micro-batch on, when all gradients are there.
+    Updates are counted at their second micro-batch, when all gradients exist.
     """
     found = {
         "head": _head_moment(job),
@@ -120,50 +120,50 @@ def moments(job: Job) -> dict[str, Parts]:
 
 
 def reserve(job: Job) -> float:
-    """What the plan leaves free for the CUDA context, NCCL and fragmentation."""
+    """Bytes left free on each GPU for the CUDA context, NCCL and fragmentation."""
     return RESERVE * job.given.gpu_memory * GIB
 
 
 def concurrent(job: Job, length: float) -> int:
-    """Sequences of ``length`` tokens that one copy of the engine's cache holds at once."""
-    cache = moments(job)["rollout"].get("KV cache", 0.0) * job.engine_tensor_parallel
+    """Number of sequences of ``length`` tokens that the KV cache of one GPU holds at once."""
+    cache = moments(job)["rollout"].get("KV cache", 0.0)
     return int(cache // (length * kv_bytes_per_token(job.model, job.engine_bytes)))
 
 
 def _rollout_moment(job: Job) -> Parts:
-    """Completions are drawn."""
-    if job.apart:
+    """The engine generates completions."""
+    if job.disaggregated:
         return {}
-    return _in_process_parts(job) if job.in_process else _vllm_parts(job)
+    return _shared_weights_parts(job) if job.shares_weights else _vllm_parts(job)
 
 
-def _in_process_parts(job: Job) -> Parts:
-    """The trainer's own weights draw, a full batch of the longest completions."""
-    together = min(int(job.config.engine["batch_size"]), -(-job.completions // job.replicas))
-    # The sampler's float32 logits, probabilities and their running sum.
+def _shared_weights_parts(job: Job) -> Parts:
+    """The trainer's own weights generate a full batch of the longest completions."""
+    together = min(job.batch_size, -(-job.completions // job.replicas))
+    # The sampler holds float32 logits, probabilities and their cumulative sum.
     logits = 3 * FULL * together * job.model.vocabulary
     cache = together * job.longest * kv_bytes_per_token(job.model, job.compute_bytes)
     return _gathered(job, 0) | {"KV cache": cache, "logits": logits}
 
 
 def _vllm_parts(job: Job) -> Parts:
-    """What vLLM takes beside the sleeping trainer: its share of the card, or as much cache as it is told."""
-    engine, split = job.config.engine, job.engine_tensor_parallel
-    weights = job.engine_bytes * job.model.parameters / split
+    """vLLM beside the trainer's state takes its share of the GPU, or the configured size of KV cache."""
+    engine = job.config.engine
+    weights = job.engine_bytes * job.model.parameters
     share = engine.get("gpu_memory_utilization", 0.9) * job.given.gpu_memory * GIB
-    told = engine.get("kv_cache_gib")
-    cache = told * GIB if told is not None else share - weights - ENGINE_RESERVE
-    # Never less than one longest completion: with less, vLLM does not start.
-    least = job.longest * kv_bytes_per_token(job.model, job.engine_bytes) / split
+    configured = engine.get("kv_cache_gib")
+    cache = configured * GIB if configured is not None else share - weights - ENGINE_RESERVE
+    # vLLM does not start unless one longest completion fits.
+    least = job.longest * kv_bytes_per_token(job.model, job.engine_bytes)
     return {
-        "vLLM weights": weights,
+        "vLLM weights": float(weights),
         "vLLM working memory": float(ENGINE_RESERVE),
-        "KV cache": max(cache, least),
+        "KV cache": float(max(cache, least)),
     }
 
 
 def _head_moment(job: Job) -> Parts:
-    """The backward pass begins: all that was saved is there, and the head works."""
+    """The backward pass begins with the LM head: all saved activations exist."""
     tile = CPU_TILE if job.config.trainer.accelerator == "cpu" else GPU_TILE
     tokens = job.config.update.max_tokens
     head = head_bytes(
@@ -173,7 +173,7 @@ def _head_moment(job: Job) -> Parts:
 
 
 def _layer_moment(job: Job) -> Parts:
-    """The last layer's backward pass, computed again first under checkpointing."""
+    """The last layer's backward pass; under checkpointing its activations are recomputed first."""
     tokens, split = job.config.update.max_tokens, job.tensor_parallel
     again = layer_activation_bytes(job.model, tokens, job.compute_bytes, job.stream_bytes, split)
     transient = layer_transient_bytes(job.model, tokens, job.compute_bytes, split)
@@ -182,7 +182,7 @@ def _layer_moment(job: Job) -> Parts:
 
 
 def _reduction_moment(job: Job) -> Parts:
-    """FSDP reduces the root's gradients last: whole in bfloat16, and once more in float32."""
+    """FSDP reduces the root module's gradients last: unsharded in bfloat16, and a float32 copy."""
     if job.shards == 1 or job.config.model.lora.r:
         return {}
     root = job.model.root_parameters / job.tensor_parallel
@@ -190,14 +190,14 @@ def _reduction_moment(job: Job) -> Parts:
 
 
 def _step_moment(job: Job) -> Parts:
-    """AdamW's step makes a temporary copy of the second moments."""
+    """AdamW's step allocates a temporary copy of the second moments."""
     if job.config.trainer.accelerator == "cpu" or job.offloads:
         return {}
     return {"step": FULL * job.trainable / job.tensor_parallel / job.shards}
 
 
 def _saved(job: Job) -> float:
-    """Saved by the forward pass of one micro-batch: whole layers, or only their inputs."""
+    """Bytes saved by the forward pass of one micro-batch: all activations, or only the layers' inputs."""
     tokens = job.config.update.max_tokens
     if job.config.model.activation_checkpointing:
         return job.model.layers * tokens * job.model.hidden * job.stream_bytes
@@ -206,14 +206,14 @@ def _saved(job: Job) -> float:
 
 
 def _gathered(job: Job, root_gradient: int) -> Parts:
-    """Whole weights in the type of computation, and their gradients on the way to the shards.
+    """Unsharded weights in the compute type, and unsharded gradients before their reduction.
 
-    FSDP2 holds the root group, the layer at work and the next; autocast, without FSDP, casts the trained
-    weights once a pass.
+    FSDP2 gathers the root module, the current layer and the next. Without FSDP, autocast casts the trained
+    weights once per pass.
 
     Args:
         job: the run.
-        root_gradient: elements of the root's gradient that wait for its reduction.
+        root_gradient: elements of the root module's gradient that wait for its reduction.
     """
     model, compute, lora = job.model, job.compute_bytes, job.config.model.lora.r
     if job.shards > 1:

@@ -1,4 +1,4 @@
-"""What a plan shows."""
+"""The tables and notes that ``ecrl plan`` prints."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ecrl.estimate.memory import GIB, RESERVE, concurrent, host_or_gpu_state, mo
 
 
 def memory_table(job: Job) -> Table:
-    """Memory of each GPU by part, at every moment that may be the fullest."""
+    """Memory of each GPU by part, at every moment that may need the most."""
     columns = moments(job)
     table = Table("GiB on each GPU", *columns, title=f"Memory: {_where(job)}")
     for name in dict.fromkeys(part for parts in columns.values() for part in parts):
@@ -25,7 +25,7 @@ def memory_table(job: Job) -> Table:
 
 
 def work_table(job: Job) -> Table:
-    """FLOPs and time of an iteration by phase."""
+    """FLOPs and time of an iteration, by phase."""
     phases = iteration(job)
     total = sum(phase.seconds for phase in phases.values())
     table = Table("phase", "PFLOP", "seconds", "share", title="One iteration")
@@ -40,15 +40,16 @@ def work_table(job: Job) -> Table:
 
 
 def notes(job: Job) -> list[str]:
-    """What the tables rest on, a line each."""
+    """The assumptions behind the tables, one line each."""
     given, rollout, card = job.given, job.config.rollout, CARDS[job.given.gpu]
     model = job.model
-    drawn = f"{rollout.prompts} prompts × {rollout.group_size} × {job.completion:,.0f} tokens"
+    product = f"{rollout.prompts} prompts × {rollout.group_size} × {job.completion:,.0f} tokens"
     lines = [
         f"{model.name}: {_billions(model.parameters)} parameters, {_billions(job.trainable)} trained.",
-        "Moments: backward pass of the head and of the layers, FSDP's last reduction, AdamW's step, rollout.",
+        "Moments: backward pass of the LM head and of the layers, FSDP's last reduction, AdamW's step, "
+        "rollout.",
         f"Kept free: {RESERVE:.0%} for the CUDA context, NCCL and fragmentation.",
-        f"Tokens: {drawn} = {tokens(job).own:,.0f}, at length={given.length:g} of "
+        f"Tokens: {product} = {tokens(job).own:,.0f}, at length={given.length:g} of "
         f"rollout.max_new_tokens={rollout.max_new_tokens} and prompt={given.prompt}.",
         f"Time: {given.gpu}, {card.flops / 1e12:.0f} TFLOP/s × utilisation={given.utilisation:g}; decoding "
         f"at {DECODE_BANDWIDTH:.0%} of {card.bandwidth / 1e12:.2f} TB/s, at the end one completion alone.",
@@ -57,9 +58,9 @@ def notes(job: Job) -> list[str]:
     if job.offloads:
         host = sum(host_or_gpu_state(job).values())
         lines.append(f"Host memory: {host / GIB:.1f} GiB for each process (trainer.cpu_offload).")
-    if job.apart:
-        lines.append("The engine's own GPUs are not planned.")
-    elif not job.in_process:
+    if job.disaggregated:
+        lines.append("The engine's own GPUs are not part of this estimate.")
+    elif not job.shares_weights:
         full = concurrent(job, job.longest)
         lines.append(f"KV cache: {full:,} sequences of {job.longest:,} tokens in each copy of the engine.")
     return lines

@@ -1,7 +1,7 @@
-"""Who may see whom in a packed row: the same rule as a dense mask and as a sparse one.
+"""Attention masks of packed rows, as a dense mask or a block mask.
 
-A token sees the earlier tokens of its own prompt group that belong to the prompt or to its own response; in
-layers with a sliding window, only those fewer than ``window`` positions before it.
+A token attends to the earlier tokens of its own prompt group that belong to the prompt or to its own
+response; in layers with a sliding window, only to those fewer than ``window`` positions before it.
 """
 
 from __future__ import annotations
@@ -14,31 +14,32 @@ from torch.nn.attention.flex_attention import create_block_mask
 
 from ecrl.policy.packing import MicroBatch
 
-DENSE_ROW = 256  # tokens; longer rows lose to the mask, which grows with the square
+DENSE_ROW = 256  # tokens of a row under sdpa; the dense mask grows with the square of the length
 
 
 def choose_attention(name: str, device: torch.device) -> str:
-    """Return ``sdpa`` or ``flex_attention``; ``auto`` takes the latter on a GPU."""
+    """Return ``sdpa`` or ``flex_attention``; ``auto`` becomes ``flex_attention`` on a GPU, else ``sdpa``."""
     if name == "auto":
         return "flex_attention" if device.type == "cuda" else "sdpa"
     return name
 
 
 def row_limit(attention: str, max_tokens: int, row_tokens: int | None) -> int:
-    """Longest packed row in tokens: what is asked for, or what suits the kind of attention."""
+    """Return the longest packed row in tokens: ``row_tokens``, or a default for the kind of attention."""
     if row_tokens is not None:
         return row_tokens
     return max_tokens if attention == "flex_attention" else DENSE_ROW
 
 
 def model_mask(micro_batch: MicroBatch, attention: str, device: torch.device, config: Any) -> Any:
-    """Build what a transformers model takes as its mask.
+    """Build the ``attention_mask`` argument of a transformers model.
 
     Returns:
-        An :func:`attention_mask`; two of them by the kind of layer, where some layers have a sliding window.
+        An :func:`attention_mask`; or a dictionary of two, by the type of layer, if some layers have a sliding
+        window.
     """
     window: int | None = getattr(config, "sliding_window", None)
-    # A mask of padding alone is cut to the window by the model itself.
+    # The model itself applies the window to a mask that hides only padding.
     whole = window is None or bool(micro_batch.position_ids.max() < window)
     if whole or (attention == "sdpa" and micro_batch.simple):
         return attention_mask(micro_batch, attention, device)
@@ -56,11 +57,11 @@ def attention_mask(
     Args:
         micro_batch: ``R`` rows of ``L`` tokens.
         attention: ``sdpa`` or ``flex_attention``.
-        device: where it belongs.
-        window: how far a token sees, in positions; None for all the way.
+        device: device of the mask.
+        window: size of the sliding window, in positions; None for full attention.
 
     Returns:
-        A block mask for ``flex_attention``; for ``sdpa`` ``[R, L]`` of 0 and 1 where each row holds one
+        A block mask for ``flex_attention``; for ``sdpa`` ``[R, L]`` of 0 and 1 if each row holds one
         sequence, else ``[R, 1, L, L]`` bool.
     """
     group, response = micro_batch.prompt_group.to(device), micro_batch.response_index.to(device)

@@ -1,6 +1,6 @@
-"""Low-rank adapters by peft, placed inside the model. https://arxiv.org/abs/2106.09685.
+"""LoRA: low-rank adapters, injected into the model by peft. https://arxiv.org/abs/2106.09685.
 
-W x + (α/r)·B A x      A random, B zero at the start
+W x + (α/r)·B A x      initially A is random and B is zero
 """
 
 from __future__ import annotations
@@ -24,47 +24,50 @@ ADAPTER = "default"
 
 
 def add_adapters(lm: Any, config: LoraConfig) -> None:
-    """Put adapters beside the chosen linear layers, in place, and freeze all else.
+    """Add adapters to the chosen linear layers, in place, and freeze all other parameters.
 
     Raises:
-        UsageError: a target module that cannot be adapted.
+        UsageError: a target module cannot be adapted.
     """
     check_targets(lm, config)
     targets = sorted(_linear_names(lm)) if config.target_modules is None else config.target_modules
-    scale: Any = config.alpha  # peft's annotation says int, its arithmetic takes any number
+    scale: Any = config.alpha  # peft declares an int but accepts any number
     settings = PeftConfig(r=config.r, lora_alpha=scale, target_modules=targets, lora_dropout=0.0)
     inject_adapter_in_model(settings, lm, adapter_name=ADAPTER)
 
 
 def check_targets(lm: Any, config: LoraConfig) -> None:
-    """Refuse to adapt anything but linear layers. The head is none: scoring reads its bare matrix.
+    """Refuse target modules that are not linear layers.
+
+    The LM head cannot take an adapter, because scoring multiplies with its weight directly.
 
     Args:
-        lm: a transformers causal LM without adapters; it needs no storage.
-        config: names its target modules.
+        lm: a transformers causal LM without adapters; it may be on the meta device.
+        config: names the target modules.
 
     Raises:
-        UsageError: a name that is not that of linear layers alone, or a model without any.
+        UsageError: a name matches nothing, or a module that cannot take an adapter; or the model has no
+            linear layers.
     """
-    head, names = lm.get_output_embeddings(), sorted(_linear_names(lm))
+    lm_head, names = lm.get_output_embeddings(), sorted(_linear_names(lm))
     if not names:
         raise UsageError(f"model.lora.r: {type(lm).__name__} has no linear layers to adapt; leave it out.")
     for target in config.target_modules or []:
         named = [m for name, m in lm.named_modules() if f".{name}".endswith(f".{target}")]
-        if not named or not all(isinstance(m, nn.Linear) and m is not head for m in named):
+        if not named or not all(isinstance(m, nn.Linear) and m is not lm_head for m in named):
             raise UsageError(
                 f"model.lora.target_modules={config.target_modules}: {target} cannot be adapted; "
-                f"this model's linear layers but its head are {', '.join(names)}."
+                f"the linear layers of this model that can take adapters are {', '.join(names)}."
             )
 
 
 def fill_adapters(lm: nn.Module, seed: int, into: Any) -> None:
-    """Draw the adapters' start from the seed, the same however many processes there are.
+    """Set the adapters' initial values from the seed; they do not depend on the number of processes.
 
     Args:
         lm: a model with adapters.
-        seed: of the run.
-        into: writes a whole tensor into a parameter or its shards.
+        seed: seed of the run.
+        into: function that writes an unsharded tensor into a parameter or its shards.
     """
     for name, parameter in lm.named_parameters():
         if ".lora_A." in name:
@@ -75,14 +78,9 @@ def fill_adapters(lm: nn.Module, seed: int, into: Any) -> None:
             into(parameter, torch.zeros(parameter.shape))
 
 
-def has_adapters(lm: nn.Module) -> bool:
-    """Whether the model carries adapters."""
-    return any(isinstance(m, LoraLayer) for m in lm.modules())
-
-
 @contextmanager
 def without_adapters(lm: nn.Module) -> Iterator[None]:
-    """The model as it was before training: its adapters are off within the block."""
+    """Disable the adapters within the block, so that the model is the initial policy."""
     layers: list[Any] = [m for m in lm.modules() if isinstance(m, LoraLayer)]
     for layer in layers:
         layer._disable_adapters = True
@@ -93,18 +91,20 @@ def without_adapters(lm: nn.Module) -> Iterator[None]:
             layer._disable_adapters = False
 
 
-def delta(layer: Any, whole: Any) -> Tensor:
-    """The adapters' product ``(α/r)·B A``, of the shape of the layer's weight.
+def delta(layer: Any, full_tensor: Any) -> Tensor:
+    """Return the adapters' product ``(α/r)·B A``, of the shape of the layer's weight.
 
     Args:
         layer: a linear layer with adapters.
-        whole: turns a parameter, sharded or not, into a whole tensor.
+        full_tensor: function that turns a parameter, sharded or not, into an unsharded tensor.
     """
-    a, b = whole(layer.lora_A[ADAPTER].weight), whole(layer.lora_B[ADAPTER].weight)
+    a, b = full_tensor(layer.lora_A[ADAPTER].weight), full_tensor(layer.lora_B[ADAPTER].weight)
     product: Tensor = layer.scaling[ADAPTER] * (b @ a)
     return product
 
 
 def _linear_names(lm: Any) -> set[str]:
-    head = lm.get_output_embeddings()
-    return {n.rsplit(".", 1)[-1] for n, m in lm.named_modules() if isinstance(m, nn.Linear) and m is not head}
+    """Return the last parts of the names of all linear layers but the LM head."""
+    lm_head = lm.get_output_embeddings()
+    linear = (name for name, m in lm.named_modules() if isinstance(m, nn.Linear) and m is not lm_head)
+    return {name.rsplit(".", 1)[-1] for name in linear}

@@ -1,4 +1,4 @@
-"""The model on the meta device: shapes without storage, before anything is loaded."""
+"""Builds the model on the meta device, to know its shapes before anything is loaded."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from ecrl.policy.tiny_model import build_model, build_tokenizer
 
 
 def meta_model(config: ModelConfig) -> nn.Module:
-    """Build the model on the meta device: shapes without storage.
+    """Build the model on the meta device, where parameters have shapes but no storage.
 
-    A local directory or a hub id in the cache speaks for itself; for the models of the shipped
-    experiments their published numbers are at hand.
+    The model's ``config.json`` is read from its directory or the hub cache. For the models of the shipped
+    experiments, the published numbers are part of the package.
 
     Raises:
-        UsageError: the model is not known and not here, or is no causal LM.
+        UsageError: the model's configuration is not on this machine, or it is not a causal LM.
     """
     with torch.device("meta"):
         if config.path is None:
@@ -45,13 +45,13 @@ def _hf_config(path: str) -> Any:
     except (OSError, ValueError):
         raise UsageError(
             f"model.path={path!r} has no config here, and plan downloads nothing; give a directory, download "
-            f"its config.json first, or take one of {', '.join(_published())}."
+            f"its config.json first, or use one of {', '.join(_published())}."
         ) from None
 
 
 @cache
 def _published() -> dict[str, dict[str, Any]]:
-    """Published ``config.json`` numbers by hub id."""
+    """Return the published ``config.json`` numbers by hub id."""
     text = (resources.files("ecrl.policy") / "architectures.json").read_text()
     numbers: dict[str, dict[str, Any]] = json.loads(text)
     return numbers

@@ -1,4 +1,4 @@
-"""The policy as an ``nn.Module``: a transformers causal LM that scores and generates."""
+"""The policy as an ``nn.Module`` around a transformers causal LM; loading and saving it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from ecrl.policy.weights import state_of
 
 
 class PolicyModel(nn.Module):
-    """One root module for scoring and generation, so that a sharding plan wraps both.
+    """One root module for scoring and generation, so that FSDP wraps both.
 
     Args:
         lm: a transformers causal language model.
         eos_ids: token ids that end a completion.
         pad_id: token id for padding.
-        attention: how scoring attends, ``sdpa`` or ``flex_attention``; generation always takes the former.
+        attention: attention of scoring, ``sdpa`` or ``flex_attention``; generation always uses ``sdpa``.
 
     Attributes:
-        sharded: every pass is a collective over the processes of the run.
-        computes_in_bf16: the forward pass rounds to bfloat16, whatever the type of the weights.
-        compute_device: where passes run, if that is not where the weights lie.
+        sharded: whether each forward pass is a collective over the processes of the run.
+        computes_in_bf16: whether the forward pass rounds to bfloat16, whatever the type of the weights.
+        compute_device: device of the forward passes; None if it is the device of the weights.
     """
 
     def __init__(self, lm: PreTrainedModel, eos_ids: list[int], pad_id: int, attention: str = "sdpa") -> None:
@@ -51,46 +51,46 @@ class PolicyModel(nn.Module):
         self.sharded = False
         self.computes_in_bf16 = False
         self.compute_device: torch.device | None = None
-        # transformers fills whatever a call leaves open from the model's own generation config, and
-        # hub models ship top-k or repetition penalties there, which would bend the sampling distribution.
+        # transformers fills unset arguments from the model's generation config. Hub models ship top-k or
+        # repetition penalties there, which would change the sampling distribution.
         self.shipped_generation_config = lm.generation_config
         lm.generation_config = GenerationConfig(eos_token_id=eos_ids, pad_token_id=pad_id)
 
     @property
     def device(self) -> torch.device:
-        """Where inputs belong."""
+        """Device of the inputs."""
         return self.compute_device or self.lm.device
 
     def forward(self, micro_batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
-        """Score the own tokens of a micro_batch.
+        """Score the policy's own tokens of a micro-batch.
 
         Returns:
             Log-probabilities ``[n]`` and full-vocabulary entropies ``[n]`` at the temperature, nats,
-            float32, both with gradient where enabled.
+            float32, both with gradient if enabled.
         """
         hidden = self._hidden(micro_batch)
-        head: Any = self.lm.get_output_embeddings()
+        lm_head: Any = self.lm.get_output_embeddings()
         return token_stats(
             hidden,
-            head.weight,
+            lm_head.weight,
             micro_batch.targets.to(hidden.device),
             temperature=temperature,
-            bias=head.bias,
+            bias=lm_head.bias,
         )
 
     def logits(self, micro_batch: MicroBatch, temperature: float) -> Tensor:
-        """Logits behind the own tokens of a micro_batch, whole, over the temperature: ``[n, V]``, float32.
+        """Compute the logits that predict the own tokens of a micro-batch: ``[n, V]``, float32.
 
-        For few tokens; to score many, call the model.
+        They are divided by the temperature. Use it for few tokens; to score many, call the model.
         """
         hidden = self._hidden(micro_batch)
-        head: Any = self.lm.get_output_embeddings()
+        lm_head: Any = self.lm.get_output_embeddings()
         with torch.autocast(hidden.device.type, enabled=False):
-            logits: Tensor = head(hidden.to(head.weight.dtype))
+            logits: Tensor = lm_head(hidden.to(lm_head.weight.dtype))
         return logits.float() / temperature
 
     def _hidden(self, micro_batch: MicroBatch) -> Tensor:
-        """Last hidden states ``[n, D]`` that predict the own tokens."""
+        """Compute the last hidden states ``[n, D]`` that predict the own tokens."""
         device = self.device
         with self._attending(self.attention):
             hidden: Tensor = self.lm.base_model(
@@ -109,7 +109,7 @@ class PolicyModel(nn.Module):
 
     @contextmanager
     def _attending(self, attention: str) -> Iterator[None]:
-        """Switch the kind of attention; both take the same weights."""
+        """Use a kind of attention within the block."""
         config: Any = self.lm.config
         before, config._attn_implementation = config._attn_implementation, attention
         try:
@@ -119,22 +119,22 @@ class PolicyModel(nn.Module):
 
     @torch.no_grad()
     def check_head(self) -> None:
-        """Compare our head with the model's own logits on two tokens.
+        """Compare our LM head with the model's own logits on two tokens.
 
         Raises:
-            UsageError: the model does more to its logits than a linear head (a scale, a soft cap),
-                so its log-probabilities would be wrong here.
+            UsageError: the model changes its logits after the linear LM head (by a scale or a soft cap),
+                so ``token_stats`` would return wrong log-probabilities.
         """
         ids = torch.tensor([[self.pad_id, self.eos_ids[0]]], device=self.device)
         logits = self.lm(input_ids=ids, use_cache=False).logits[0].float()
         hidden = self.lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
-        head: Any = self.lm.get_output_embeddings()
+        lm_head: Any = self.lm.get_output_embeddings()
         expected = torch.log_softmax(logits, -1)[:, 0]
-        got, _ = token_stats(hidden, head.weight, torch.zeros_like(ids[0]), bias=head.bias)
+        got, _ = token_stats(hidden, lm_head.weight, torch.zeros_like(ids[0]), bias=lm_head.bias)
         if not torch.allclose(expected, got, atol=1e-2 if logits.dtype != torch.float32 else 1e-3):
             raise UsageError(
-                f"{type(self.lm).__name__} post-processes its logits (a scale or a soft cap), which the "
-                "chunked head does not know; use a model with a plain linear head (Qwen, Llama, Mistral, …)."
+                f"{type(self.lm).__name__} post-processes its logits (a scale or a soft cap), which is not "
+                "supported; use a model with a plain linear head (Qwen, Llama, Mistral, …)."
             )
 
 
@@ -142,7 +142,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a directory or hub id.
 
     Raises:
-        UsageError: there is none, or it has no end-of-sequence token.
+        UsageError: there is no tokenizer, or it has no end-of-sequence token.
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(path)
@@ -162,7 +162,7 @@ def load_config(path: str) -> Any:
     """Load a model's configuration from a directory or hub id.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no model.
     """
     try:
         return AutoConfig.from_pretrained(path)
@@ -176,7 +176,7 @@ def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
     """Load a causal LM in float32 from a directory or hub id.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no model.
     """
     try:
         lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
@@ -188,10 +188,10 @@ def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
 
 
 def empty_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
-    """Build the same model with its parameters on the meta device and its buffers real.
+    """Build the model of a directory or hub id with parameters on the meta device and real buffers.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no model.
     """
     config, shipped = load_config(path), _shipped_generation_config(path)
     with init_empty_weights(include_buffers=False):
@@ -203,7 +203,7 @@ def empty_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
 
 
 def as_policy(lm: Any, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
-    """Wrap a transformers model."""
+    """Wrap a transformers model; completions end at the tokenizer's and the model's EOS tokens."""
     eos = {int(tokenizer.eos_token_id)}
     shipped = lm.generation_config.eos_token_id if lm.generation_config else None
     eos |= set(shipped if isinstance(shipped, list) else [] if shipped is None else [shipped])
@@ -214,13 +214,18 @@ def as_policy(lm: Any, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
 def save_policy(
     model: PolicyModel, tokenizer: PreTrainedTokenizerBase, path: Path, write: bool = True
 ) -> None:
-    """Write an HF-format directory that ``AutoModelForCausalLM`` loads, adapters merged.
+    """Write an HF-format directory that ``AutoModelForCausalLM`` loads, with adapters merged.
+
+    Every process of a sharded run must call this.
 
     Args:
-        model: the policy; every process of a sharded run must call this.
-        tokenizer: the policy's.
+        model: the policy.
+        tokenizer: the policy's tokenizer.
         path: the directory to write.
-        write: whether this process is the one that writes.
+        write: whether this process writes.
+
+    Raises:
+        EcrlError: the directory cannot be written.
     """
     state = state_of(model.lm, keep=write)
     if not write:
@@ -237,10 +242,10 @@ def save_policy(
 
 
 def check_model(path: str) -> None:
-    """Look whether a model path can be one, before anything is loaded or written.
+    """Check that a path can be a model, before anything is loaded or written.
 
     Raises:
-        UsageError: a directory without tokenizer, config or weights, or a path that does not exist.
+        UsageError: the path does not exist, or is a directory without tokenizer, config or weights.
     """
     folder = Path(path)
     if folder.is_dir():
@@ -252,12 +257,12 @@ def check_model(path: str) -> None:
                     f"model.path={path!r} holds no {what} ({pattern} is missing; found {found})."
                 )
     elif path.count("/") != 1 or path.startswith((".", "/", "~")):
-        # Only a name like `org/model` may be a hub id; anything that looks like a path must exist.
+        # Only a name like `org/model` can be a hub id; anything that looks like a path must exist.
         raise UsageError(f"model.path={path!r} does not exist; give a directory in HF format or a hub id.")
 
 
 def _shipped_generation_config(path: str) -> GenerationConfig | None:
-    """Read ``generation_config.json``, which a model need not have."""
+    """Read ``generation_config.json``, which is optional."""
     try:
         return GenerationConfig.from_pretrained(path)
     except OSError:

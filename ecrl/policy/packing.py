@@ -1,9 +1,9 @@
-"""Packs token sequences into forward passes. Private to scoring: losses never see it.
+"""Packs token sequences into micro-batches. Only scoring uses it; losses never see the packing.
 
-A row holds one or several prompt groups. A prompt group is a prompt and the responses to it, so that a
-group's prompt is computed once. A mask lets a token see its own prompt and its own response only, and
-position ids restart after the prompt. A long sequence gets a row of its own, right-padded. The prompt
-groups are dealt out to the processes, and each process makes the same number of passes.
+A row holds one or several prompt groups. A prompt group is a prompt with responses to it, so the prompt is
+computed only once. An attention mask lets a token see only its own prompt and its own response, and the
+position ids of each response continue from the prompt. Rows are padded on the right. The prompt groups are
+divided among the processes, and each process makes the same number of forward passes.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ import torch
 from torch import Tensor
 
 from ecrl.algorithm.rollout_batch import SequenceTokens
-from ecrl.errors import UsageError
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """Inputs of one forward pass over ``R`` rows of ``L`` tokens, with ``n`` own tokens to score.
+    """Inputs of one forward pass over ``R`` rows of ``L`` tokens, of which ``n`` own tokens are scored.
 
     Attributes:
         input_ids: ``[R, L]`` long.
         position_ids: ``[R, L]`` long.
         prompt_group: ``[R, L]`` long, index of each token's prompt group within its row; −1 for padding.
-        response_index: ``[R, L]`` long, 0 in a prompt, from 1 in the responses to it.
-        source: ``[n]`` long, index into the ``R·L`` hidden states that predicts each own token.
+        response_index: ``[R, L]`` long, 0 in a prompt, 1 and up in the responses to it.
+        source: ``[n]`` long, index into the ``R·L`` hidden states of the state that predicts each own token.
         targets: ``[n]`` long, the own tokens.
-        order: ``[n]`` long, ascending: index of each among the own tokens of all sequences.
+        order: ``[n]`` long, ascending: index of each own token among the own tokens of all sequences.
     """
 
     input_ids: Tensor
@@ -43,13 +42,13 @@ class MicroBatch:
 
     @property
     def simple(self) -> bool:
-        """Whether each row holds one sequence, so that a mask must hide nothing but padding."""
+        """Whether each row holds one sequence, so that the mask hides only padding."""
         return bool(self.prompt_group.max() <= 0 and self.response_index.max() <= 1)
 
 
 @dataclass(frozen=True)
 class _PromptGroup:
-    """A prompt, the sequences (by index) that share it, and the number of tokens in all."""
+    """A prompt, the indices of the sequences that share it, and the total number of tokens."""
 
     prompt: list[int]
     members: list[int]
@@ -59,38 +58,39 @@ class _PromptGroup:
 def pack_micro_batches(
     sequences: Sequence[SequenceTokens], max_tokens: int, row_tokens: int, rank: int = 0, size: int = 1
 ) -> list[MicroBatch]:
-    """Pack sequences into forward passes, and return those of one process.
+    """Pack sequences into micro-batches, and return those of one process.
 
     Args:
         sequences: ``B`` sequences.
-        max_tokens: the most tokens in a pass, padding included.
-        row_tokens: the longest packed row; 0 puts every sequence in a row of its own.
-        rank: of the process.
+        max_tokens: the most tokens in a micro-batch, padding included.
+        row_tokens: the longest packed row; 0 puts every sequence in its own row.
+        rank: rank of the process.
         size: number of processes.
 
     Returns:
         Micro-batches that, over all processes, score each own token once. Every process gets the same
-        number, because a pass may be a collective; a process that has fewer gets passes that score nothing.
+        number, because a forward pass may be a collective; missing ones are filled up with micro-batches
+        that score nothing.
 
     Raises:
-        UsageError: one sequence alone is longer than ``max_tokens``.
+        ValueError: a sequence is longer than ``max_tokens``.
     """
     longest = max((len(s) for s in sequences), default=0)
     if longest > max_tokens:
-        raise UsageError(
-            f"update.max_tokens={max_tokens} cannot hold a sequence of {longest} tokens; "
-            f"set update.max_tokens to {longest} or more, or lower rollout.max_new_tokens."
+        raise ValueError(
+            f"max_tokens={max_tokens} cannot hold a sequence of {longest} tokens; "
+            f"set it to {longest} or more, or lower rollout.max_new_tokens."
         )
     limit = min(row_tokens, max_tokens)
-    shares = _deal(_prompt_groups(sequences, limit), size)
+    shares = _divide(_prompt_groups(sequences, limit), size)
     passes = [list(_fill_passes(_fill_rows(share, limit), max_tokens)) for share in shares]
     starts = np.cumsum([0, *(sum(s.own) for s in sequences)]).tolist()
     micro_batches = [_build(sequences, forward_pass, starts) for forward_pass in passes[rank]]
     return micro_batches + [_idle()] * (max(len(p) for p in passes) - len(micro_batches))
 
 
-def _deal(groups: Iterable[_PromptGroup], size: int) -> list[list[_PromptGroup]]:
-    """Deal the groups out, longest first, each to the process with the fewest tokens so far."""
+def _divide(groups: Iterable[_PromptGroup], size: int) -> list[list[_PromptGroup]]:
+    """Divide the groups among processes, longest first, each to the one with the fewest tokens so far."""
     shares: list[list[_PromptGroup]] = [[] for _ in range(size)]
     loads = [0] * size
     for group in sorted(groups, key=lambda g: -g.length):
@@ -101,13 +101,13 @@ def _deal(groups: Iterable[_PromptGroup], size: int) -> list[list[_PromptGroup]]
 
 
 def _idle() -> MicroBatch:
-    """A pass over one token that scores none."""
-    one, none = torch.zeros(1, 1, dtype=torch.long), torch.zeros(0, dtype=torch.long)
-    return MicroBatch(one, one, one, one, none, none, none)
+    """Return a micro-batch of one token that scores nothing."""
+    token, empty = torch.zeros(1, 1, dtype=torch.long), torch.zeros(0, dtype=torch.long)
+    return MicroBatch(token, token, token, token, empty, empty, empty)
 
 
 def _prompt_groups(sequences: Sequence[SequenceTokens], limit: int) -> list[_PromptGroup]:
-    """Group sequences by shared prompt, and split groups that do not fit in one row."""
+    """Group sequences by prompt, and split groups that do not fit in one row."""
     sharing: dict[tuple[int, ...], list[int]] = {}
     for i, sequence in enumerate(sequences):
         sharing.setdefault(tuple(sequence.prompt_ids), []).append(i)
@@ -127,7 +127,7 @@ def _prompt_groups(sequences: Sequence[SequenceTokens], limit: int) -> list[_Pro
 
 
 def _fill_rows(groups: Iterable[_PromptGroup], limit: int) -> list[list[_PromptGroup]]:
-    """First-fit decreasing: few rows of nearly equal length, longest first."""
+    """Pack groups into rows by first-fit decreasing, and return the rows longest first."""
     rows: list[list[_PromptGroup]] = []
     space: list[int] = []
     for group in sorted(groups, key=lambda g: -g.length):
@@ -142,7 +142,7 @@ def _fill_rows(groups: Iterable[_PromptGroup], limit: int) -> list[list[_PromptG
 
 
 def _fill_passes(rows: Sequence[list[_PromptGroup]], max_tokens: int) -> Iterator[list[list[_PromptGroup]]]:
-    """Take rows, longest first, while rows × longest row stays within the budget."""
+    """Combine consecutive rows into passes while rows × longest row stays within ``max_tokens``."""
     forward_pass: list[list[_PromptGroup]] = []
     width = 0
     for row in rows:
@@ -162,7 +162,13 @@ def _row_length(row: Sequence[_PromptGroup]) -> int:
 def _build(
     sequences: Sequence[SequenceTokens], rows: Sequence[Sequence[_PromptGroup]], starts: Sequence[int]
 ) -> MicroBatch:
-    """Write the rows of one pass; ``starts`` is where each sequence's own tokens begin among all."""
+    """Build the tensors of one pass.
+
+    Args:
+        sequences: all sequences.
+        rows: prompt groups of each row.
+        starts: index of each sequence's first own token among the own tokens of all sequences.
+    """
     shape = len(rows), max(map(_row_length, rows))
     ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     group_of = np.full(shape, -1, np.int64)  # -1: padding
@@ -183,7 +189,8 @@ def _build(
                 ids[r, span] = response
                 positions[r, span] = len(group.prompt) + np.arange(len(response))
                 response_of[r, span] = response_index
-                # The prompt's last token predicts a response's first, the token before it any other.
+                # The prompt's last token predicts the first of a response; each later one is predicted by
+                # the token before it.
                 before = np.where(own == 0, prompt_end - 1, column + own - 1)
                 sources.append(r * shape[1] + before)
                 targets.append(response[own])

@@ -1,4 +1,4 @@
-"""The tiny model: a small Qwen2 architecture with a character tokenizer, built from nothing."""
+"""The tiny model: a small, randomly initialised Qwen2 architecture with a character tokenizer."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ecrl.errors import UsageError
 
 
 def build_tokenizer() -> Qwen2Tokenizer:
-    """A token for each byte, so one for each ASCII character, plus padding and end-of-sequence.
+    """Build a tokenizer with one token for each byte (so one for each ASCII character), padding and EOS.
 
-    It is Qwen2's byte-level tokenizer without merges: ``AutoTokenizer`` picks the class by the model's
-    type, and would silently split any other class's vocabulary its own way.
+    It is Qwen2's byte-level tokenizer without merges, because ``AutoTokenizer`` picks the class by the
+    model's type, and Qwen2's class would silently split another tokenizer's vocabulary differently.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", *alphabet])}
@@ -28,10 +28,10 @@ def build_tokenizer() -> Qwen2Tokenizer:
 
 
 def build_model(config: ModelConfig, tokenizer: Qwen2Tokenizer, seed: int) -> Qwen2ForCausalLM:
-    """A randomly initialised model of the configured size.
+    """Build a randomly initialised model of the configured size.
 
     Raises:
-        UsageError: a size that does not divide by the number of heads.
+        UsageError: ``model.hidden_size`` is not a multiple of twice ``model.heads``.
     """
     if config.hidden_size % (2 * config.heads):
         raise UsageError(

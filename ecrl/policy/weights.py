@@ -1,4 +1,4 @@
-"""The policy's weights by their names in an HF checkpoint, whole, one at a time."""
+"""Reads and writes the policy's weights by their HF names, one unsharded tensor at a time."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ecrl.errors import UsageError
 from ecrl.policy.lora import delta
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Put a sharded tensor together on this process's device; a collective where it is sharded."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return an unsharded tensor; a collective if it is a DTensor."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 class HFWeights:
-    """Every weight under its HF name, adapters merged into it; can be iterated over again.
+    """Iterable of pairs of HF name and weight, with adapters merged; can be iterated over repeatedly.
 
-    Tied weights come once. Each tensor is whole and made only when it is asked for; every process of a
-    sharded run must iterate to the end.
+    Tied weights come once. Each tensor is unsharded, and made only when the iteration reaches it. Every
+    process of a sharded run must iterate to the end.
 
     Args:
         lm: the policy's transformers model.
@@ -44,26 +44,26 @@ def _hf_weights(lm: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, parameter in lm.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
             continue
-        tensor = whole(parameter.detach())
+        tensor = full_tensor(parameter.detach())
         if name in adapted:
-            tensor = tensor + delta(adapted[name], whole).to(tensor.dtype)
+            tensor = tensor + delta(adapted[name], full_tensor).to(tensor.dtype)
         yield name.replace(".base_layer.", "."), tensor
 
 
 @torch.no_grad()
 def write_whole(parameter: Tensor, tensor: Tensor) -> None:
-    """Copy a whole tensor into a parameter, or this process's part of it into its shard."""
+    """Copy an unsharded tensor into a parameter, or this process's part of it into its shard."""
     if not isinstance(parameter, DTensor):
         parameter.copy_(tensor)
         return
     mesh = parameter.device_mesh
-    replicas = [Replicate()] * mesh.ndim
-    spread = DTensor.from_local(tensor.to(parameter.device), mesh, replicas, run_check=False)
-    parameter.to_local().copy_(spread.redistribute(placements=parameter.placements).to_local())
+    replicate = [Replicate()] * mesh.ndim
+    replicated = DTensor.from_local(tensor.to(parameter.device), mesh, replicate, run_check=False)
+    parameter.to_local().copy_(replicated.redistribute(placements=parameter.placements).to_local())
 
 
 def read_weights(lm: nn.Module, path: str) -> None:
-    """Fill a model, sharded or not, from safetensors; files are mapped, and read tensor by tensor.
+    """Fill a model, sharded or not, from safetensors files, tensor by tensor.
 
     Args:
         lm: a transformers causal LM, with or without adapters, whose parameters have storage.
@@ -83,8 +83,8 @@ def read_weights(lm: nn.Module, path: str) -> None:
     if missing:
         raise UsageError(
             f"model.path={path!r} lacks {len(missing)} weights of {type(lm).__name__}, e.g. "
-            f"{sorted(missing)[0]}; a model whose files name their weights otherwise cannot be sharded yet: "
-            "use trainer.parallel=ddp."
+            f"{sorted(missing)[0]}; a model whose files use other names for its weights cannot be sharded "
+            "yet: use trainer.parallel=ddp."
         )
 
 
@@ -96,5 +96,5 @@ def _weight_files(path: str) -> list[Path]:
 
 
 def state_of(lm: nn.Module, keep: bool = True) -> dict[str, Tensor]:
-    """All weights on the CPU under their HF names, what ``save_pretrained`` writes; empty unless ``keep``."""
+    """Return the HF state dict on the CPU, as ``save_pretrained`` writes it; empty unless ``keep``."""
     return {name: tensor.cpu().clone() for name, tensor in HFWeights(lm) if keep}

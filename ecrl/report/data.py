@@ -1,4 +1,4 @@
-"""What a report says, as numbers: curves, final figures, laws."""
+"""The numbers of a report: curves, final figures, fitted laws."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ecrl.analysis.law import Law, fit_law
 from ecrl.analysis.points import Points, is_validation, pair, smooth
 from ecrl.analysis.series import Series
 from ecrl.analysis.stats import Band, Interval, band, interval, paired
-from ecrl.errors import UsageError, unknown_name
+from ecrl.errors import unknown_name
 from ecrl.report.runs import ENTROPY, REWARD, Arm, Run
 
 CONFIDENCE = 0.95
-#: Share of the iterations, at the end, whose mean is a final figure.
+#: A final figure is the mean over this last share of the iterations.
 FINAL = 0.2
 #: A training curve is a trailing mean over this share of the iterations.
 SMOOTH = 1 / 15
@@ -30,8 +30,8 @@ class Curve:
     """A metric of an arm over iterations, with its band over seeds.
 
     Attributes:
-        iteration: ``[T]``, where any seed measured it.
-        band: ``[T]`` each.
+        iteration: ``[T]``, those at which any seed measured it.
+        band: mean and interval over seeds, ``[T]`` each.
     """
 
     iteration: NDArray[np.int64]
@@ -40,13 +40,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Plane:
-    """An arm's points (H, R) and laws.
+    """An arm's points (H, R), and the laws fitted to them.
 
     Attributes:
         entropy: ``[n]`` nats, of all seeds.
-        reward: ``[n]``.
-        laws: fitted to each seed's points.
-        reasons: why other seeds have no law.
+        reward: ``[n]``, of all seeds.
+        laws: by seed, fitted to its own points.
+        reasons: why a seed has no law, a sentence each.
     """
 
     entropy: Floats
@@ -57,11 +57,11 @@ class Plane:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Arms up to the last iteration that all runs have.
+    """Arms, compared up to the last iteration that all runs have.
 
     Attributes:
         arms: the baseline first.
-        iterations: compared, from 1.
+        iterations: the last iteration that is compared; the first is 1.
         notes: what a reader must know about the data, a sentence each.
     """
 
@@ -71,7 +71,7 @@ class Comparison:
 
     @property
     def names(self) -> list[str]:
-        """Metrics that some run has."""
+        """Names of the metrics that some run has."""
         runs = (run for arm in self.arms for run in arm.runs.values())
         return sorted({n for run in runs for n, v in run.columns.items() if np.isfinite(v).any()})
 
@@ -82,16 +82,16 @@ class Comparison:
 
     @property
     def width(self) -> int:
-        """Iterations that a training curve's trailing mean covers."""
+        """Number of iterations in the trailing mean of a training curve."""
         return max(round(SMOOTH * self.iterations), 1)
 
     def ks(self, task: str, kind: str = "pass") -> list[int]:
-        """The k of ``val/<task>/pass@k``, ascending."""
+        """Return the k of ``val/<task>/<kind>@k``, ascending."""
         found = (m for n in self.names if (m := _AT.fullmatch(n)))
         return sorted(int(m[3]) for m in found if m[1] == task and m[2] == kind)
 
     def curve(self, arm: Arm, name: str) -> Curve | None:
-        """Band of a metric over an arm's seeds; training metrics as trailing means."""
+        """Return a metric's band over an arm's seeds; training metrics as trailing means."""
         found = [self.measured(run, name) for run in arm.runs.values()]
         found = [(t, v) for t, v in found if len(t)]
         if not found:
@@ -103,7 +103,7 @@ class Comparison:
         return Curve(times, band(values, CONFIDENCE))
 
     def finals(self, arm: Arm, name: str) -> dict[int, float]:
-        """Mean of a metric over the last ``FINAL`` of the iterations, by seed."""
+        """Return a metric's mean over the last ``FINAL`` of the iterations, by seed."""
         result = {}
         for seed, run in arm.runs.items():
             t, v = self.measured(run, name)
@@ -113,16 +113,16 @@ class Comparison:
         return result
 
     def final(self, arm: Arm, name: str) -> Interval | None:
-        """Interval of the final figure over seeds."""
+        """Return the interval of the final figure over seeds."""
         values = list(self.finals(arm, name).values())
         return interval(values, CONFIDENCE) if values else None
 
     def gain(self, arm: Arm, name: str) -> Interval | None:
-        """Final figure minus the baseline's, seed by seed."""
+        """Return the interval of the final figure minus the baseline's, paired by seed."""
         return paired(self.finals(arm, name), self.finals(self.arms[0], name), CONFIDENCE)
 
     def starts(self, name: str) -> Interval | None:
-        """Interval of a validation before the first iteration over the baseline's seeds."""
+        """Return the interval, over the baseline's seeds, of a validation before the first iteration."""
         runs = self.arms[0].runs.values()
         values = [
             float(run.columns[name][0]) for run in runs if name in run.columns and run.iteration[0] == 0
@@ -131,33 +131,36 @@ class Comparison:
         return interval(values, CONFIDENCE) if values else None
 
     def measured(self, run: Run, name: str) -> tuple[NDArray[np.int64], Floats]:
-        """Iterations and values of a metric, where it was measured."""
+        """Return the iterations at which a metric was measured, and its values."""
         values = run.columns.get(name, np.full(len(run.iteration), np.nan))
         kept = np.isfinite(values) & (run.iteration <= self.iterations)
         return run.iteration[kept], values[kept]
 
     def law_reward(self) -> str:
-        """The R of the H–R plane: the first validation's avg@k, or else the training reward."""
+        """Return the metric R of the H–R plane: the first validation's avg@k, or else the training reward."""
         for task in self.tasks:
             for k in reversed(self.ks(task, "avg")):
                 return f"val/{task}/avg@{k}"
         return REWARD
 
     def plane(self, arm: Arm, reward: str) -> Plane:
-        """Points and laws of an arm."""
+        """Return the points and laws of an arm."""
         points, laws, reasons = [], {}, []
         for seed, run in arm.runs.items():
             try:
                 points.append(self._points(run, reward))
                 laws[seed] = fit_law(points[-1].entropy, points[-1].reward)
-            except UsageError as error:
+            except ValueError as error:
                 reasons.append(f"seed {seed}: {error}")
         h = np.concatenate([np.empty(0), *(p.entropy for p in points)])
         r = np.concatenate([np.empty(0), *(p.reward for p in points)])
         return Plane(h, r, laws, reasons)
 
     def _points(self, run: Run, reward: str) -> Points:
-        """Points of a run as far as runs are compared; of training rewards means, so that they err apart."""
+        """Return a run's points up to the last compared iteration.
+
+        Training rewards are means over iterations that do not overlap, so that their errors are independent.
+        """
         kept = run.iteration <= self.iterations
         columns = {name: run.columns[name][kept] for name in (ENTROPY, reward) if name in run.columns}
         width = 1 if is_validation(reward) else self.width

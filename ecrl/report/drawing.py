@@ -1,4 +1,4 @@
-"""How a figure looks: style, colours, names at lines; as SVG for the page and PNG for everything else."""
+"""The look of a figure: style, colours, names at lines. SVG for the page, PNG for everything else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from ecrl.analysis.figures import PLAIN_TEXT
 
 INK, MUTED, GRID = "#1b1f24", "#5b6471", "#e3e6ea"
-#: For the baseline, then the other arms: told apart by colour-blind readers too. (light, dark)
+#: (light, dark) of the baseline, then of the other arms; colour-blind readers can tell them apart.
 PALETTE = (
     ("#59636e", "#aeb8c4"),
     ("#0072b2", "#5bb0ec"),
@@ -65,11 +65,11 @@ class Picture:
     """A drawn figure.
 
     Attributes:
-        name: of its file.
+        name: file name without ending.
         title: what it shows.
         note: how to read it.
-        svg: for the page, in light and dark.
-        png: for everything else.
+        svg: image for the page, in light and dark.
+        png: image for everything else.
     """
 
     name: str
@@ -80,7 +80,7 @@ class Picture:
 
     @property
     def uri(self) -> str:
-        """The SVG as a data address."""
+        """The SVG as a ``data:`` URI."""
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
 
     def save(self, folder: Path) -> None:
@@ -89,17 +89,22 @@ class Picture:
 
 
 def colour(index: int) -> str:
-    """Colour of an arm, on white."""
+    """Return the colour of an arm on a white page."""
     return PALETTE[index % len(PALETTE)][0]
 
 
 def line_style(index: int) -> Any:
-    """Line style of an arm: changes once the colours are used up."""
+    """Return the line style of an arm; it changes when all colours are used."""
     return _STYLES[index // len(PALETTE) % len(_STYLES)]
 
 
 def label(axes: Axes, ends: Sequence[tuple[float, str, int | None]]) -> None:
-    """Write names at the right end of their lines, moved apart where they would overlap."""
+    """Write names at the right ends of their lines, moved apart where they would overlap.
+
+    Args:
+        axes: already drawn on.
+        ends: (y of the line's end, name, index of the arm or None).
+    """
     if not ends:
         return
     ordered = sorted(ends, key=lambda end: end[0])
@@ -107,7 +112,7 @@ def label(axes: Axes, ends: Sequence[tuple[float, str, int | None]]) -> None:
     places: list[float] = []
     for y, _, _ in ordered:
         places.append(max(y, places[-1] + (high - low) * 0.065) if places else y)
-    # They only moved up: centre the pile on what it names.
+    # The names only moved up: shift all of them back to the mean of the lines' ends.
     shift = float(np.mean(places) - np.mean([y for y, _, _ in ordered]))
     for place, (_, text, i) in zip(places, ordered, strict=True):
         axes.annotate(

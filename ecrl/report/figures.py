@@ -1,4 +1,4 @@
-"""The figures of a report: one idea each, arms named at their lines."""
+"""The figures of a report: one idea each, with the names of the arms at their lines."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def _validated(comparison: Comparison, task: str) -> list[str]:
 
 
 def ceiling_of(laws: dict[int, Any]) -> Interval:
-    """Ceiling over seeds; of a single seed its own bootstrap interval."""
+    """Return the interval of the ceiling over seeds; for one seed, the interval of its own fit."""
     if len(laws) > 1:
         return interval([law.ceiling for law in laws.values()], CONFIDENCE)
     (law,) = laws.values()
@@ -201,12 +201,12 @@ def ceiling_of(laws: dict[int, Any]) -> Interval:
 
 
 def _file(name: str) -> str:
-    """Name of a file for a metric; no longer than any file system takes."""
+    """Return a file name for a metric, short enough for any file system."""
     return "".join(c if c.isalnum() else "_" for c in name.removeprefix("val/")).strip("_")[:60]
 
 
 def _apart(pictures: list[Picture]) -> list[Picture]:
-    """Number the files whose names would be the same, also where upper and lower case are one."""
+    """Number the files whose names would be equal on a file system that ignores case."""
     taken: set[str] = set()
     for i, drawn in enumerate(pictures):
         names = (drawn.name, *(f"{drawn.name}_{n}" for n in range(2, len(pictures) + 1)))

@@ -1,4 +1,4 @@
-"""The page itself: HTML that needs nothing else, and Markdown with the figures beside it."""
+"""Renders a report: HTML in one file, and Markdown with the figures beside it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Content:
         subtitle: what was compared, in a line.
         notes: what a reader must know about the data.
         headline: tables above the figures.
-        pictures: in order.
-        results: tables below them.
-        details: tables that open on demand.
-        commands: that make it again.
+        pictures: figures, in order.
+        results: tables below the figures.
+        details: tables that open on a click.
+        commands: lines for a shell that make the runs and the report again.
         definition: the sweep's YAML, or "".
     """
 
@@ -86,7 +86,7 @@ return down?order:-order}).forEach(row=>body.append(row))});
 
 
 def html(content: Content) -> str:
-    """The page as HTML; every text in it is escaped."""
+    """Return the page as HTML; every text in it is escaped."""
     notes = "".join(f'<p class="warn">{escape(note)}</p>' for note in content.notes)
     pictures = "".join(map(_figure, content.pictures))
     headline, results = (
@@ -117,7 +117,7 @@ def html(content: Content) -> str:
 
 
 def markdown(content: Content) -> str:
-    """The page as Markdown, with the PNG files beside it."""
+    """Return the page as Markdown that shows the PNG files beside it."""
     parts = [f"# {_md(content.title)}", _md(content.subtitle), *(f"> {_md(note)}" for note in content.notes)]
     parts += map(_md_section, content.headline)
     parts.append("## Figures\n\nBands: pointwise 95 % t intervals over seeds.")
@@ -170,7 +170,7 @@ def _md_table(table: Table) -> str:
 
 
 def _md(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Escape text, so that Markdown shows it as it is."""
     for c in "\\`*_[]<>|$":
         text = text.replace(c, f"\\{c}")
     return text

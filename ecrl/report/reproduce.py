@@ -1,27 +1,24 @@
-"""How to make the runs of a report again."""
+"""The commands that make a report's runs again."""
 
 from __future__ import annotations
 
-import json
-import re
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from ecrl.config.compose import build_config, options
-from ecrl.errors import UsageError
+from ecrl.config.keys import key_of
 from ecrl.report.data import Comparison
-from ecrl.report.runs import Run, flat
+from ecrl.report.runs import Run
+from ecrl.runs.commands import Command, read_commands
+from ecrl.runs.metrics_file import legible
 from ecrl.sweep.definition import NAME
 
-_HIDDEN = ("run_dir", "resume", "output")
+#: Settings that each printed command gets anew.
+_PLACED = ("run_dir", "resume", "iterations")
 
 
 def commands(comparison: Comparison, sweep: Path | None, report: Sequence[str]) -> list[str]:
-    """Lines for a shell that make the runs, and then the report.
+    """Return lines for a shell that make the runs, and then the report.
 
     Args:
         comparison: the runs.
@@ -33,58 +30,32 @@ def commands(comparison: Comparison, sweep: Path | None, report: Sequence[str]) 
         folder = shlex.quote(str(sweep))
         return [f"ecrl sweep {NAME} output={folder}   # {NAME}: beside this page", last]
     runs = [run for arm in comparison.arms for _, run in sorted(arm.runs.items())]
-    lines = [line for run in runs for line in _train(run)]
-    return [*lines, last]
+    return [*(line for run in runs for line in train_commands(run)), last]
 
 
-def _train(run: Run) -> list[str]:
-    words = train_overrides(run.settings)
-    if words is None:
-        return [f"# {run.path}: no command of this installation makes it; see its config.yaml"]
-    command = ["ecrl", "train", *words, f"iterations={run.last}", f"run_dir={run.path}"]
-    return [shlex.join(command)]
+def train_commands(run: Run) -> list[str]:
+    """Return the ``ecrl train`` commands that made a run, or a comment where they were not saved.
 
-
-def train_overrides(settings: Mapping[str, Any]) -> list[str] | None:
-    """The fewest overrides that compose to these settings, but for ``iterations`` and where a run goes.
-
-    Args:
-        settings: by dotted key.
-
-    Returns:
-        The overrides; None where none compose to them here.
+    Raises:
+        UsageError: the saved commands cannot be read.
     """
-    wanted = {k: v for k, v in settings.items() if k not in (*_HIDDEN, "iterations")}
-    words = []
-    for group, default in (("engine", "hf"), ("objective", "grpo")):
-        node = frozenset(str(item) for item in wanted.items() if item[0].startswith(f"{group}."))
-        distance = {name: len(node ^ _preset(group, name)) for name in (default, *options(group))}
-        best = min(distance, key=lambda name: distance[name])
-        words += [f"{group}={best}"] if best != default else []
-    words.append("strategy=[]")
-    try:
-        base = dict(flat(asdict(build_config(words))))
-        words += [f"{k}={_written(v)}" for k, v in wanted.items() if k not in base or base[k] != v]
-        made = dict(flat(asdict(build_config(words))))
-    except UsageError:
-        return None
-    same = all(made.get(key) == value for key, value in wanted.items())
-    return words if same else None
+    saved = read_commands(run.path)
+    if not saved or saved[0].iteration > 0:
+        return [
+            f"# {legible(run.path)}: no command was saved with it (it was made from Python or by an older "
+            "version); config.yaml in it holds every setting"
+        ]
+    ends = [*(command.iteration for command in saved[1:]), run.last]
+    # A command that ended where it began made no iteration.
+    return [
+        _train(command, end, run.path)
+        for command, end in zip(saved, ends, strict=True)
+        if command.iteration < end
+    ]
 
 
-@cache
-def _preset(group: str, name: str) -> frozenset[str]:
-    node = {group: getattr(build_config([f"{group}={name}", "strategy=[]"]), group)}
-    return frozenset(map(str, flat(node)))
-
-
-def _written(value: Any) -> str:
-    """A value in Hydra's grammar."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_written(child)}" for key, child in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_written, value)) + "]"
-    # Quotes where another reading is possible: as a number, or as true, false or null.
-    if isinstance(value, str) and not re.fullmatch(r"(?!true$|false$|null$)[A-Za-z_][\w./-]*", value):
-        return "'" + value.replace("'", "\\'") + "'"
-    return value if isinstance(value, str) else json.dumps(value)
+def _train(command: Command, end: int, run_dir: Path) -> str:
+    """Return the command for the iterations up to ``end``, with the run in ``run_dir``."""
+    kept = [word for word in command.words if key_of(word) not in _PLACED]
+    place = f"resume={run_dir}" if command.iteration else f"run_dir={run_dir}"
+    return shlex.join(["ecrl", "train", *kept, f"iterations={end}", place])

@@ -1,31 +1,31 @@
-"""Reads the runs of a report, and groups them: arms differ in settings, runs of an arm in the seed."""
+"""Reads the runs of a report and groups them into arms: the runs of an arm differ in the seed only."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ecrl.analysis import Floats
 from ecrl.analysis.series import is_number
-from ecrl.config.resume import FREE
-from ecrl.config.schema import Config
+from ecrl.config.keys import is_below
+from ecrl.config.limits import leaves
+from ecrl.config.resume import free_keys, saved_config
 from ecrl.errors import UsageError
 from ecrl.runs.metrics_file import legible, read_metrics, read_summary
 
 ENTROPY = "policy/entropy"
 REWARD = "rollout/reward"
-#: Settings that make no other arm: the seed, where a run goes, and what a resumed run may change.
-_SAME_ARM = ("seed", "run_dir", "output", *FREE)
-#: Settings in which runs that are compared must agree: else their figures are about different things.
+#: Settings in which runs of one arm may differ, beside those that a resumed run may change.
+_SAME_ARM = ("seed", "run_dir", "output")
+#: Settings in which compared runs must agree; otherwise their figures measure different things.
 _COMPARED = ("env", "eval.problems", "eval.k", "eval.temperature")
 
 
@@ -35,16 +35,18 @@ class Run:
 
     Attributes:
         path: the directory.
-        seed: of the run.
+        seed: its random seed.
         settings: its configuration, by dotted key.
+        free: keys of settings that a resumed run may change, with all keys below them.
         iteration: ``[T]`` ascending; 0 is the validation before the first iteration.
         columns: metrics ``[T]`` by name; NaN where not measured.
-        versions: of the packages it ran with; empty if it left no summary.
+        versions: of the packages it ran with; empty if it wrote no summary.
     """
 
     path: Path
     seed: int
     settings: dict[str, Any]
+    free: tuple[str, ...]
     iteration: NDArray[np.int64]
     columns: dict[str, Floats]
     versions: dict[str, str]
@@ -56,8 +58,8 @@ class Run:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The settings that make its arm."""
-        return {k: v for k, v in self.settings.items() if not is_below(k, _SAME_ARM)}
+        """The settings that all runs of its arm share."""
+        return {k: v for k, v in self.settings.items() if not is_below(k, (*_SAME_ARM, *self.free))}
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,8 @@ class Arm:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Settings of its first run."""
+        """The settings of its first run."""
         return next(iter(self.runs.values())).settings
-
-
-def is_below(key: str, roots: Sequence[str]) -> bool:
-    """Whether a dotted key is one of the roots or lies below one."""
-    return any(key == root or key.startswith(f"{root}.") for root in roots)
 
 
 def read_run(path: Path) -> Run:
@@ -89,27 +86,17 @@ def read_run(path: Path) -> Run:
     Raises:
         UsageError: something is missing, malformed or not finite; names the file.
     """
-    file = path / "metrics.jsonl"
-    rows = read_metrics(file)
-    iteration = np.array([row["iteration"] for row in rows], np.int64)
-    if len(rows) < 2 or iteration[-1] < 2:
-        raise UsageError(
-            f"{file}: a curve takes at least 2 iterations, got {max(iteration, default=0)}. Let the run go "
-            "on, or name only the others."
-        )
-    if (np.diff(iteration) <= 0).any():
-        at = int(np.flatnonzero(np.diff(iteration) <= 0)[0]) + 2
-        raise UsageError(f"{file}, line {at}: iterations must ascend, got {iteration[at - 1]} again.")
-    names = sorted({name for row in rows for name in row} - {"iteration"})
-    columns = {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
-    for name in (ENTROPY, REWARD):
-        if name not in columns:
-            raise UsageError(f"{file} has no {name!r}; a report needs it in every iteration.")
-        gaps = np.flatnonzero(~np.isfinite(columns[name]) & (iteration > 0))
-        if len(gaps):
-            raise UsageError(f"{file}: {name!r} is no finite number in iteration {iteration[gaps[0]]}.")
-    settings = _settings(path / "config.yaml")
-    return Run(path, int(settings["seed"]), settings, iteration, columns, _versions(path))
+    iteration, columns = _metrics(path / "metrics.jsonl")
+    config = saved_config(path / "config.yaml")
+    return Run(
+        path=path,
+        seed=int(config.seed),
+        settings=_settings(config, path),
+        free=free_keys(config),
+        iteration=iteration,
+        columns=columns,
+        versions=_versions(path),
+    )
 
 
 def group(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Arm]:
@@ -117,10 +104,10 @@ def group(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Arm]:
 
     Args:
         runs: of the report.
-        names: of the arms by run directory, as far as a sweep knows them.
+        names: name of the arm of each run directory that a sweep made.
 
     Raises:
-        UsageError: runs that cannot be compared, or one seed twice in an arm; says which.
+        UsageError: runs that cannot be compared, or a seed twice in an arm; names the runs.
     """
     _check_comparable(runs)
     found: list[dict[int, Run]] = []
@@ -139,35 +126,45 @@ def group(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Arm]:
 
 
 def differences(arms: Sequence[Arm]) -> dict[str, list[Any]]:
-    """Settings in which arms differ: key → value of each arm, None where an arm lacks the key."""
+    """Return the settings in which arms differ: key → value in each arm, None if an arm lacks the key."""
     keys = dict.fromkeys(k for arm in arms for k in next(iter(arm.runs.values())).identity)
     table = {key: [arm.settings.get(key) for arm in arms] for key in keys}
     return {key: values for key, values in table.items() if any(v != values[0] for v in values)}
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested settings with dotted keys."""
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def _metrics(file: Path) -> tuple[NDArray[np.int64], dict[str, Floats]]:
+    """Read iterations and columns, and check that they make a curve."""
+    rows = read_metrics(file)
+    iteration = np.array([row["iteration"] for row in rows], np.int64)
+    if len(rows) < 2 or iteration[-1] < 2:
+        raise UsageError(
+            f"{file}: a curve takes at least 2 iterations, got {max(iteration, default=0)}. Resume the run, "
+            "or name only the others."
+        )
+    if (np.diff(iteration) <= 0).any():
+        at = int(np.flatnonzero(np.diff(iteration) <= 0)[0]) + 2
+        raise UsageError(f"{file}, line {at}: iterations must ascend, got {iteration[at - 1]} again.")
+    names = sorted({name for row in rows for name in row} - {"iteration"})
+    columns = {name: np.array([_number(row.get(name)) for row in rows]) for name in names}
+    for name in (ENTROPY, REWARD):
+        if name not in columns:
+            raise UsageError(f"{file} has no {name!r}; a report needs it in every iteration.")
+        gaps = np.flatnonzero(~np.isfinite(columns[name]) & (iteration > 0))
+        if len(gaps):
+            raise UsageError(f"{file}: {name!r} is no finite number in iteration {iteration[gaps[0]]}.")
+    return iteration, columns
 
 
 def _number(value: Any) -> float:
     return float(value) if is_number(value) and not isinstance(value, bool) else float("nan")
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def _settings(config: Any, path: Path) -> dict[str, Any]:
     try:
-        loaded = OmegaConf.load(path)
-        if not isinstance(loaded, DictConfig) or not loaded:
-            raise UsageError(f"{path} holds no configuration.")
-        # Keys that are younger than the run get their defaults.
-        whole = OmegaConf.merge(OmegaConf.structured(Config), loaded)
-        return dict(flat(OmegaConf.to_container(whole, resolve=True)))  # type: ignore[arg-type]
-    except (OSError, OmegaConfBaseException, YAMLError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{path / 'config.yaml'} cannot be read: {' '.join(str(error).split())}") from None
+    return {key: value for key, value, _ in leaves(plain)}
 
 
 def _versions(path: Path) -> dict[str, str]:
@@ -190,7 +187,7 @@ def _check_comparable(runs: Sequence[Run]) -> None:
 
 
 def _names(arms: Sequence[Mapping[int, Run]], known: Mapping[Path, str]) -> list[str]:
-    """Name arms: as the sweep does, else as their folders do (NAME-SEED), else by their settings."""
+    """Name the arms by the sweep, or else by their folders (NAME-SEED), or else by their settings."""
     for propose in (lambda run: known.get(run.path), _folder_name):
         proposed = [{propose(run) for run in arm.values()} for arm in arms]
         names = [str(p.pop()) for p in proposed if len(p) == 1 and None not in p]
@@ -207,7 +204,7 @@ def _folder_name(run: Run) -> str | None:
 
 
 def _settings_name(run: Run, own: Mapping[str, Any]) -> str:
-    """The strategies, and the other settings in which the arm differs."""
+    """Name an arm by its strategies and by the other settings in which it differs."""
     strategies = dict.fromkeys(key.split(".")[1] for key in run.settings if key.startswith("strategy."))
     shown = [
         f"{key.removeprefix('strategy.')}={value}"

@@ -1,19 +1,17 @@
-"""The tables of a report; rendered as HTML, Markdown and CSV elsewhere."""
+"""The tables of a report, as text; ``page`` renders them as HTML and Markdown."""
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ecrl.analysis.stats import Interval, interval, paired
+from ecrl.config.keys import is_below
 from ecrl.report.data import CONFIDENCE, FINAL, Comparison
 from ecrl.report.figures import ceiling_of
-from ecrl.report.runs import ENTROPY, REWARD, differences, is_below
-from ecrl.runs.metrics_file import is_wall_time
+from ecrl.report.runs import ENTROPY, REWARD, differences
 
 _TOPS = ("cov/mean", "cov/q50", "cov/q90", "cov/q99", "cov/top_20%", "cov/top_2%", "cov/top_0.2%")
 
@@ -23,13 +21,13 @@ class Table:
     """Rows of text.
 
     Attributes:
-        name: of its place in the page.
+        name: id of the table in the page.
         title: what it shows.
-        header: of the columns; the first names the rows.
-        rows: of cells.
+        header: name of each column; the first column names the rows.
+        rows: cells of each row.
         note: how to read it.
-        strong: (row, column) of the cells to stress.
-        arms: which arm a row is about, for its colour; None for others.
+        strong: (row, column) of the cells in bold.
+        arms: index of the arm of each row, for its colour; None for a row of no arm.
     """
 
     name: str
@@ -42,7 +40,7 @@ class Table:
 
 
 def figures(comparison: Comparison) -> list[str]:
-    """Metrics of the final table."""
+    """Return the metrics of the final table."""
     names = [ENTROPY, REWARD]
     for task in comparison.tasks:
         for kind in ("avg", "pass"):
@@ -52,7 +50,7 @@ def figures(comparison: Comparison) -> list[str]:
 
 
 def finals(comparison: Comparison) -> Table:
-    """Final figures by arm."""
+    """Return the table of the final figures."""
     names = figures(comparison)
     columns = [
         _cells([comparison.starts(n), *(comparison.final(arm, n) for arm in comparison.arms)], _mean)
@@ -68,7 +66,7 @@ def finals(comparison: Comparison) -> Table:
 
 
 def gains(comparison: Comparison) -> Table:
-    """Paired differences to the baseline."""
+    """Return the table of the paired differences to the baseline."""
     names = [name for name in figures(comparison) if name != "rollout/length"]
     others = comparison.arms[1:]
     found = [[comparison.gain(arm, n) for arm in others] for n in names]
@@ -91,7 +89,7 @@ def gains(comparison: Comparison) -> Table:
 
 
 def laws(comparison: Comparison) -> Table:
-    """Fitted laws and ceilings."""
+    """Return the table of the fitted laws and their ceilings."""
     reward, arms = comparison.law_reward(), comparison.arms
     planes = [comparison.plane(arm, reward) for arm in arms]
     fits = [list(plane.laws.values()) for plane in planes]
@@ -124,7 +122,7 @@ def laws(comparison: Comparison) -> Table:
 
 
 def covariance(comparison: Comparison) -> Table | None:
-    """Token covariance by arm; None where it was not measured."""
+    """Return the table of the token covariance; None if it was not measured."""
     names = [n for n in _TOPS if n in comparison.names]
     if not names:
         return None
@@ -139,7 +137,7 @@ def covariance(comparison: Comparison) -> Table | None:
 
 
 def settings(comparison: Comparison) -> Table:
-    """Settings in which arms differ."""
+    """Return the table of the settings in which arms differ."""
     varied = differences(comparison.arms)
     rows = [[key, *map(_value, values)] for key, values in varied.items()]
     header = ["setting", *(arm.name for arm in comparison.arms)]
@@ -149,7 +147,7 @@ def settings(comparison: Comparison) -> Table:
 
 
 def common(comparison: Comparison) -> Table:
-    """Settings that all arms share."""
+    """Return the table of the settings that all arms share."""
     varied = differences(comparison.arms)
     whole = comparison.arms[0].settings
     hidden = ("seed", "run_dir", "output", "resume", "iterations")
@@ -158,7 +156,7 @@ def common(comparison: Comparison) -> Table:
 
 
 def versions(comparison: Comparison) -> Table:
-    """Package versions, with the runs that have them where they differ."""
+    """Return the table of package versions; where they differ, each with its runs."""
     found: dict[str, dict[str, list[str]]] = {}
     for arm in comparison.arms:
         for run in arm.runs.values():
@@ -172,47 +170,13 @@ def versions(comparison: Comparison) -> Table:
 
 
 def runs(comparison: Comparison) -> Table:
-    """The runs read."""
+    """Return the table of all runs."""
     rows = [
         [arm.name, str(seed), str(run.last), str(run.path)]
         for arm in comparison.arms
         for seed, run in sorted(arm.runs.items())
     ]
     return Table("runs", "Runs", ["arm", "seed", "iterations", "directory"], rows)
-
-
-def write_csv(comparison: Comparison, folder: Path) -> None:
-    """Write curves and figures in long form: one number a line, with its interval."""
-    curves, numbers = [], []
-    for arm in comparison.arms:
-        for name in (n for n in comparison.names if not is_wall_time(n)):
-            curve = comparison.curve(arm, name)
-            if curve is None:
-                continue
-            b = curve.band
-            for t, mean, low, high, n in zip(curve.iteration, b.mean, b.low, b.high, b.n, strict=True):
-                curves.append([arm.name, name, t, mean, low, high, n])
-            for seed, value in sorted(comparison.finals(arm, name).items()):
-                numbers.append([arm.name, name, "final", seed, value, "", ""])
-            for kind, of in (
-                ("final", comparison.final(arm, name)),
-                ("difference", comparison.gain(arm, name)),
-            ):
-                if of and not (kind == "difference" and arm is comparison.arms[0]):
-                    numbers.append([arm.name, name, kind, "all", of.mean, of.low, of.high])
-    _csv(folder / "curves.csv", ["arm", "metric", "iteration", "mean", "low", "high", "seeds"], curves)
-    _csv(folder / "final.csv", ["arm", "metric", "kind", "seed", "value", "low", "high"], numbers)
-
-
-def _csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="replace") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows([[_exact(cell) for cell in row] for row in rows])
-
-
-def _exact(cell: Any) -> Any:
-    return cell if not isinstance(cell, float) else "" if math.isnan(cell) else f"{cell:.7g}"
 
 
 def _short(comparison: Comparison, names: Sequence[str]) -> list[str]:
@@ -222,23 +186,23 @@ def _short(comparison: Comparison, names: Sequence[str]) -> list[str]:
 
 
 def _rows(names: Sequence[str], columns: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Columns of cells as rows, each with its name."""
+    """Turn columns of cells into rows that begin with a name."""
     return [[name, *cells] for name, *cells in zip(names, *columns, strict=True)]
 
 
 def _decimals(column: Sequence[Interval | None]) -> int:
-    """Decimals of a column: three figures or more of what each cell is about, its mean or a wider interval.
+    """Return the decimals of a column: every cell shows three digits or more of its mean or its half-width.
 
-    What is smaller than 1e-9 is the noise of floats, and asks for none.
+    The larger of the two counts. Values below 1e-9 are rounding noise and ask for no digits.
     """
-    # Of the two, NaN loses, since it compares with nothing.
+    # max() keeps its first argument if the second is NaN.
     sizes = [max(abs(of.mean), of.half) for of in column if of]
     least = min((size for size in sizes if size > 1e-9), default=1.0)
     return max(3 if least < 10 else 2, 2 - math.floor(math.log10(least)))
 
 
 def _cells(column: Sequence[Interval | None], show: Callable[[Interval, int], str]) -> list[str]:
-    """The cells of a column, all with the same number of decimals."""
+    """Return the cells of a column, all with the same number of decimals."""
     decimals = _decimals(column)
     return ["–" if of is None else show(of, decimals) for of in column]
 

@@ -1,4 +1,4 @@
-"""From run directories to a report's files."""
+"""Reads run directories and writes the files of a report."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from pathlib import Path
 
 from ecrl.errors import UsageError
 from ecrl.report import tables
+from ecrl.report.csv_files import write_numbers
 from ecrl.report.data import Comparison, compare
 from ecrl.report.figures import draw
 from ecrl.report.page import Content, html, markdown
 from ecrl.report.reproduce import commands
 from ecrl.report.runs import group, read_run
 from ecrl.runs.metrics_file import read_summary, runs_in
+from ecrl.runs.os_errors import writing
 from ecrl.sweep.definition import NAME, make_sweep, read_sweep
 
 PAGE = "index.html"
@@ -22,13 +24,13 @@ PAGE = "index.html"
 
 @dataclass
 class Sources:
-    """Run directories of a report, and what is known of them.
+    """The run directories of a report.
 
     Attributes:
-        paths: in order.
-        names: of the arms, by directory.
-        notes: what a reader must know.
-        sweep: the folder, if a single sweep made them all.
+        paths: run directories, in order.
+        names: name of the arm of each run directory that a sweep made.
+        notes: what a reader must know about them, a sentence each.
+        sweep: folder of the sweep, if one sweep made them all.
     """
 
     paths: list[Path] = field(default_factory=list)
@@ -69,16 +71,16 @@ def write_report(
         given: run directories, sweeps, or folders of runs.
         output: a folder that is new, empty or holds an older report.
         baseline: arm that differences are taken to; None for the first.
-        title: of the page.
+        title: title of the page.
 
     Returns:
-        The page.
+        The path of the HTML page.
 
     Raises:
         UsageError: runs that cannot be read or compared, or an output that holds something else.
     """
     words = [*map(str, given), f"output={output}"]
-    # Resolved before the look: `new/../runs` is nowhere until `new` is made.
+    # Resolved first: `new/../runs` does not exist until `new` is made.
     output = Path(os.path.realpath(output))
     _check_output(output)
     sources = find_runs(given)
@@ -96,23 +98,21 @@ def write_report(
         commands=commands(comparison, sources.sweep, words),
         definition=definition,
     )
-    try:
+    with writing(output, "output"):
         output.mkdir(parents=True, exist_ok=True)
         for picture in content.pictures:
             picture.save(output)
-        tables.write_csv(comparison, output)
+        write_numbers(comparison, output)
         pages = {"report.md": markdown(content), NAME: definition, PAGE: html(content)}
         for name, text in pages.items():
             if text:
-                # A name may hold what is no UTF-8.
+                # A name may hold bytes that are not UTF-8.
                 (output / name).write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
     return output / PAGE
 
 
 def _add_sweep(sources: Sources, folder: Path) -> None:
-    """Add a sweep's finished cells; all that have begun, if none is finished."""
+    """Add the finished cells of a sweep; if none is finished, all that have begun."""
     sweep = make_sweep(read_sweep(folder / NAME), str(folder / NAME))
     cells = {folder / f"{arm}-{seed}": arm for arm in sweep.arms for seed in sweep.seeds}
     begun = [path for path in cells if (path / "metrics.jsonl").exists()]
@@ -127,15 +127,13 @@ def _add_sweep(sources: Sources, folder: Path) -> None:
 
 
 def _holds(folder: Path, name: str) -> bool:
-    """Whether a folder holds something of that name; no for a path that cannot be looked at."""
+    """Whether a folder holds a file of that name; False for a path that cannot be read."""
     return os.path.exists(folder / name)
 
 
 def _check_output(output: Path) -> None:
-    try:
+    with writing(output, "output"):
         holds_other = output.exists() and not (output / PAGE).exists() and any(output.iterdir())
-    except OSError as error:
-        raise UsageError(f"output={str(output)!r} cannot be written: {error}.") from None
     if holds_other:
         raise UsageError(f"output={str(output)!r} exists and holds no report; choose another.")
 

@@ -1,1 +1,1 @@
-"""From problems to trajectories to training batches."""
+"""Plays episodes and turns their trajectories into training batches."""

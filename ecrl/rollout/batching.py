@@ -1,4 +1,4 @@
-"""From trajectories to optimizer minibatches: advantages, filters, splits."""
+"""Turns trajectories into optimizer minibatches: filters, advantages, splits."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ecrl.rollout.trajectory import Trajectory
 
 
 def group_tensors(trajectories: Sequence[Trajectory]) -> tuple[Tensor, Tensor]:
-    """Rewards ``[B]`` and group ids ``[B]``."""
+    """Return the rewards ``[B]`` and the group ids ``[B]`` of trajectories."""
     rewards = torch.tensor([t.reward for t in trajectories], dtype=torch.float32)
     return rewards, torch.tensor([t.problem_id for t in trajectories], dtype=torch.long)
 
 
 def kept_by(filters: Filters, trajectories: Sequence[Trajectory]) -> list[int]:
-    """Indices of the trajectories that train: groups of one reward have no group advantage."""
+    """Return the indices of the trajectories to train on, without groups whose rewards are all equal."""
     if not filters.drop_zero_variance:
         return list(range(len(trajectories)))
     dropped = zero_variance(*group_tensors(trajectories)).tolist()
@@ -31,9 +31,9 @@ def kept_by(filters: Filters, trajectories: Sequence[Trajectory]) -> list[int]:
 
 
 def build_batch(trajectories: Sequence[Trajectory], objective: Objective, iteration: int) -> RolloutBatch:
-    """Lay trajectories out for training, with their advantages.
+    """Build a training batch of trajectories, with their advantages.
 
-    Old log-probs and entropies are the engine's; entropies it did not give are NaN until scored.
+    Old log-probs and entropies are the engine's; entropies that it did not report are NaN until scored.
     """
     rewards, group_ids = group_tensors(trajectories)
     sequences = [_sequence(t) for t in trajectories]
@@ -41,8 +41,8 @@ def build_batch(trajectories: Sequence[Trajectory], objective: Objective, iterat
     completions = [turn.completion for t in trajectories for turn in t.turns]
     logprobs = torch.tensor([x for c in completions for x in c.logprobs], dtype=torch.float32)
     entropy = [x for c in completions for x in (c.entropy or [float("nan")] * len(c.token_ids))]
-    copies = np.asarray([t.sample_index for t in trajectories], np.int64)
-    uid = hash_u64(iteration, group_ids.numpy(), copies) >> np.uint64(1)
+    sample_index = np.asarray([t.sample_index for t in trajectories], np.int64)
+    uid = hash_u64(iteration, group_ids.numpy(), sample_index) >> np.uint64(1)
     advantages = objective.estimator(rewards, group_ids) if len(trajectories) else rewards
     return RolloutBatch(
         sequences=sequences,
@@ -58,27 +58,27 @@ def build_batch(trajectories: Sequence[Trajectory], objective: Objective, iterat
 
 
 def sequence_entropy(batch: RolloutBatch) -> Tensor:
-    """Mean entropy over each sequence's own tokens, ``[B]``, nats."""
+    """Return the mean entropy over each sequence's own tokens, ``[B]``, nats."""
     sums = torch.zeros(len(batch)).index_add(0, batch.sequence_ids, batch.old_entropy)
     return sums / batch.lengths
 
 
 def _sequence(trajectory: Trajectory) -> SequenceTokens:
-    tail: list[int] = []
+    response: list[int] = []
     own: list[bool] = []
     for turn in trajectory.turns:
-        tail += turn.context_ids + turn.completion.token_ids
+        response += turn.context_ids + turn.completion.token_ids
         own += [False] * len(turn.context_ids) + [True] * len(turn.completion.token_ids)
-    return SequenceTokens(trajectory.prompt_ids, tail, own)
+    return SequenceTokens(trajectory.prompt_ids, response, own)
 
 
 def split_minibatches(
     batch: RolloutBatch, minibatches: int, epochs: int, seed: int, iteration: int
 ) -> Iterator[RolloutBatch]:
-    """Yield ``minibatches·epochs`` minibatches of whole groups; some are empty if groups are few.
+    """Yield ``minibatches·epochs`` minibatches of whole groups; some are empty if there are few groups.
 
-    The first epoch keeps the order of the rollout; later ones shuffle the groups. Only the very first
-    minibatch is ``fresh``: no update lies between it and the rollout.
+    The first epoch keeps the order of the rollout; later ones shuffle the groups. Only the first minibatch
+    of the first epoch is ``fresh``: no update comes between it and the rollout.
     """
     groups = list(dict.fromkeys(batch.group_ids.tolist()))
     members: dict[int, list[int]] = {group: [] for group in groups}

@@ -1,7 +1,7 @@
-"""Where texts become token ids: prompts, and what an environment says between the policy's turns.
+"""Tokenizes the environment's texts: prompts, and the messages between the policy's turns.
 
-The policy's own ids are never touched: a turn's ids follow them as they are, so the ids that training
-sees are the ids that the engine saw, whatever the tokenizer would make of the joined text.
+The policy's own token ids are never re-tokenized: the ids of a message are appended to them. So training
+uses the same ids as the engine, even if the tokenizer would split the joined text differently.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from transformers import PreTrainedTokenizerBase
 
 from ecrl.errors import UsageError
 
-_MARK = "\x1a"  # stands for the policy's turn in a rendered conversation
+_PLACEHOLDER = "\x1a"  # stands for the policy's turn in a rendered conversation
 
 
 class Chat:
-    """Speaks a tokenizer's chat template where it has one, plain text otherwise.
+    """Renders texts with the tokenizer's chat template if it has one, else as plain text.
 
     Args:
-        tokenizer: the policy's.
+        tokenizer: the policy's tokenizer.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
 
     def opening(self, prompt: str) -> list[int]:
-        """Return the ids of a problem's prompt, up to where the policy's first turn begins.
+        """Return the ids of a problem's prompt, up to the start of the policy's first turn.
 
         Raises:
             UsageError: the prompt has no tokens.
@@ -34,7 +34,7 @@ class Chat:
         if self._tokenizer.chat_template:
             return self._plain(self._render([{"role": "user", "content": prompt}]))
         ids: list[int] = self._tokenizer(prompt)["input_ids"]
-        # Some tokenizers close every text with EOS; a prompt must stay open.
+        # Some tokenizers append EOS to every text; the policy must continue the prompt.
         if ids and ids[-1] == self._tokenizer.eos_token_id:
             ids = ids[:-1]
         if not ids:
@@ -44,23 +44,23 @@ class Chat:
         return ids
 
     def reply(self, ended_by: int | None, message: str) -> list[int]:
-        """Return the ids between the policy's turn and its next one: the environment's message.
+        """Return the ids of the environment's message between two turns of the policy.
 
         Args:
-            ended_by: the token with which the policy ended its turn; None where it was cut off.
+            ended_by: the EOS token with which the policy ended its turn; None if the turn was cut off.
             message: the environment's observation.
         """
         if not self._tokenizer.chat_template:
             return self._plain(message)
         roles = ("user", "assistant", "user")
-        texts = ("?", _MARK, message)
+        texts = ("?", _PLACEHOLDER, message)
         conversation = [{"role": r, "content": t} for r, t in zip(roles, texts, strict=True)]
-        ids = self._plain(self._render(conversation).partition(_MARK)[2])
-        # The template closes the policy's turn; what the policy has written is not written twice.
+        ids = self._plain(self._render(conversation).partition(_PLACEHOLDER)[2])
+        # The template ends the policy's turn with EOS, which the policy may have generated already.
         return ids[1:] if ids[:1] == [ended_by] else ids
 
     def text(self, ids: Sequence[int]) -> str:
-        """Return what the environment reads of the policy's turn, without special tokens."""
+        """Return the text of the policy's turn for the environment, without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def _render(self, conversation: list[dict[str, str]]) -> str:

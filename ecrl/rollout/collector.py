@@ -1,4 +1,4 @@
-"""Plays episodes: environments on one side, the engine on the other, token ids in between."""
+"""Collects rollouts: plays the episodes of environments with completions from the engine."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from ecrl.rollout.chat import Chat
 from ecrl.rollout.trajectory import Trajectory, Turn
 
 Split = Literal["train", "val"]
-#: An environment that never ends its episode must not hang the run: it is truncated here.
+#: An episode is truncated after this many turns, so that an endless one does not hang the run.
 MAX_TURNS = 64
-_THREADS = 64  # that wait for verifiers; they compute nothing themselves
+_THREADS = 64  # threads that wait for verifiers; they compute nothing themselves
 _STREAMS = {"train": 0, "val": 1, "greedy": 2}
 
 
 def problem_seed(seed: int, split: Split, index: int) -> int:
-    """Seed of a run's problem number ``index``; the splits have streams of their own."""
+    """Return the seed of a run's problem number ``index``; each split has its own stream."""
     return item_seed(int(hash_u64(seed, _STREAMS[split])) >> 1, index)
 
 
 @dataclass
 class _Episode:
-    """One environment in play."""
+    """The state of one running episode."""
 
     env: gym.Env[str, str]
     problem_id: int
@@ -56,8 +56,8 @@ class _Episode:
     info: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def read(self) -> list[int]:
-        """All token ids that the policy reads before its next move."""
+    def input_ids(self) -> list[int]:
+        """All token ids that the policy reads before its next turn."""
         ids = list(self.prompt_ids)
         for turn in self.turns:
             ids += turn.context_ids + turn.completion.token_ids
@@ -65,10 +65,10 @@ class _Episode:
 
 
 def _finite(value: Any, what: str = "reward") -> float:
-    """Take a number that an environment reports.
+    """Return a number that an environment reports, as a float.
 
     Raises:
-        ValueError: it is none, or not finite.
+        ValueError: it is not a number, or not finite.
     """
     if not isinstance(value, (int, float, np.number, np.bool_)) or not math.isfinite(value):
         raise ValueError(f"the {what} is {value!r}, not a finite number")
@@ -76,16 +76,16 @@ def _finite(value: Any, what: str = "reward") -> float:
 
 
 class Collector:
-    """Draws groups of trajectories.
+    """Collects groups of trajectories.
 
     Args:
         make_env: makes an environment for a split.
-        engine: draws the completions.
-        tokenizer: the policy's.
-        seed: of problems and of completions.
-        process_group: the processes that share the problems.
-        timeout: seconds after which an engine's or an environment's call ends the process; an engine whose
-            processes wait for each other has twice as many.
+        engine: generates the completions.
+        tokenizer: the policy's tokenizer.
+        seed: seed of problems and completions.
+        process_group: the processes that divide the problems.
+        timeout: seconds after which a call of the engine or of an environment ends the process; twice as
+            long for an engine in lockstep.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Collector:
         self._seed = seed
         self._process_group = process_group or ProcessGroup()
         self._timeout = timeout
-        #: What every `reset` of a split is told; it may change between iterations only.
+        #: Options of every `reset` in a split; they may change only between iterations.
         self.options: dict[Split, dict[str, Any]] = {"train": {}, "val": {}}
 
     def collect(
@@ -116,19 +116,21 @@ class Collector:
         iteration: int,
         recorder: MetricsRecorder,
     ) -> list[Trajectory]:
-        """Play ``copies`` episodes of each problem, each process its share of the problems.
+        """Play ``copies`` episodes of each problem; each process plays its share of the problems.
 
         Args:
-            split: which problems.
-            problems: indices of the problems; the same index is the same problem, always.
-            copies: G, episodes a problem.
-            sampling: how to draw.
-            iteration: enters the key of every random stream.
-            recorder: takes the time of generation and of verification.
+            split: the split that the problems are from.
+            problems: indices of the problems; an index always means the same problem.
+            copies: G, number of episodes for each problem.
+            sampling: how to sample.
+            iteration: part of the key of every random stream.
+            recorder: records the time of generation and of verification.
 
         Returns:
-            ``len(problems)·copies`` trajectories, a problem's copies side by side; all of them on every
-            process.
+            ``len(problems)·copies`` trajectories, those of a problem side by side; every process gets all.
+
+        Raises:
+            EcrlError: an environment gave different problems for one seed, or its code failed.
         """
         mine = [problems[i] for i in self._process_group.share(len(problems))]
         stream = _STREAMS["greedy" if sampling.temperature == 0 else split]
@@ -138,16 +140,16 @@ class Collector:
         return self._process_group.gather([self._trajectory(e) for e in episodes])
 
     def _play(self, episodes: Sequence[_Episode], sampling: Sampling, recorder: MetricsRecorder) -> None:
-        """Take turns until every episode has ended."""
-        # In lockstep a collective within the call has the time-out too. It must pass first, since the
-        # engine of a healthy process is not to blame for a peer that hangs.
+        """Alternate generation and environment steps until every episode has ended."""
+        # In lockstep the engine's collectives have the same time-out. It must expire before this one, so
+        # that a healthy process reports the peer that hangs instead of its own engine.
         limit = 2 * self._timeout if self.engine.lockstep else self._timeout
         active = episodes
         while self._process_group.any(bool(active)) if self.engine.lockstep else active:
             with recorder.timer("generate"):
                 keys = hash_u64(np.array([e.key for e in active], np.uint64), [len(e.turns) for e in active])
-                with watchdog(limit, f"The engine's drawing of {len(active)} completions"):
-                    completions = self.engine.generate([e.read for e in active], sampling, keys.tolist())
+                with watchdog(limit, f"The engine's generation of {len(active)} completions"):
+                    completions = self.engine.generate([e.input_ids for e in active], sampling, keys.tolist())
                 texts = [self._chat.text(c.token_ids) for c in completions]
             for episode, completion, text in zip(active, completions, texts, strict=True):
                 episode.turns.append(Turn(episode.context_ids, completion))
@@ -169,7 +171,7 @@ class Collector:
         for slot, key in enumerate(keys.tolist()):
             problem_id, copy = problems[slot // copies], slot % copies
             prompt, _ = reset(envs[slot], seed=seeds[slot // copies], options=self.options[split] or None)
-            # The copies of a problem share its prompt; tokenise it once.
+            # The copies of a problem share its prompt, so it is tokenized once.
             ids = episodes[-1].prompt_ids if copy else self._chat.opening(prompt)
             if copy and prompt != episodes[-1].prompt:
                 raise EcrlError(
@@ -180,7 +182,7 @@ class Collector:
         return episodes
 
     def _step_all(self, episodes: Sequence[_Episode], recorder: MetricsRecorder) -> None:
-        """Give every environment its response; those that wait for other processes wait together."""
+        """Step every environment with its response; environments that wait for verifiers run in threads."""
         waited = shared_stats()
         scoring = watchdog(self._timeout, f"The environment's scoring of {len(episodes)} completions")
         with recorder.timer("verify"), scoring:
@@ -207,8 +209,8 @@ class Collector:
         if len(episode.turns) == MAX_TURNS and not episode.terminated:
             episode.truncated = True
         if not (episode.terminated or episode.truncated):
-            said = episode.turns[-1].completion
-            ended_by = said.token_ids[-1] if said.finish_reason == "stop" else None
+            last = episode.turns[-1].completion
+            ended_by = last.token_ids[-1] if last.finish_reason == "stop" else None
             episode.context_ids = self._chat.reply(ended_by, observation)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""What repeated answers to fixed problems say: avg@k, pass@k, maj@k. Pure numpy."""
+"""Statistics of repeated answers to the same problems: avg@k, pass@k, maj@k."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
-    """Unbiased probability that one of ``k`` answers is right: ``1 − C(n−c, k) / C(n, k)``.
+    """Estimate the probability that one of ``k`` answers is right, unbiased: ``1 − C(n−c, k) / C(n, k)``.
 
     https://arxiv.org/abs/2107.03374
 
     Args:
-        num_samples: n, answers drawn.
-        num_correct: c, how many of them are right.
-        k: at most n.
+        num_samples: n, number of sampled answers.
+        num_correct: c, number of right ones among them.
+        k: number of attempts, at most n.
     """
     return 1.0 - comb(num_samples - num_correct, k) / comb(num_samples, k)
 
 
 def majority_correct(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
-    """Return how right the most frequent answer is: a tie counts as the mean of the tied answers.
+    """Return 1 if the most frequent answer is right, else 0; for a tie, the mean over the tied answers.
 
     Args:
-        answers: extracted answers of one problem; None where none could be extracted.
-        correct: whether each is right.
+        answers: extracted answers to one problem; None if none could be extracted.
+        correct: whether each answer is right.
     """
     votes = Counter(answer for answer in answers if answer is not None)
     if not votes:
@@ -43,7 +43,7 @@ def summarise(rewards: NDArray[np.float64], answers: Sequence[Sequence[str | Non
     """Summarise ``k`` answers to each of ``P`` problems.
 
     Args:
-        rewards: ``[P, k]``; an answer is right where its reward is at least 1.
+        rewards: ``[P, k]``; an answer is right if its reward is at least 1.
         answers: ``[P][k]`` extracted answers.
 
     Returns:

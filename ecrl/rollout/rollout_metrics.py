@@ -1,4 +1,4 @@
-"""What a rollout and a validation report: plain numbers by metric name."""
+"""Metrics of a rollout and of a validation: numbers by metric name."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ecrl.rollout.trajectory import Trajectory
 
 
 def env_name(env_id: str) -> str:
-    """Short name for metrics: ``ecrl/Countdown-v0`` → ``countdown``."""
+    """Return an environment's short name for metrics: ``ecrl/Countdown-v0`` → ``countdown``."""
     return env_id.split("/")[-1].rsplit("-v", 1)[0].lower()
 
 
 def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
-    """Reward, length, truncation and zero-variance share of a rollout."""
+    """Return ``rollout/…``: reward, length, truncation, zero-variance groups; and ``env/…``."""
     rewards, groups = group_tensors(trajectories)
     lengths = np.asarray([t.num_tokens for t in trajectories], np.float64)
     numbers = {
@@ -38,7 +38,7 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 
 
 def rollout_entropy(trajectories: Sequence[Trajectory]) -> float:
-    """Policy entropy of a rollout, in nats: mean over each response, then over responses.
+    """Return the policy entropy of a rollout, nats: the mean over each response, then over responses.
 
     https://arxiv.org/abs/2505.22617, eq. 1.
     """
@@ -49,7 +49,13 @@ def rollout_entropy(trajectories: Sequence[Trajectory]) -> float:
 def validation_metrics(
     sampled: Sequence[Trajectory], greedy: Sequence[Trajectory], name: str
 ) -> dict[str, float]:
-    """``val/<env>/avg@k``, ``pass@j``, ``maj@k``, ``greedy``, ``length``."""
+    """Return ``val/<env>/…``: ``avg@k``, ``pass@j``, ``maj@k``, ``greedy``, ``length``.
+
+    Args:
+        sampled: k trajectories of each problem, those of a problem side by side.
+        greedy: one greedy trajectory of each problem.
+        name: short name of the environment.
+    """
     k = 1 + max(t.sample_index for t in sampled)
     rewards = np.asarray([t.reward for t in sampled]).reshape(-1, k)
     answers = [[t.answer for t in sampled[i : i + k]] for i in range(0, len(sampled), k)]

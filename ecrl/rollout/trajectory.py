@@ -1,4 +1,4 @@
-"""One episode, as it was played: the policy's turns and what the environment said."""
+"""A finished episode: the policy's turns and the environment's messages between them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ecrl.engines.base import Completion
 
 @dataclass(frozen=True)
 class Turn:
-    """One move of the policy: the environment's tokens that came before it, then its own.
+    """One turn of the policy, with the environment's message before it.
 
     Attributes:
         context_ids: tokens of the environment since the last turn; never trained on.
@@ -27,16 +27,16 @@ class Trajectory:
 
     Attributes:
         prompt_ids: token ids of the first observation.
-        turns: the policy's moves; the first has no context of its own.
-        problem_id: identifies the problem; trajectories that share it form a group.
+        turns: the policy's turns; the first has no context.
+        problem_id: identifies the problem; trajectories of the same problem form a group.
         sample_index: index of this trajectory within its group.
         reward: sum of the episode's rewards.
-        terminated: the episode ended by itself.
-        truncated: it was cut off by a token or turn limit.
-        metrics: numbers the environment reported at the end.
+        terminated: whether the episode reached its end.
+        truncated: whether the episode was cut off by a limit on tokens or turns.
+        metrics: numbers that the environment reported at the end.
         answer: the extracted final answer, for majority votes; None if there is none.
         prompt: the first observation as text.
-        response: the policy's own text.
+        response: the policy's own text, all turns joined.
     """
 
     prompt_ids: list[int]
@@ -53,5 +53,5 @@ class Trajectory:
 
     @property
     def num_tokens(self) -> int:
-        """Number of tokens the policy itself wrote."""
+        """Number of tokens that the policy generated."""
         return sum(len(turn.completion.token_ids) for turn in self.turns)

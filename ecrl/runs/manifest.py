@@ -1,4 +1,4 @@
-"""A list of a folder's files with size and checksum, so that a damaged copy is noticed."""
+"""A list of a folder's files with sizes and checksums, which shows whether a checkpoint is damaged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BLOCK = 2**24  # bytes read at once
 
 
 def write_manifest(folder: Path) -> None:
-    """Bring a folder's files to the disk, and list them.
+    """List a folder's files, and flush them to the disk.
 
     Raises:
         OSError: the disk is full or gone.

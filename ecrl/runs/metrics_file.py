@@ -1,4 +1,4 @@
-"""A run's history on disk: ``metrics.jsonl``, one object an iteration, and ``summary.json`` at its end."""
+"""A run's ``metrics.jsonl``, one JSON object per iteration, and the ``summary.json`` at its end."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ecrl.errors import UsageError
 
 
 class _NotFiniteError(ValueError):
-    """A NaN or an infinity in a row; the message is the constant."""
+    """A row holds NaN or an infinity; the message is that constant."""
 
 
 def is_wall_time(name: str) -> bool:
-    """Whether a metric measures the clock; all others are the same, bit for bit, in a resumed run."""
+    """Whether a metric measures wall time; all others are the same, bit for bit, in a resumed run."""
     return name.startswith(("time/", "throughput/"))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a ``metrics.jsonl``; a last line that was cut short is left out.
+    """Read the rows of a ``metrics.jsonl``; an incomplete last line is left out.
 
     Raises:
         UsageError: the file is missing or cannot be read, or a line before the last is malformed.
@@ -29,7 +29,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     try:
         lines = path.read_bytes().splitlines(keepends=True)
     except FileNotFoundError:
-        raise UsageError(f"{path} is missing: there are no metrics of this run.") from None
+        raise UsageError(f"{path} is missing: this run has no metrics.") from None
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}.") from None
     rows: list[dict[str, Any]] = []
@@ -38,7 +38,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line, parse_constant=_refuse)
         except _NotFiniteError as error:
-            row, wrong = None, f"holds {error}, no finite number"
+            row, wrong = None, f"holds {error}, which is no finite number"
         except (ValueError, RecursionError):
             row = None
         if isinstance(row, dict) and _is_iteration(row.get("iteration")):
@@ -49,7 +49,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def read_summary(run_dir: Path) -> dict[str, Any] | None:
-    """Read a run's ``summary.json``; None if it left none, as it goes on or was cut off.
+    """Read a run's ``summary.json``.
+
+    Returns:
+        The summary; None if there is none, because the run is going on or was cut off.
 
     Raises:
         UsageError: it cannot be read, or is no summary of a run; names the file.
@@ -76,12 +79,12 @@ def read_summary(run_dir: Path) -> dict[str, Any] | None:
 
 
 def runs_in(folder: Path) -> list[Path]:
-    """The run directories in a folder, by name, arm_2 before arm_10."""
+    """Return the run directories in a folder, sorted by name, arm_2 before arm_10."""
     return sorted((file.parent for file in folder.glob("*/metrics.jsonl")), key=_natural)
 
 
 def legible(path: Path | str) -> str:
-    """A path as text that can be drawn and written: a byte that is no UTF-8 becomes a question mark."""
+    """Return a path as text that can be printed: a byte that is not UTF-8 becomes a question mark."""
     return str(path).encode(errors="replace").decode()
 
 
@@ -90,12 +93,12 @@ def _natural(path: Path) -> list[tuple[str, int]]:
 
 
 def _is_iteration(value: Any) -> bool:
-    """Whether it is a whole number that an array can hold."""
+    """Whether a value is a whole number that an int64 array can hold."""
     return isinstance(value, int) and abs(value) < 2**63
 
 
 def drop_after(path: Path, iteration: int) -> None:
-    """Drop the rows behind an iteration, as a run resumes there; aside first, then moved into place."""
+    """Drop the rows after an iteration, where a run resumes; the file is replaced whole."""
     if not path.exists():
         return
     kept = [row for row in read_metrics(path) if row["iteration"] <= iteration]
@@ -108,10 +111,10 @@ def drop_after(path: Path, iteration: int) -> None:
 
 
 def _refuse(constant: str) -> None:
-    """Take NaN and infinities, which Python would read, for what they are: no JSON."""
+    """Refuse NaN and infinities, which Python reads although they are not JSON."""
     raise _NotFiniteError(constant)
 
 
 def as_line(row: dict[str, Any]) -> str:
-    """One row as a line of JSON."""
+    """Return a row as a line of JSON."""
     return json.dumps(row, allow_nan=False) + "\n"

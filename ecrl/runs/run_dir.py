@@ -1,10 +1,10 @@
-"""The folder that a run writes: looked at before anything starts, made, and taken away if nothing began."""
+"""The folder of a run: checked before anything starts, made, and removed again if the run did not begin."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,11 +12,12 @@ from omegaconf import OmegaConf
 
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
-from ecrl.runs.os_errors import check_writable
+from ecrl.runs.commands import Command, save_command
+from ecrl.runs.os_errors import check_writable, writing
 
 
 def check_run_dir(config: Config) -> None:
-    """Refuse a folder that exists already, or one to go on in that takes no files.
+    """Refuse a new folder that exists already, or a folder to resume that takes no files.
 
     Raises:
         UsageError: says what to do.
@@ -27,17 +28,34 @@ def check_run_dir(config: Config) -> None:
     elif config.run_dir:
         run_dir = Path(config.run_dir)
         if run_dir.exists():
-            way = "; it holds no checkpoint to go on from"
+            way = "; it holds no checkpoint to resume"
             if _checkpoints(run_dir):
-                way = f", or go on with resume={run_dir}"
+                way = f", or resume it with resume={run_dir}"
             raise UsageError(
                 f"run_dir={config.run_dir!r} exists already and nothing is overwritten; choose another{way}."
             )
         check_writable(run_dir, "run_dir")
 
 
-def create_run_dir(config: Config) -> Path:
-    """Make the run directory.
+def open_run_dir(config: Config, command: Sequence[str] | None = None, iteration: int = 0) -> Path:
+    """Make the folder of a new run, or take that of a resumed one, and save the command in it.
+
+    Args:
+        config: the whole configuration.
+        command: words after ``ecrl train``; None if the run is made from Python.
+        iteration: of the checkpoint that is resumed; 0 for a new run.
+
+    Raises:
+        UsageError: the folder exists already, or cannot be made.
+    """
+    run_dir = Path(config.resume) if config.resume else _make(config)
+    if command is not None:
+        save_command(run_dir, Command(iteration, list(command)))
+    return run_dir
+
+
+def _make(config: Config) -> Path:
+    """Make the folder of a new run, and write its configuration.
 
     Raises:
         UsageError: it exists already, or cannot be made.
@@ -45,20 +63,18 @@ def create_run_dir(config: Config) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     default = Path("runs") / "-".join([stamp, *config.strategy, f"seed{config.seed}"])
     run_dir = Path(config.run_dir) if config.run_dir else default
-    try:
+    with writing(run_dir, "run_dir"):
         run_dir.mkdir(parents=True)
         (run_dir / "checkpoints").mkdir()
-    except OSError as error:
-        raise UsageError(f"run_dir={str(run_dir)!r} cannot be created: {error}.") from None
     OmegaConf.save(OmegaConf.structured(config), run_dir / "config.yaml")
     return run_dir
 
 
 @contextmanager
 def gone_unless_begun(run_dir: Path) -> Iterator[None]:
-    """Take the folder away again if the block fails before it holds a row of metrics or a checkpoint.
+    """Remove the folder again if the block fails before it holds a row of metrics or a checkpoint.
 
-    Such a run can neither be resumed nor, while its folder is there, started again.
+    Such a run cannot be resumed, and while its folder is there it cannot be started again.
     """
     try:
         yield

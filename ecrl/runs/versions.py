@@ -1,4 +1,4 @@
-"""Versions of what a result depends on."""
+"""Versions of the packages that a result depends on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PACKAGES = ("ecrl", "torch", "lightning", "transformers", "gymnasium", "hydra-co
 
 
 def version_of(package: str) -> str | None:
-    """Version of an installed package, or None."""
+    """Return the version of an installed package; None if it is missing."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -17,6 +17,6 @@ def version_of(package: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Python's and the main packages' versions."""
+    """Return the versions of Python and of the main packages."""
     found = {package: version_of(package) for package in PACKAGES}
     return {"python": platform.python_version()} | {p: v for p, v in found.items() if v}

@@ -1,4 +1,4 @@
-"""What a sweep is: arms × seeds, told apart by overrides, and the run each cell stands for."""
+"""The definition of a sweep: arms, which differ in overrides, × seeds; each cell is one run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ecrl.config.compose import build_config
+from ecrl.config.keys import key_of
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError, unknown_name
 
 NAME = "sweep.yaml"
 #: The sweep sets these for every cell.
 _TAKEN = ("seed", "run_dir", "resume", "output")
-#: Cells of one seed get the same problems only where these agree.
+#: Cells of one seed draw the same problems only if these are equal in all arms.
 _SHARED = ("env", "eval", "rollout.prompts")
 _KEYS = ("arms", "seeds", "overrides", "config_dir")
 _FORM = 'e.g. arms=\'{grpo: "strategy=[]", small: ["strategy=[clip_cov]", "update.lr=1e-5"]}\''
@@ -33,8 +34,8 @@ class Cell:
         arm: name of its arm.
         seed: of the run.
         run_dir: where it goes.
-        overrides: all of them, but for ``run_dir``.
-        iterations: how many it is to have.
+        overrides: all of them except ``run_dir``.
+        iterations: number of iterations of a finished cell.
     """
 
     arm: str
@@ -45,7 +46,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Name of its folder."""
+        """The name of its folder."""
         return self.run_dir.name
 
 
@@ -55,9 +56,9 @@ class Sweep:
 
     Attributes:
         arms: overrides of each arm, by name; the first is the baseline.
-        seeds: one run an arm each.
-        overrides: common to all.
-        config_dir: the user's own config groups.
+        seeds: each is one run per arm.
+        overrides: common to all arms.
+        config_dir: a folder of the user's own config groups.
     """
 
     arms: dict[str, list[str]]
@@ -66,11 +67,11 @@ class Sweep:
     config_dir: str | None = None
 
     def cells(self, output: Path) -> list[Cell]:
-        """Compose every cell, seed by seed, so that a sweep that is cut off holds whole comparisons.
+        """Compose every cell, seed by seed, so that a sweep that is cut off has all arms of its first seeds.
 
         Raises:
-            UsageError: an override that cannot work, arms that are one and the same run, or arms whose
-                seeds would not draw the same problems; names the arms.
+            UsageError: an override that cannot work, two arms that are the same run, or arms that would not
+                draw the same problems; names the arms.
         """
         return list(self._cells(output))
 
@@ -78,7 +79,7 @@ class Sweep:
         configs = {}
         for arm, own in self.arms.items():
             try:
-                # An override may stand once only, and the arm's own comes before the common one.
+                # An arm's own override replaces the common one.
                 words = [*without(self.overrides, own), *own]
                 configs[arm] = words, self.compose(words)
             except UsageError as error:
@@ -94,7 +95,7 @@ class Sweep:
         return build_config(overrides, None if self.config_dir is None else Path(self.config_dir))
 
     def check_grown_from(self, old: Sweep, where: Path) -> None:
-        """Refuse to mix the runs of two definitions; more arms and more seeds are welcome.
+        """Refuse to mix the runs of two definitions; this one may add arms and seeds to the old one.
 
         Raises:
             UsageError: names what differs.
@@ -109,11 +110,11 @@ class Sweep:
             if before != now:
                 raise UsageError(
                     f"{where} holds a sweep of another definition: {what} was {before}, now {now}. Choose "
-                    f"another output=, or go on with: ecrl sweep {where.parent}"
+                    f"another output=, or resume the sweep with: ecrl sweep {where.parent}"
                 )
 
     def save(self, output: Path) -> None:
-        """Write the definition beside the runs, aside first, then moved into place."""
+        """Write the definition beside the runs, to another name first, so that it is never half written."""
         aside = output / f"{NAME}.partial"
         OmegaConf.save(OmegaConf.create(asdict(self)), aside)
         aside.replace(output / NAME)
@@ -147,7 +148,7 @@ def parse_yaml(text: str, what: str) -> Any:
         raise UsageError(
             f"{what} is not valid YAML; put quotes around overrides: {' '.join(str(error).split())}"
         ) from None
-    except AssertionError:  # so OmegaConf refuses a lone number
+    except AssertionError:  # OmegaConf raises it for a number alone
         raise UsageError(f"{what} is neither a list, e.g. [1,2,3], nor a mapping.") from None
 
 
@@ -155,11 +156,11 @@ def make_sweep(values: Mapping[str, Any], what: str) -> Sweep:
     """Check the plain values of a definition.
 
     Args:
-        values: ``arms``, ``seeds`` and, if wanted, ``overrides`` and ``config_dir``.
-        what: where they stand, for messages.
+        values: ``arms``, ``seeds``, and optionally ``overrides`` and ``config_dir``.
+        what: where they come from, for messages.
 
     Raises:
-        UsageError: a key is unknown, missing or of another form.
+        UsageError: a key is unknown or missing, or a value has the wrong form.
     """
     for key in values:
         if key not in _KEYS:
@@ -185,8 +186,8 @@ def make_sweep(values: Mapping[str, Any], what: str) -> Sweep:
 
 def without(overrides: Sequence[str], others: Sequence[str]) -> list[str]:
     """Drop the overrides whose keys the others set."""
-    keys = {o.partition("=")[0] for o in others}
-    return [o for o in overrides if o.partition("=")[0] not in keys]
+    keys = {key_of(o) for o in others}
+    return [o for o in overrides if key_of(o) not in keys]
 
 
 def _overrides(given: Any, what: str) -> list[str]:
@@ -194,8 +195,8 @@ def _overrides(given: Any, what: str) -> list[str]:
     if not isinstance(words, list) or not all(isinstance(w, str) and "=" in w for w in words):
         raise UsageError(f"{what} takes one override or a list of them, {_FORM}; got {given!r}.")
     for word in words:
-        if word.partition("=")[0] in _TAKEN:
-            raise UsageError(f"{what}: {word!r} is for the sweep to set, in every cell.")
+        if key_of(word) in _TAKEN:
+            raise UsageError(f"{what}: {word!r} is for the sweep to set, in every cell; drop it.")
     return words
 
 
@@ -223,13 +224,13 @@ def _pick(tree: Any, dotted: str) -> Any:
 
 
 def _apart(before: list[str], now: list[str] | None) -> tuple[list[str], list[str] | None]:
-    """The overrides that only one of the two holds; all of them where it is not that."""
+    """Return the overrides that only one of the two has; all of them if they differ in order alone."""
     lost, new = [o for o in before if o not in (now or ())], [o for o in now or () if o not in before]
     return (lost, new) if now and (lost or new) else (before, now)
 
 
 def _deepest(key: str, first: Any, other: Any) -> tuple[str, Any, Any]:
-    """The first key at which two trees that differ do so, and what they hold there."""
+    """Return the first key at which two different trees differ, and both values."""
     while isinstance(first, dict) and isinstance(other, dict):
         child = next(k for k in {**first, **other} if first.get(k, first) != other.get(k, other))
         key, first, other = f"{key}.{child}", first.get(child), other.get(child)

@@ -1,4 +1,4 @@
-"""Runs the cells of a sweep, several at once, each as ``ecrl train`` in a process of its own."""
+"""Runs the cells of a sweep, several at a time, each as ``ecrl train`` in its own process."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from ecrl.sweep.definition import Cell
 from ecrl.training.checkpoint import OLD, completed_iterations, find_checkpoint
 
 _TAIL = 2**16  # bytes at the end of a metrics.jsonl that hold its last row
-_POLL = 0.2  # seconds between two looks at the processes
-_SHOWN = 12  # last lines shown of a failed cell's log
+_POLL = 0.2  # seconds between two checks of the processes
+_SHOWN = 12  # number of last lines shown of a failed cell's log
 
 
 def is_finished(cell: Cell) -> bool:
-    """Whether the cell has all its iterations, by its summary or, if it died before that, its checkpoint."""
+    """Whether the cell has all its iterations, by its summary, or by its checkpoint if it died earlier."""
     try:
         summary = read_summary(cell.run_dir)
-    except UsageError:  # what is no summary finishes nothing
+    except UsageError:  # a file that is no summary proves nothing
         summary = None
     if summary is not None and summary["iterations"] >= cell.iterations:
         return True
@@ -41,12 +41,12 @@ def is_finished(cell: Cell) -> bool:
 
 
 def has_checkpoint(run_dir: Path) -> bool:
-    """Whether there is something to go on from, whole or not."""
+    """Whether the run has a checkpoint, valid or not."""
     return any((run_dir / "checkpoints" / name).exists() for name in ("last", f"last{OLD}"))
 
 
 def iterations_done(run_dir: Path) -> int:
-    """Iteration of the last whole row of a run's metrics; 0 if there is none."""
+    """Return the iteration of the last whole row of a run's metrics; 0 if there is none."""
     try:
         with (run_dir / "metrics.jsonl").open("rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _TAIL, 0))
@@ -65,10 +65,10 @@ class Work:
     """A cell's process.
 
     Args:
-        cell: which; a folder of it without a checkpoint is begun again.
-        log: file for what the process says.
-        config_dir: the user's own config groups.
-        inherited: open files that the process is to hold.
+        cell: what to run; a cell whose folder has no checkpoint starts again.
+        log: file for the output of the process.
+        config_dir: a folder of the user's own config groups.
+        inherited: open file descriptors that the process inherits.
     """
 
     def __init__(self, cell: Cell, log: Path, config_dir: str | None, inherited: Sequence[int] = ()) -> None:
@@ -80,9 +80,9 @@ class Work:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                # One thread each: cells side by side are faster than one on all cores.
+                # One thread each: several cells in parallel are faster than one on all cores.
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
-                # Ctrl-C is for the sweep to pass on, once.
+                # Ctrl-C must not reach the cell directly: the sweep passes it on, once.
                 start_new_session=True,
                 pass_fds=inherited,
                 preexec_fn=partial(end_with_parent, os.getpid()),
@@ -97,11 +97,11 @@ class Work:
         return [*self.cell.overrides, f"run_dir={run_dir}", "log.progress=false", *folder]
 
     def ended(self) -> bool:
-        """Whether the process is gone."""
+        """Whether the process has ended."""
         return self._process.poll() is not None
 
     def stop(self) -> None:
-        """Ask for a checkpoint after this iteration; asked again, end at once."""
+        """Ask for a checkpoint after this iteration; a second call kills the process."""
         if self._stopped:
             os.killpg(self._process.pid, signal.SIGKILL)
         elif not self.ended():
@@ -109,7 +109,7 @@ class Work:
         self._stopped = True
 
     def complaint(self) -> str | None:
-        """What went wrong, once it ended: the exit code and the last lines of the log."""
+        """Return what went wrong, with the last lines of the log; None if the cell is finished."""
         if is_finished(self.cell):
             return None
         lines = self.log.read_text(errors="replace").strip().splitlines()[-_SHOWN:]
@@ -119,7 +119,7 @@ class Work:
 
 
 class Interrupt:
-    """Counts SIGINT and SIGTERM instead of raising in the middle of something."""
+    """Counts SIGINT and SIGTERM instead of raising an exception."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
@@ -147,17 +147,17 @@ def run_cells(
     look: Callable[[Sequence[Work]], None],
     ended: Callable[[Work], None],
 ) -> signal.Signals | None:
-    """Run all cells, ``jobs`` at a time; what one does is nothing to the others.
+    """Run all cells, ``jobs`` at a time; a cell that fails does not stop the others.
 
-    After SIGINT or SIGTERM no cell is begun, and those that run are stopped with a checkpoint; after a
-    second one they are ended at once.
+    After SIGINT or SIGTERM no cell is started, and the running ones stop with a checkpoint; after a second
+    signal they are killed.
 
     Args:
-        cells: in order.
-        start: begins one.
-        jobs: how many run at once, at least 1.
-        look: called several times a second with those that run.
-        ended: called with each that ended by itself, well or not.
+        cells: what to run, in order.
+        start: starts a cell.
+        jobs: number of cells at a time, at least 1.
+        look: called several times a second with the running cells.
+        ended: called with each cell that ended by itself, finished or failed.
 
     Returns:
         The signal that stopped the sweep, or None.

@@ -3,35 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import lightning as L
+import torch
 
+from ecrl.algorithm.mismatch import mismatch
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.rollout_batch import RolloutBatch
-from ecrl.config.compose import build
+from ecrl.algorithm.strategy import Strategy
 from ecrl.config.schema import Config
+from ecrl.config.targets import build
 from ecrl.engines.base import Engine, Sampling
 from ecrl.envs.safe_calls import make
 from ecrl.errors import EcrlError
 from ecrl.metrics import MetricsRecorder
 from ecrl.policy.weights import HFWeights
-from ecrl.rollout.batching import kept_by, split_minibatches
-from ecrl.rollout.collector import Collector, Split
+from ecrl.rollout.batching import build_batch, kept_by, sequence_entropy, split_minibatches
+from ecrl.rollout.collector import Collector
 from ecrl.rollout.queue import Rollout, RolloutQueue
+from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
 from ecrl.rollout.trajectory import Trajectory
+from ecrl.training.observer import RolloutObserver
+from ecrl.training.scoring import Scorer
 
 if TYPE_CHECKING:
     from ecrl.training.module import PolicyModule
 
 #: Validation problems answered at once, so that memory does not grow with ``eval.problems``.
 VAL_COMPLETIONS = 1024
-
-
-def make_env(env_id: str, split: Split, kwargs: dict[str, Any]) -> gym.Env[str, str]:
-    """Make one environment; see `ecrl.envs.safe_calls.make`."""
-    return make(env_id, split, kwargs)
+#: Ratios of trainer to engine beyond these count into ``mismatch/outside``.
+MISMATCH_BOUNDS = 0.5, 2.0
 
 
 class _Batches:
@@ -49,24 +52,30 @@ class _Batches:
 
 
 class RolloutDataModule(L.LightningDataModule):
-    """Collects rollouts and splits them into optimizer minibatches.
+    """Collects rollouts, scores them, and splits them into optimizer minibatches.
 
     Args:
         config: the run's configuration.
         objective: its estimator and filters.
+        strategies: may add columns to a rollout.
+        scorer: scores what was drawn; its policy goes to the engine.
     """
 
-    def __init__(self, config: Config, objective: Objective) -> None:
+    def __init__(
+        self, config: Config, objective: Objective, strategies: Sequence[Strategy], scorer: Scorer
+    ) -> None:
         super().__init__()
         self.config = config
         self.objective = objective
+        self.strategies = list(strategies)
+        self.scorer = scorer
         self._collector: Collector | None = None
         self._queue: RolloutQueue | None = None
         self._restored: list[dict[str, Any]] = []
 
     @property
     def module(self) -> PolicyModule:
-        """The policy under training."""
+        """The module under training: it counts iterations and records metrics."""
         module: Any = self.trainer.lightning_module if self.trainer else None
         return module  # type: ignore[no-any-return]
 
@@ -74,18 +83,16 @@ class RolloutDataModule(L.LightningDataModule):
     def collector(self) -> Collector:
         """Made at first use, when the policy is on its device."""
         if self._collector is None:
-            engine: Engine = build(
-                self.config.engine, model=self.module.model, process_group=self.module.process_group
-            )
-            kwargs = dict(self.config.env.kwargs)
+            config, scorer = self.config, self.scorer
+            engine: Engine = build(config.engine, model=scorer.model, process_group=scorer.process_group)
             self._collector = Collector(
-                lambda split: make_env(self.config.env.id, split, kwargs),
+                lambda split: make(config.env.id, split, dict(config.env.kwargs)),
                 engine,
-                self.module.tokenizer,
-                self.config.seed,
+                scorer.tokenizer,
+                config.seed,
                 # Its own channel: it may speak from a thread while the trainer does.
-                self.module.process_group.another(),
-                self.config.trainer.timeout,
+                scorer.process_group.another(),
+                config.trainer.timeout,
             )
         return self._collector
 
@@ -93,11 +100,12 @@ class RolloutDataModule(L.LightningDataModule):
     def queue(self) -> RolloutQueue:
         """Rollouts in training order."""
         if self._queue is None:
-            self._queue = RolloutQueue(
-                self._draw, self.config.rollout.staleness, self.collector.engine.disaggregated
-            )
+            staleness, engine = self.config.rollout.staleness, self.collector.engine
+            self._queue = RolloutQueue(self._draw, staleness, engine.disaggregated)
             self._queue.load_state_dict(self._restored)
         return self._queue
+
+    # ---------------------------------------------------------------- training
 
     def train_dataloader(self) -> _Batches:
         """Each pass over it is one iteration: it collects a rollout when its first batch is asked for."""
@@ -106,43 +114,120 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _iteration(self) -> Iterator[RolloutBatch]:
         """Collect a rollout with the current policy and yield its optimizer minibatches."""
-        iteration, update = self.module.iteration, self.config.update
-        # Lightning autocasts training and validation steps; a rollout belongs to the same precision.
-        with self.trainer.precision_plugin.forward_context():  # type: ignore[union-attr]
+        module, update = self.module, self.config.update
+        iteration = module.iteration
+        with self._precision():
             self.queue.settle()
             self._sync()
-            rollout = self.queue.next(iteration, self.module.version, self.module.temperature)
+            rollout = self.queue.next(iteration, module.version, module.temperature)
             self.collector.engine.sleep()
             for part, seconds in rollout.seconds.items():
-                self.module.recorder.add_seconds(part, seconds)
-            # Log-probs of other weights or another engine are no old log-probs of the trainer's.
-            logprobs_exact = self.collector.engine.logprobs_exact and rollout.version == self.module.version
-            batch = self.module.prepare(rollout, logprobs_exact)
+                module.recorder.add_seconds(part, seconds)
+            batch = self._prepare(rollout)
         yield from split_minibatches(batch, update.minibatches, update.epochs, self.config.seed, iteration)
 
+    def _draw(self, iteration: int, version: int, temperature: float, recorder: MetricsRecorder) -> Rollout:
+        """Draw the rollout of an iteration, with fresh problems in place of filtered ones."""
+        rollout, filters = self.config.rollout, self.objective.filters
+        sampling = Sampling(temperature, rollout.top_p, rollout.max_new_tokens)
+        wanted = rollout.prompts * rollout.group_size
+        drawn: list[Trajectory] = []
+        kept: list[int] = []
+        rounds = 1 + filters.max_resample
+        for attempt in range(rounds):
+            first = (iteration * rounds + attempt) * rollout.prompts
+            problems = range(first, first + rollout.prompts)
+            new = self.collector.collect("train", problems, rollout.group_size, sampling, iteration, recorder)
+            _check_versions(new, version)
+            kept += [len(drawn) + i for i in kept_by(filters, new)]
+            drawn += new
+            if len(kept) >= wanted:
+                break
+        return Rollout(iteration, version, temperature, drawn, kept[:wanted], recorder.seconds())
+
+    def _prepare(self, rollout: Rollout) -> RolloutBatch:
+        """Turn a rollout into a batch: old log-probs, entropy, what observers and strategies add."""
+        module = self.module
+        batch = self._build(rollout, rollout.kept)
+        with module.recorder.timer("score"):
+            # Log-probs of other weights or of another engine are not the trainer's old log-probs.
+            if self.collector.engine.logprobs_exact and rollout.version == module.version:
+                module.rollout_entropy = rollout_entropy(rollout.drawn)
+            else:
+                batch = self._rescore(batch)
+                dropped = sorted(set(range(len(rollout.drawn))) - set(rollout.kept))
+                rest = self._rescore(self._build(rollout, dropped))
+                both = torch.cat([sequence_entropy(batch), sequence_entropy(rest)])
+                module.rollout_entropy = float(both.mean())
+        self._observe(rollout.drawn, batch)
+        with module.recorder.timer("score"):
+            columns = dict(batch.columns)
+            for strategy in self.strategies:
+                columns |= strategy.extra_columns(batch)
+        return replace(batch, columns=columns)
+
+    def _build(self, rollout: Rollout, index: Sequence[int]) -> RolloutBatch:
+        batch = build_batch([rollout.drawn[i] for i in index], self.objective, rollout.iteration)
+        return replace(batch, temperature=rollout.temperature)
+
+    def _rescore(self, batch: RolloutBatch) -> RolloutBatch:
+        logprobs, entropy = self.scorer.score(batch)
+        return replace(batch, old_logprobs=logprobs, old_entropy=entropy)
+
+    def _observe(self, trajectories: Sequence[Trajectory], batch: RolloutBatch) -> None:
+        """Record the metrics of a rollout before any filter, and how far the engine is from the trainer."""
+        module = self.module
+        distance = mismatch(batch.old_logprobs, batch.engine_logprobs, *MISMATCH_BOUNDS)
+        for name, value in (rollout_metrics(trajectories) | distance).items():
+            module.recorder.record(name, value)
+        for callback in module.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, RolloutObserver):
+                callback.on_rollout(module, trajectories)
+
+    # ---------------------------------------------------------------- validation
+
     def val_dataloader(self) -> _Batches:
-        """Return the validation problems, in chunks."""
+        """Each pass over it answers the validation problems, chunk by chunk."""
         chunk = max(VAL_COMPLETIONS // self.config.eval.k, 1)
         problems = self.config.eval.problems
         chunks = [range(i, min(i + chunk, problems)) for i in range(0, problems, chunk)]
-        return _Batches(lambda: iter(chunks), len(chunks))
+        return _Batches(lambda: map(self._validate, chunks), len(chunks))
 
-    def validate(self, problems: Sequence[int]) -> tuple[list[Trajectory], list[Trajectory]]:
-        """Answer validation problems ``k`` times at random and once greedily."""
-        if self._queue is not None:
-            self._queue.settle()
-        self._sync()
-        settings, limit = self.config.eval, self.config.rollout.max_new_tokens
-        # Its time counts as validation's, as a whole.
-        unseen = MetricsRecorder()
+    def _validate(self, problems: Sequence[int]) -> tuple[list[Trajectory], list[Trajectory]]:
+        with self.module.recorder.timer("validate"):
+            return self.answer(problems)
 
-        def answer(copies: int, temperature: float) -> list[Trajectory]:
-            sampling = Sampling(temperature, 1.0, limit)
-            return self.collector.collect("val", problems, copies, sampling, self.module.iteration, unseen)
+    def answer(self, problems: Sequence[int]) -> tuple[list[Trajectory], list[Trajectory]]:
+        """Answer validation problems with the current policy.
 
-        answers = answer(settings.k, settings.temperature), answer(1, 0.0)
-        self.collector.engine.sleep()
+        Returns:
+            ``eval.k`` sampled answers to each problem, and one greedy answer to each.
+        """
+        with self._precision():
+            if self._queue is not None:
+                self._queue.settle()
+            self._sync()
+            settings = self.config.eval
+            answers = self._collect(problems, settings.k, settings.temperature), self._collect(problems, 1, 0)
+            self.collector.engine.sleep()
         return answers
+
+    def _collect(self, problems: Sequence[int], copies: int, temperature: float) -> list[Trajectory]:
+        sampling = Sampling(temperature, 1.0, self.config.rollout.max_new_tokens)
+        # Generation and verification count as validation's time, as a whole.
+        unseen = MetricsRecorder()
+        return self.collector.collect("val", problems, copies, sampling, self.module.iteration, unseen)
+
+    # ---------------------------------------------------------------- both
+
+    def _precision(self) -> Any:
+        """Lightning autocasts training steps only; a rollout is drawn and scored in the same precision."""
+        return self.trainer.precision_plugin.forward_context()  # type: ignore[union-attr]
+
+    def _sync(self) -> None:
+        engine = self.collector.engine
+        engine.wake()
+        engine.sync_weights(HFWeights(self.scorer.model.lm), self.module.version)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Leave batches where they are: scoring moves what it needs."""
@@ -166,30 +251,6 @@ class RolloutDataModule(L.LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the rollouts of a checkpoint."""
         self._restored = state_dict["ahead"]
-
-    def _draw(self, iteration: int, version: int, temperature: float, recorder: MetricsRecorder) -> Rollout:
-        """Draw the rollout of an iteration, with fresh problems in place of filtered ones."""
-        rollout, filters = self.config.rollout, self.objective.filters
-        sampling = Sampling(temperature, rollout.top_p, rollout.max_new_tokens)
-        wanted = rollout.prompts * rollout.group_size
-        drawn: list[Trajectory] = []
-        kept: list[int] = []
-        rounds = 1 + filters.max_resample
-        for attempt in range(rounds):
-            first = (iteration * rounds + attempt) * rollout.prompts
-            problems = range(first, first + rollout.prompts)
-            new = self.collector.collect("train", problems, rollout.group_size, sampling, iteration, recorder)
-            _check_versions(new, version)
-            kept += [len(drawn) + i for i in kept_by(filters, new)]
-            drawn += new
-            if len(kept) >= wanted:
-                break
-        return Rollout(iteration, version, temperature, drawn, kept[:wanted], recorder.seconds())
-
-    def _sync(self) -> None:
-        engine = self.collector.engine
-        engine.wake()
-        engine.sync_weights(HFWeights(self.module.model.lm), self.module.version)
 
 
 def _check_versions(trajectories: Iterable[Trajectory], version: int) -> None:

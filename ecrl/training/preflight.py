@@ -1,20 +1,106 @@
-"""Whether the processes can split, adapt and hold the model, found before anything is loaded."""
+"""Everything that can be checked before a model is loaded, once, in one order.
+
+``ecrl.config.validate`` has judged single settings by then; here the parts are built and looked at together.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import torch
 
+from ecrl.algorithm.objective import Objective
+from ecrl.algorithm.strategy import Strategy
+from ecrl.algorithm.strategy_stack import build_strategies, check_stack
 from ecrl.config.schema import Config
+from ecrl.config.targets import build, resolve
+from ecrl.distributed.launch import check_launch
 from ecrl.distributed.tensor_parallel import check_tensor_parallel
-from ecrl.errors import UsageError
+from ecrl.envs.safe_calls import make
+from ecrl.errors import UsageError, usage_errors
 from ecrl.policy.lora import check_targets
 from ecrl.policy.meta_model import meta_model
+from ecrl.policy.model import check_model
+from ecrl.runs.run_dir import check_run_dir
+from ecrl.training.callbacks import build_callbacks
 
 _GIB = 2**30
 _FULL = 4  # bytes of a float32 number
 _STATE = 4  # numbers of a trained parameter: weight, gradient, AdamW's two moments
+
+
+def preflight(config: Config, training: bool = True) -> list[str]:
+    """Run every check, in this order; nothing is loaded, started or written.
+
+    Args:
+        config: the whole configuration.
+        training: the policy is trained, not only evaluated.
+
+    Returns:
+        Warnings, a line each.
+
+    Raises:
+        UsageError: something cannot work; says what, and what to do.
+    """
+    objective: Objective = build(config.objective)  # its parts exist and take their arguments
+    strategies = build_strategies(config.strategy)  # so do the strategies
+    build_callbacks(config)  # and the monitors
+    check_launch(config)  # as many processes were started as the run wants
+    check_groups(config, objective)  # the estimator has something to compare
+    check_run_dir(config)  # the run's folder is new, or can be gone on with
+    check_environments(config)  # each split's environment can be made
+    if config.model.path:
+        check_model(config.model.path)  # the path holds a model, or may be a hub id
+    resolve(config.engine["_target_"], "engine").check(config)  # the engine is installed and reachable
+    check_size(config, training)  # the processes can split, adapt and hold the model
+    return [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
+
+
+def check_groups(config: Config, objective: Objective) -> None:
+    """Refuse groups of one where the objective compares the completions of a group.
+
+    Raises:
+        UsageError: says what to use instead.
+    """
+    if config.rollout.group_size > 1:
+        return
+    if objective.needs_groups:
+        name = getattr(objective.estimator, "func", objective.estimator).__name__
+        raise UsageError(
+            f"rollout.group_size=1 leaves the estimator {name} nothing to compare with: every advantage "
+            "would be 0. Use a group of 2 or more, or objective=reinforce_pp."
+        )
+    if objective.filters.drop_zero_variance:
+        raise UsageError(
+            "rollout.group_size=1 makes every group one of zero variance, and all would be dropped; set "
+            "objective.filters.drop_zero_variance=false."
+        )
+
+
+def check_environments(config: Config) -> None:
+    """Make the environment of each split that the run uses, and close it.
+
+    Raises:
+        UsageError: one cannot be made.
+    """
+    for split in ("train", "val") if config.eval.every else ("train",):
+        make(config.env.id, split, dict(config.env.kwargs)).close()
+
+
+def _staleness_warnings(config: Config, strategies: Sequence[Strategy]) -> list[str]:
+    staleness, warnings = config.rollout.staleness, []
+    if staleness >= config.iterations:
+        warnings.append(
+            f"rollout.staleness={staleness} is not below iterations={config.iterations}: the first weights "
+            "draw all that the run trains on."
+        )
+    if staleness and not any(strategy.corrects_staleness for strategy in strategies):
+        warnings.append(
+            f"rollout.staleness={staleness} trains on what older weights drew; add importance_correction to "
+            "strategy=[…] to correct for it."
+        )
+    return warnings
 
 
 def check_size(config: Config, training: bool = True) -> None:
@@ -36,7 +122,8 @@ def check_size(config: Config, training: bool = True) -> None:
         check_targets(lm, config.model.lora)
     trainer = config.trainer
     if trainer.tensor_parallel_size > 1:
-        check_tensor_parallel(lm, trainer.tensor_parallel_size)
+        with usage_errors("trainer."):
+            check_tensor_parallel(lm, trainer.tensor_parallel_size)
     parameters = sum(p.numel() for p in lm.parameters())
     numbers = _STATE if training and not config.model.lora.r else 1  # adapters add next to nothing
     processes = trainer.devices * trainer.num_nodes

@@ -20,17 +20,16 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-import ecrl
 from ecrl.algorithm.rollout_batch import SequenceTokens
 from ecrl.config.schema import Config
 from ecrl.envs.base import ReasoningEnv, item_seed
-from ecrl.envs.safe_calls import as_text, env_id, reset, user_code
-from ecrl.errors import UsageError
+from ecrl.envs.safe_calls import as_text, env_id, make, reset, user_code
+from ecrl.errors import UsageError, usage_errors
 from ecrl.policy.attention import row_limit
 from ecrl.policy.model import PolicyModel, check_model, load_policy, load_tokenizer, save_policy
 from ecrl.policy.packing import pack_micro_batches
 from ecrl.policy.tiny_model import build_model, build_tokenizer
-from ecrl.training.datamodule import make_env
+from ecrl.runs.versions import version_of
 
 _STREAM = 7  # Keeps warm-start problems apart from a run's own seeds.
 
@@ -41,7 +40,7 @@ def cached_base(config: Config, progress: Callable[[int, int, float], None] | No
     The cache is ``$ECRL_CACHE`` or ``~/.cache/ecrl``; its key holds all that the result depends on.
     """
     key = {
-        "ecrl": ecrl.__version__,
+        "ecrl": version_of("ecrl"),
         "torch": torch.__version__,
         "seed": config.seed,
         "model": [config.model.path, config.model.hidden_size, config.model.layers, config.model.heads],
@@ -101,7 +100,9 @@ def warm_up(
         optimizer.zero_grad()
         total = 0.0
         row_tokens = row_limit(model.attention, config.update.max_tokens, config.update.row_tokens)
-        for micro_batch in pack_micro_batches(batch, config.update.max_tokens, row_tokens):
+        with usage_errors("update."):
+            micro_batches = pack_micro_batches(batch, config.update.max_tokens, row_tokens)
+        for micro_batch in micro_batches:
             logprobs, _ = model(micro_batch, 1.0)
             loss = -logprobs.sum() / tokens
             loss.backward()
@@ -118,7 +119,7 @@ def worked_solutions(config: Config, tokenizer: PreTrainedTokenizerBase) -> Iter
     Raises:
         UsageError: the environment writes none.
     """
-    env = make_env(config.env.id, "train", dict(config.env.kwargs)).unwrapped
+    env = make(config.env.id, "train", dict(config.env.kwargs)).unwrapped
     if not isinstance(env, ReasoningEnv) or type(env).solution is ReasoningEnv.solution:
         raise UsageError(
             f"{config.env.id} has no worked solutions (`solution`), so a warm start cannot learn from it; "

@@ -1,1 +1,1 @@
-"""Environments of other frameworks here, and ours there: one framework a file."""
+"""Plays environments of other frameworks here, and ours there; one file for each framework."""

@@ -1,4 +1,4 @@
-"""GEM (https://github.com/axon-rl/gem): its environments here, ours there."""
+"""GEM (https://github.com/axon-rl/gem): plays its environments here, and ours there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, Literal
 import gymnasium as gym
 import numpy as np
 
-from ecrl.envs.adapters.foreign import load_target, numbers, randomness
+from ecrl.envs.adapters.shared import load_target, numbers
 from ecrl.envs.arguments import check_types
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
+from ecrl.envs.safe_calls import global_seed
 from ecrl.errors import UsageError
 
 
@@ -19,10 +20,13 @@ class GemEnv(ReasoningEnv):
 
     Args:
         target: id in GEM's registry, e.g. ``game:GuessTheNumber-v0``, or ``package.module:Class``.
-        kwargs: of its constructor.
-        split_by: what tells training from validation problems: ``prompt``, or ``seed`` for games that begin
-            with the same words whatever there is to find.
+        kwargs: arguments of its constructor.
+        split_by: what decides the split of a problem: ``prompt``, or ``seed`` for games whose first
+            observation is always the same.
         split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: the target cannot be imported or made.
     """
 
     def __init__(
@@ -40,36 +44,36 @@ class GemEnv(ReasoningEnv):
         self._state = 0
 
     def sample_problem(self, rng: np.random.Generator) -> Problem:
-        """Reset the environment; its last problem is the one in play."""
+        """Reset the environment to a new problem, which becomes the current one."""
         self._state = int(rng.integers(2**31))
-        with randomness(self._state):
+        with global_seed(self._state):
             prompt, _ = self._env.reset(seed=self._state)
         return Problem(prompt, self._state, str(self._state) if self._by_seed else prompt)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Hand the response on; numbers of its info become metrics."""
+        """Pass the response on; the numbers in the environment's info become metrics."""
         self._state += 1
-        with randomness(self._state):
+        with global_seed(self._state):
             observation, reward, terminated, truncated, info = self._env.step(action)
         done = {"metrics": numbers(info), "answer": None}
-        # GEM says both where a turn limit ends an episode.
+        # When a turn limit ends an episode, GEM sets both flags.
         return str(observation), float(reward), bool(terminated and not truncated), bool(truncated), done
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Score a first response, on a copy of the environment."""
+        """Score a first response on a copy of the environment."""
         env = deepcopy(self._env)
-        with randomness(int(problem.answer)):
+        with global_seed(int(problem.answer)):
             env.reset(seed=int(problem.answer))
             _, reward, _, _, info = env.step(response)
         return Score(float(reward), numbers(info))
 
 
 def as_gem(env_id: str, **kwargs: Any) -> Any:
-    """Return an environment of ecrl as one of GEM.
+    """Return an environment of ecrl as an environment of GEM.
 
     Args:
         env_id: Gymnasium id.
-        **kwargs: of the environment.
+        **kwargs: arguments of the environment.
 
     Raises:
         UsageError: GEM is not installed.
@@ -98,7 +102,7 @@ def as_gem(env_id: str, **kwargs: Any) -> Any:
 
 
 def _make(target: str, kwargs: dict[str, Any]) -> Any:
-    """A class where the name after the colon is one of that module's, an id of GEM's registry otherwise."""
+    """Make the class that ``package.module:Class`` names, or an id of GEM's registry if there is no dot."""
     module = target.partition(":")[0]
     if "." in module:
         return load_target(target)(**kwargs)

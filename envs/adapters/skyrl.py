@@ -1,4 +1,4 @@
-"""skyrl-gym (https://github.com/NovaSky-AI/SkyRL): its environments here, ours there."""
+"""skyrl-gym (https://github.com/NovaSky-AI/SkyRL): plays its environments here, and ours there."""
 
 from __future__ import annotations
 
@@ -7,50 +7,50 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 
-from ecrl.envs.adapters.foreign import load_target, numbers, text_of
+from ecrl.envs.adapters.shared import load_target, numbers, text_of
 from ecrl.envs.arguments import check_types
-from ecrl.envs.base import Problem, Score, Split
+from ecrl.envs.base import Problem, Score
+from ecrl.envs.datasets.cells import prompt_text, read_cell, value_at
 from ecrl.envs.datasets.row_files import Row
-from ecrl.envs.datasets.rows import RowsEnv, prompt_text, read_cell, value_at
+from ecrl.envs.datasets.rows_env import RowsEnv
 
 
 class SkyRLEnv(RowsEnv):
-    """A text environment of skyrl-gym: made for each row, then ``init(prompt)`` and ``step(action)``.
+    """A text environment of skyrl-gym, made anew for each row and played by ``init(prompt)`` and ``step``.
 
     Args:
         target: id in skyrl-gym's registry, e.g. ``gsm8k``, or ``package.module:Class``.
-        path: rows; each is handed to the environment as its ``extras``.
-        prompt_column: text or chat messages.
+        prompt_column: string or chat messages.
         config: the environment's ``env_config``.
-        val_path: rows of the validation split; see `RowsEnv`.
-        split: ``train`` or ``val``.
+        **rows: which rows to take; see `RowsEnv`. The environment gets its row as ``extras``.
+
+    Raises:
+        UsageError: the target cannot be imported, or the rows cannot be read or make no problems.
     """
 
-    #: Each look makes an environment.
-    looked_at: ClassVar[int] = 1000
+    #: Few, because an environment is made for each.
+    rows_tried: ClassVar[int] = 1000
 
     def __init__(
         self,
         *,
         target: str,
-        path: str | None = None,
         prompt_column: str = "prompt",
         config: Mapping[str, Any] | None = None,
-        val_path: str | None = None,
-        split: Split = "train",
+        **rows: Any,
     ) -> None:
         check_types(SkyRLEnv.__init__, locals())
         self._target = target
         self._prompt_column = prompt_column
         self._config = dict(config or {})
         self._env: Any = None
-        super().__init__(path, [prompt_column], val_path=val_path, split=split)
+        super().__init__([prompt_column], **rows)
 
     def problem_of(self, row: Row) -> Problem:
-        """The prompt that the environment makes of the row's.
+        """Return the prompt that the environment makes of the row's prompt.
 
         Raises:
-            ValueError: the row's is neither a text nor chat messages.
+            ValueError: the row's prompt is neither a string nor chat messages.
         """
         read_cell(row, self._prompt_column, prompt_text)
         messages, _ = self._make(row).init(_messages(value_at(row, self._prompt_column)))
@@ -59,7 +59,7 @@ class SkyRLEnv(RowsEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
-        """See `RowsEnv.reset`; a new environment plays each episode."""
+        """See `RowsEnv.reset`. Every episode gets a new environment."""
         answer = super().reset(seed=seed, options=options)
         row: Row = self.problem.answer
         self._env = self._make(row)
@@ -67,7 +67,7 @@ class SkyRLEnv(RowsEnv):
         return answer
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Hand the response on."""
+        """Pass the response on."""
         self.problem  # noqa: B018  (raises before the first reset)
         output = self._env.step(action)
         done = bool(output["done"])
@@ -76,7 +76,7 @@ class SkyRLEnv(RowsEnv):
         return text_of(output["observations"]), float(output["reward"]), done, False, info
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Score a first response."""
+        """Score a first response, in a new environment."""
         env = self._make(problem.answer)
         env.init(_messages(value_at(problem.answer, self._prompt_column)))
         return Score(float(env.step(response)["reward"]), numbers(env.get_metrics()))
@@ -90,11 +90,11 @@ class SkyRLEnv(RowsEnv):
 def as_skyrl(env_id: str, **kwargs: Any) -> Any:
     """Return a class for skyrl-gym's ``register`` that plays an environment of ecrl.
 
-    A row's ``extras`` hold ``seed``: the problem is that of ``reset(seed)``, in place of the row's prompt.
+    ``extras`` of a row must hold ``seed``. The prompt of ``reset(seed)`` takes the place of the row's prompt.
 
     Args:
         env_id: Gymnasium id.
-        **kwargs: of the environment.
+        **kwargs: arguments of the environment.
 
     Raises:
         UsageError: skyrl-gym is not installed.

@@ -1,4 +1,4 @@
-"""TRL's convention: a data set with a ``prompt`` column, and reward functions over its other columns."""
+"""TRL: data sets with a ``prompt`` column, scored by reward functions that read the other columns."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 
-from ecrl.envs.adapters.foreign import load_target, text_of
-from ecrl.envs.arguments import check_types
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_seconds, item_seed
+from ecrl.envs.adapters.shared import load_target, text_of
+from ecrl.envs.arguments import check_seconds, check_types
+from ecrl.envs.base import Problem, ReasoningEnv, Score, item_seed
+from ecrl.envs.datasets.cells import prompt_text, read_cell, value_at
 from ecrl.envs.datasets.row_files import Row
-from ecrl.envs.datasets.rows import RowsEnv, prompt_text, read_cell, value_at
+from ecrl.envs.datasets.rows_env import RowsEnv
 from ecrl.envs.verifiers.pool import VerifierCrashError, VerifierTimeoutError, shared_pool
 from ecrl.errors import UsageError
 
@@ -19,16 +20,17 @@ from ecrl.errors import UsageError
 class RewardFunctionEnv(RowsEnv):
     """Rows scored by functions ``f(prompts, completions, **columns) -> list of rewards``, summed by weight.
 
-    They run in the verifier pool: one that hangs or dies scores 0 and is counted.
+    The functions run in the verifier pool. If one hangs or dies, the response scores 0 and is counted.
 
     Args:
         functions: ``package.module:function``, one or several.
-        path: rows; see `load_rows`.
-        weights: of the functions; None weighs each 1.
-        prompt_column: text, or chat messages; completions are then chat messages too, as in TRL.
+        weights: one for each function; None gives each the weight 1.
+        prompt_column: string, or chat messages; completions are then chat messages too, as in TRL.
         time_limit: seconds for all functions together.
-        val_path: rows of the validation split; see `RowsEnv`.
-        split: ``train`` or ``val``.
+        **rows: which rows to take; see `RowsEnv`.
+
+    Raises:
+        UsageError: a function cannot be imported, the weights do not match, or the rows cannot be read.
     """
 
     concurrent: ClassVar[bool] = True
@@ -37,12 +39,10 @@ class RewardFunctionEnv(RowsEnv):
         self,
         *,
         functions: str | Sequence[str],
-        path: str | None = None,
         weights: Sequence[float] | None = None,
         prompt_column: str = "prompt",
         time_limit: float = 10.0,
-        val_path: str | None = None,
-        split: Split = "train",
+        **rows: Any,
     ) -> None:
         check_types(RewardFunctionEnv.__init__, locals())
         check_seconds("time_limit", time_limit)
@@ -56,18 +56,18 @@ class RewardFunctionEnv(RowsEnv):
             load_target(target)
         self._prompt_column = prompt_column
         self._time_limit = time_limit
-        super().__init__(path, [prompt_column], val_path=val_path, split=split)
+        super().__init__([prompt_column], **rows)
 
     def problem_of(self, row: Row) -> Problem:
-        """The row's prompt.
+        """Read the row's prompt.
 
         Raises:
-            ValueError: it is neither a text nor chat messages.
+            ValueError: it is neither a string nor chat messages.
         """
         return Problem(read_cell(row, self._prompt_column, prompt_text), row)
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Sum what the functions give; a None of one counts as nothing, as in TRL."""
+        """Sum the rewards of the functions; None counts as 0, as in TRL."""
         arguments = self._functions, dict(problem.answer), self._prompt_column, response
         lost = {"timeout": 0.0, "crash": 0.0}
         names = [target.rpartition(":")[2] for target in self._functions]
@@ -94,29 +94,30 @@ def as_trl(
 ) -> tuple[list[dict[str, Any]], Callable[..., list[float]]]:
     """Return an environment's problems as rows for a data set, and the reward function that scores them.
 
-    One turn only. ``datasets.Dataset.from_list(rows)`` and ``reward_funcs=[function]`` hand them to TRL.
+    For environments with one turn. Give them to TRL as ``datasets.Dataset.from_list(rows)`` and
+    ``reward_funcs=[function]``.
 
     Args:
         env_id: Gymnasium id of a `ReasoningEnv`.
-        count: of problems.
-        seed: of their series.
-        **kwargs: of the environment.
+        count: number of problems.
+        seed: seed of the series of problems.
+        **kwargs: arguments of the environment.
 
     Returns:
         Rows with ``prompt`` and ``seed``, and the function.
 
     Raises:
-        UsageError: it is no `ReasoningEnv`.
+        UsageError: the environment is not a `ReasoningEnv`.
     """
     env = gym.make(env_id, disable_env_checker=True, **kwargs).unwrapped
     if not isinstance(env, ReasoningEnv):
-        raise UsageError(f"{env_id} is no ReasoningEnv, so its problems cannot be scored apart.")
-    # A signed 63-bit column holds any seed.
+        raise UsageError(f"{env_id} is not a ReasoningEnv, so its problems cannot be scored one by one.")
+    # Shifted, so that a seed fits a column of signed 64-bit integers.
     seeds = [item_seed(seed, i) >> 1 for i in range(count)]
     rows = [{"prompt": env.reset(seed=s)[0], "seed": s} for s in seeds]
 
     def reward(*, completions: Sequence[Any], seed: Sequence[int], **columns: Any) -> list[float]:
-        """Score each completion, a text or chat messages, by the problem of its seed."""
+        """Score each completion (a string or chat messages) for the problem of its seed."""
         return [_score(env, s, text_of(c)) for s, c in zip(seed, completions, strict=True)]
 
     reward.__name__ = env_id.rpartition("/")[2].partition("-")[0].lower()

@@ -1,6 +1,7 @@
-"""verifiers (https://github.com/PrimeIntellect-ai/verifiers): packages with ``load_environment``, and back.
+"""verifiers (https://github.com/PrimeIntellect-ai/verifiers): plays its environments here, and ours there.
 
-The interface with a rubric of reward functions, which its later versions call v0.
+Its environments are packages with a function ``load_environment``. Supported is the interface with a rubric
+of reward functions, which later versions of verifiers call v0.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ecrl.envs.adapters.foreign import load_target, text_of
+from ecrl.envs.adapters.shared import load_target, text_of
 from ecrl.envs.adapters.trl import as_trl
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.errors import UsageError
@@ -25,8 +26,11 @@ class VerifiersEnv(ReasoningEnv):
 
     Args:
         target: package or module with ``load_environment``.
-        kwargs: of ``load_environment``.
-        split: ``train`` or ``val``; the hash of the prompt decides.
+        kwargs: arguments of ``load_environment``.
+        split: ``train`` or ``val``; the hash of the prompt decides which problems belong to it.
+
+    Raises:
+        UsageError: the target cannot be imported, or it makes no v0 environment.
     """
 
     def __init__(
@@ -52,13 +56,13 @@ class VerifiersEnv(ReasoningEnv):
     def sample_problem(self, rng: np.random.Generator) -> Problem:
         """Draw a row."""
         row = dict(self._rows[int(rng.integers(len(self._rows)))])
-        if isinstance(row.get("info"), str):  # JSON, for data sets whose rows differ
+        if isinstance(row.get("info"), str):  # data sets whose rows differ hold JSON
             row["info"] = json.loads(row["info"])
         prompt = row.get("prompt") or [{"role": "user", "content": row["question"]}]
         return Problem(text_of(prompt), {**row, "prompt": prompt})
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Sum the rubric's functions by weight; each takes the arguments that it names."""
+        """Sum the rewards of the rubric's functions by weight; each gets the arguments that it names."""
         row = problem.answer
         known = {
             "prompt": row["prompt"],
@@ -80,9 +84,9 @@ def as_verifiers(env_id: str, count: int, seed: int = 0, **kwargs: Any) -> Any:
 
     Args:
         env_id: Gymnasium id of a `ReasoningEnv`.
-        count: of problems in its data set.
-        seed: of their series.
-        **kwargs: of the environment.
+        count: number of problems in its data set.
+        seed: seed of the series of problems.
+        **kwargs: arguments of the environment.
 
     Raises:
         UsageError: verifiers or datasets is not installed.
@@ -99,7 +103,7 @@ def as_verifiers(env_id: str, count: int, seed: int = 0, **kwargs: Any) -> Any:
 
 
 def _rubric(rubric: Any) -> tuple[list[Callable[..., Any]], Sequence[float]]:
-    """Functions and weights, under the names of older and newer versions."""
+    """Return functions and weights; their attributes have other names in older versions of verifiers."""
     functions = getattr(rubric, "funcs", None) or rubric.reward_funcs
     weights = getattr(rubric, "weights", None) or rubric.reward_weights
     return list(functions), list(weights)

@@ -1,1 +1,1 @@
-"""Programs as answers, run in a sandbox."""
+"""Programming problems: the policy writes a program, and unit tests judge it in a sandbox."""

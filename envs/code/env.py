@@ -1,29 +1,29 @@
-"""Programming problems: the policy writes Python, tests judge it in a sandbox."""
+"""Programming problems: the policy writes Python, and unit tests judge it in a sandbox."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from ecrl.envs.arguments import check_types
-from ecrl.envs.base import Problem, Score, Split
-from ecrl.envs.code.rows import read_entry, read_tests
+from ecrl.envs.base import Problem, Score
+from ecrl.envs.code.unit_test_parsing import read_entry, read_tests
 from ecrl.envs.code.unit_tests import Tests
+from ecrl.envs.datasets.cells import in_column, read_cell, value_at
 from ecrl.envs.datasets.row_files import Row
-from ecrl.envs.datasets.rows import BadRows, RowsEnv, in_column, read_cell, value_at
-from ecrl.envs.sandbox import make_sandbox
-from ecrl.envs.sandbox.process import Limits
+from ecrl.envs.datasets.rows_env import RowsEnv
+from ecrl.envs.sandbox import Limits, make_sandbox
 from ecrl.errors import UsageError
 
 Reward = Literal["all", "pass_rate"]
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n]*\n(.*?)(?:^[ \t]*```|\Z)", re.DOTALL | re.MULTILINE)
 _PYTHON = {"", "py", "python", "python3"}
-#: What follows a problem, so that the policy knows the form of an answer.
+#: Text after the problem, which tells the policy the form of an answer.
 INSTRUCTION = "\nAnswer with Python code in one ```python block.\n"
 
 
@@ -32,9 +32,9 @@ class Task:
     """What `CodeEnv` needs to judge a program.
 
     Attributes:
-        tests: of the row.
+        tests: the row's unit tests.
         preamble: code that runs before the program.
-        reference: a program that passes; None if the rows have none.
+        reference: a program that passes the tests; None if the row has none.
     """
 
     tests: Tests
@@ -43,48 +43,40 @@ class Task:
 
 
 class CodeEnv(RowsEnv):
-    """Python programs, held against tests in a sandbox.
+    """Write a Python program; unit tests judge it in a sandbox.
 
-    The program is the last fenced Python block of a response, or all of it if there is none. With
-    ``reward="all"`` it gets 1 if every test holds, else 0; with ``pass_rate`` the share that holds.
-    The forms of tests are in `read_tests`; what a program may do is in the sandbox that is chosen.
+    The program is the last fenced Python block of a response, or the whole response if there is none. With
+    ``reward="all"`` it earns 1 if every test passes, otherwise 0; with ``pass_rate`` the share that passes.
+    `read_tests` lists the forms of tests; the sandbox decides what a program may do.
 
     Args:
-        path: a file or data set, as `load_rows` takes it.
         problem_column: the text of the problem.
-        tests_column: the tests, or several columns of tests.
-        entry_column: the name of the function under test; None if the tests say it.
+        tests_column: the tests; may name several columns.
+        entry_column: the name of the function under test; None if the tests name it.
         starter_column: code that the prompt shows after the problem, such as a signature.
         preamble_column: code that runs before the program, such as imports.
-        solution_column: a program that passes, for warm starts.
+        solution_column: a program that passes the tests, for warm starts.
         preamble: code that runs before every program.
-        where: rows to take, by the values of columns.
-        instruction: what follows the problem in the prompt.
+        instruction: text after the problem in the prompt.
         reward: ``all`` or ``pass_rate``.
-        time_limit: seconds for each run: one input, or all calls of a row together.
+        time_limit: seconds for each run: for one input, or for all calls of a row together.
         memory_limit: MiB of address space for each process.
         sandbox: ``bubblewrap``, ``rlimit`` (weak) or ``http``.
         sandbox_url: the server, for ``http``.
         python: the interpreter for programs; None is the one in use.
-        val_path: see `RowsEnv`.
-        subset: see `RowsEnv`.
-        part: see `RowsEnv`.
-        val_part: see `RowsEnv`.
-        bad_rows: ``refuse`` them, or ``skip`` them with a warning.
-        split: ``train`` or ``val``.
+        **rows: which rows to take; see `RowsEnv`.
 
     Raises:
-        UsageError: a bad argument, unreadable rows, or a sandbox that this machine cannot offer.
+        UsageError: an argument is wrong, the rows cannot be read, or the sandbox does not work here.
     """
 
     concurrent: ClassVar[bool] = True
-    #: Tests are read in a millisecond or less.
-    looked_at: ClassVar[int] = 20_000
+    #: Reading the tests of a row takes up to a millisecond.
+    rows_tried: ClassVar[int] = 20_000
 
     def __init__(
         self,
         *,
-        path: str | None = None,
         problem_column: str = "problem",
         tests_column: str | Sequence[str] = "tests",
         entry_column: str | None = None,
@@ -92,7 +84,6 @@ class CodeEnv(RowsEnv):
         preamble_column: str | None = None,
         solution_column: str | None = None,
         preamble: str = "",
-        where: Mapping[str, Any] | None = None,
         instruction: str = INSTRUCTION,
         reward: Reward = "all",
         time_limit: float = 5.0,
@@ -100,12 +91,7 @@ class CodeEnv(RowsEnv):
         sandbox: str = "bubblewrap",
         sandbox_url: str | None = None,
         python: str | None = None,
-        val_path: str | None = None,
-        subset: str | None = None,
-        part: str | None = None,
-        val_part: str | None = None,
-        bad_rows: BadRows = "refuse",
-        split: Split = "train",
+        **rows: Any,
     ) -> None:
         check_types(CodeEnv.__init__, locals())
         if not tests_column:
@@ -120,24 +106,14 @@ class CodeEnv(RowsEnv):
         self.instruction = instruction
         self.reward = reward
         self.limits = Limits(time_limit, memory_limit)
-        super().__init__(
-            path,
-            [problem_column, *self.tests_columns],
-            val_path=val_path,
-            where=where,
-            subset=subset,
-            part=part,
-            val_part=val_part,
-            bad_rows=bad_rows,
-            split=split,
-        )
+        super().__init__([problem_column, *self.tests_columns], **rows)
         self.sandbox = make_sandbox(sandbox, python=python, url=sandbox_url)
 
     def problem_of(self, row: Row) -> Problem:
         """Read a row's problem and tests.
 
         Raises:
-            ValueError: they make no sense; says what was found.
+            ValueError: a cell cannot be read; names the column and the value found.
         """
         text = _text(row, self.problem_column)
         entry = read_cell(row, self.entry_column, read_entry) if self.entry_column else None
@@ -153,16 +129,16 @@ class CodeEnv(RowsEnv):
         return Problem(prompt, Task(tests, preamble, reference), text)
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Run the program that a response holds against the tests."""
+        """Run the program in a response against the tests."""
         task: Task = problem.answer
         program = extract_program(response)
         verdict = task.tests.judge(
             self.sandbox, [*task.preamble, program], self.limits, stop=self.reward == "all"
         )
-        held = verdict.passed == verdict.total
-        metrics = {"solved": float(held), "timeout": float(verdict.status == "timeout")}
+        solved = verdict.passed == verdict.total
+        metrics = {"solved": float(solved), "timeout": float(verdict.status == "timeout")}
         metrics["error"] = float(verdict.status in ("error", "output"))
-        return Score(float(held) if self.reward == "all" else verdict.passed / verdict.total, metrics)
+        return Score(float(solved) if self.reward == "all" else verdict.passed / verdict.total, metrics)
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
         """Write the row's reference program, or one that does nothing.
@@ -173,13 +149,13 @@ class CodeEnv(RowsEnv):
         task: Task = problem.answer
         if not task.reference:
             raise NotImplementedError(
-                "CodeEnv writes them where env.kwargs.solution_column names a column of programs."
+                "CodeEnv writes solutions only if env.kwargs.solution_column names a column of programs."
             )
         return f"```python\n{task.reference if correct else 'pass'}\n```"
 
 
 def extract_program(response: str) -> str:
-    """Return the last fenced Python block, closed or not; without a fence all of the response."""
+    """Return the last fenced Python block, closed or not; the whole response if there is no fence."""
     blocks = [body for tag, body in _FENCE.findall(response) if tag.lower() in _PYTHON]
     return blocks[-1] if blocks else response
 

@@ -1,1 +1,1 @@
-"""Environments made of other environments."""
+"""Environments that are made of other environments."""

@@ -1,4 +1,4 @@
-"""An environment made of others: one of them is in play at a time."""
+"""The base of environments that are made of several others, one of which plays each episode."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ecrl.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Member:
-    """What a problem of several environments carries as its answer.
+class MemberProblem:
+    """The answer of a composite environment's problem: the member that it comes from, and its own problem.
 
     Attributes:
-        index: of the environment that it comes from.
-        problem: that environment's own problem.
+        index: index of the member.
+        problem: the member's own problem.
     """
 
     index: int
@@ -29,14 +29,14 @@ class Member:
 
 
 class CompositeEnv(ReasoningEnv):
-    """Plays the episode of one of its members; a subclass says whose turn it is.
+    """Lets one of its members play each episode; a subclass chooses which.
 
     Args:
-        members: the environments, any of Gymnasium's with texts in and out.
+        members: the environments; any of Gymnasium's whose observations and actions are strings.
         split: ``train`` or ``val``.
     """
 
-    #: Members may wait; instances share nothing.
+    #: A member may wait for another process, and instances share nothing.
     concurrent: ClassVar[bool] = True
 
     def __init__(self, members: Sequence[gym.Env[str, str]], *, split: Split) -> None:
@@ -46,16 +46,16 @@ class CompositeEnv(ReasoningEnv):
 
     @abstractmethod
     def choose(self, rng: np.random.Generator, options: Mapping[str, Any]) -> int:
-        """Return the index of the member to draw a problem from; ``rng`` is the only randomness."""
+        """Return the index of the member that plays the next episode. Use no randomness but ``rng``."""
 
     @abstractmethod
     def mark(self, metrics: Mapping[str, float], reward: float) -> dict[str, float]:
-        """Return the metrics of a step of the member in play, so marked that they tell which it was."""
+        """Return the metrics of a step of the current member, marked so that they tell which member it is."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
-        """Choose a member and let it draw a problem of this split, by a seed of its own."""
+        """Choose a member and let it draw a problem of this split, with a seed of its own."""
         gym.Env.reset(self, seed=seed)
         self._index = self.choose(self.np_random, options or {})
         member_seed = item_seed(int(self.np_random.integers(2**63)), self._index)
@@ -66,8 +66,8 @@ class CompositeEnv(ReasoningEnv):
         return prompt, {**info, "problem": self._problem}
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Give the response to the member in play."""
-        _ = self.problem  # says so where there is none yet
+        """Pass the response to the current member."""
+        _ = self.problem  # raises if `reset` has not been called
         observation, reward, terminated, truncated, info = self.members[self._index].step(action)
         metrics = self.mark(info.get("metrics", {}), float(reward))
         result = {**info, "metrics": metrics, "answer": info.get("answer")}
@@ -79,13 +79,13 @@ class CompositeEnv(ReasoningEnv):
         return self._of_member(self._reasoning(self._index).sample_problem(rng))
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Let the member judge that the problem comes from."""
-        member: Member = problem.answer
+        """Let the member that the problem comes from score the response."""
+        member: MemberProblem = problem.answer
         return self._reasoning(member.index).score(member.problem, response)
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
-        """Let the member write it that the problem comes from."""
-        member: Member = problem.answer
+        """Let the member that the problem comes from write the solution."""
+        member: MemberProblem = problem.answer
         return self._reasoning(member.index).solution(member.problem, rng, correct)
 
     def close(self) -> None:
@@ -94,22 +94,22 @@ class CompositeEnv(ReasoningEnv):
             env.close()
 
     def _of_member(self, own: Problem) -> Problem:
-        return Problem(own.prompt, Member(self._index, own), f"{self._index}: {own.key}")
+        return Problem(own.prompt, MemberProblem(self._index, own), f"{self._index}: {own.key}")
 
     def _reasoning(self, index: int) -> ReasoningEnv:
         env = self.members[index].unwrapped
         if not isinstance(env, ReasoningEnv):
             raise NotImplementedError(
-                f"{env} is no ReasoningEnv, so it has no problems to judge by themselves."
+                f"{env} is not a ReasoningEnv, so it cannot draw or score single problems."
             )
         return env
 
 
 def make_member(env_id: str, split: Split, kwargs: Mapping[str, Any]) -> gym.Env[str, str]:
-    """Make a member of its id.
+    """Make a member by its id.
 
     Raises:
-        UsageError: see `ecrl.envs.safe_calls.make`, or these are no id and no arguments.
+        UsageError: the id is no string, the arguments are no mapping, or `safe_calls.make` refuses them.
     """
     if not isinstance(env_id, str) or not isinstance(kwargs, Mapping):
         raise UsageError(f"A member is an id and a mapping of arguments; got {env_id!r} and {kwargs!r}.")

@@ -1,4 +1,4 @@
-"""A mixture: every problem comes from one of several environments, drawn by weight."""
+"""A mixture: every problem comes from one of several environments, which is drawn by weight."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _KEYS = ("id", "name", "weight", "kwargs")
 class MixtureEnv(CompositeEnv):
     """Draw every problem from one of several environments, by weight.
 
-    The reward is the member's. Metrics carry the member's name: ``<name>/reward`` and the member's own as
-    ``<name>/<metric>``, of its own episodes only; ``<name>/share`` is 1 or 0 in every episode, so that its
-    mean is the share of the problems.
+    The reward is the member's own. Metrics carry the member's name: an episode has ``<name>/reward`` and the
+    member's own metrics as ``<name>/<metric>``. Every episode has ``<name>/share`` of all members, which is
+    1 or 0, so that its mean is the member's share of the problems.
 
     Args:
-        envs: for each member its Gymnasium id, or ``{id: …, name: …, weight: 1.0, kwargs: {}}``; the name is
-            made of the id where it is not given, e.g. ``countdown``.
+        envs: for each member its Gymnasium id, or ``{id: …, name: …, weight: 1.0, kwargs: {}}``. The default
+            name comes from the id, e.g. ``countdown``.
         split: ``train`` or ``val``.
 
     Raises:
-        UsageError: no members, an unknown key, two of one name, a weight that is not positive, a member that
-            cannot be made.
+        UsageError: there are no members, a key is unknown, two members have the same name, a weight is not
+            positive, or a member cannot be made.
     """
 
     def __init__(self, *, envs: Sequence[str | Mapping[str, Any]] = _DEFAULT, split: Split = "train") -> None:
@@ -44,7 +44,7 @@ class MixtureEnv(CompositeEnv):
         self._bounds = np.cumsum([float(member["weight"]) for member in members])
 
     def choose(self, rng: np.random.Generator, options: Mapping[str, Any]) -> int:
-        """Draw a member by its weight."""
+        """Draw a member by weight."""
         return int(np.searchsorted(self._bounds, rng.random() * self._bounds[-1], side="right"))
 
     def mark(self, metrics: Mapping[str, float], reward: float) -> dict[str, float]:
@@ -55,10 +55,10 @@ class MixtureEnv(CompositeEnv):
 
 
 def _read(member: Any) -> dict[str, Any]:
-    """Complete what the user says of a member."""
+    """Fill in the defaults of a member."""
     given = {"id": member} if isinstance(member, str) else member
     if not isinstance(given, Mapping) or "id" not in given or set(given) - set(_KEYS):
-        raise UsageError(f"A member of envs takes {', '.join(_KEYS)}, of which id is a must; got {member!r}.")
+        raise UsageError(f"A member of envs takes {', '.join(_KEYS)}, and id is required; got {member!r}.")
     name = str(given["id"]).rpartition("/")[2].rpartition("-v")[0].lower()
     full = {"name": name, "weight": 1.0, "kwargs": {}, **given}
     weight = full["weight"]

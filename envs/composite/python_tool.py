@@ -1,4 +1,4 @@
-"""A Python tool for any task: the policy may run programs and read their output before it answers."""
+"""A Python tool for any task: before it answers, the policy may run programs and read their output."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 
-from ecrl.envs.arguments import check_types
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer
+from ecrl.envs.arguments import check_integer, check_types
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.envs.safe_calls import make
-from ecrl.envs.sandbox import Outcome, make_sandbox
-from ecrl.envs.sandbox.process import Limits
+from ecrl.envs.sandbox import Limits, Outcome, make_sandbox
 from ecrl.errors import UsageError
 
 _OPEN, _CLOSE = "<python>", "</python>"
@@ -24,24 +23,27 @@ _ENDINGS = {
 
 
 class PythonToolEnv(ReasoningEnv):
-    """Another environment's problems, with a sandboxed Python to work them out.
+    """Another environment's problems, with a sandboxed Python interpreter to solve them.
 
-    A response with ``<python>…</python>`` is a call: the program in its last pair of tags runs in a fresh
+    A response with ``<python>…</python>`` is a call: the program in its last pair of tags runs in a new
     sandbox, and the next observation is ``<output>…</output>``. The first response without a call is the
     answer, which the other environment scores. A call beyond the last turn ends the episode as truncated,
     with reward 0.
 
     Args:
-        env: the other environment's id; it must be a single-turn `ReasoningEnv`.
-        env_kwargs: its settings.
+        env: id of the other environment, which must be a single-turn `ReasoningEnv`.
+        env_kwargs: arguments of the other environment.
         turns: most calls in an episode, 1 to 32.
-        max_output: characters of output that the policy is shown, at least 16; the middle is left out.
+        max_output: most characters of output that the policy sees, at least 16; the middle is left out.
         time_limit: seconds for each call.
         memory_limit: MiB for each call.
         sandbox: ``bubblewrap``, ``rlimit`` (weak) or ``http``.
         sandbox_url: the server, for ``http``.
         python: the interpreter for programs; None is the one in use.
         split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: an argument is wrong, or the sandbox does not work on this machine.
     """
 
     concurrent: ClassVar[bool] = True
@@ -64,15 +66,13 @@ class PythonToolEnv(ReasoningEnv):
         super().__init__(split=split)
         check_integer("turns", turns, 1, 32)
         check_integer("max_output", max_output, 16, 1 << 15)
-        Limits(time_limit, memory_limit)
+        self.limits = Limits(time_limit, memory_limit)
         task = make(env, split, env_kwargs or {}).unwrapped
         if not isinstance(task, ReasoningEnv):
             raise UsageError(f"env={env!r} must be a ReasoningEnv; it is a {type(task).__name__}.")
         self.task = task
         self.turns = turns
         self.max_output = max_output
-        self.time_limit = time_limit
-        self.memory_limit = memory_limit
         self._sandbox = make_sandbox(sandbox, python=python, url=sandbox_url)
         self._calls = 0
         self._errors = 0
@@ -80,7 +80,7 @@ class PythonToolEnv(ReasoningEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
-        """Draw a problem of the other environment; its prompt comes after a line on how to call."""
+        """Draw a problem of the other environment; a line on how to run Python comes before its prompt."""
         gym.Env.reset(self, seed=seed)
         prompt, info = self.task.reset(seed=int(self.np_random.integers(1 << 31)), options=options)
         self._problem = info["problem"]
@@ -107,12 +107,12 @@ class PythonToolEnv(ReasoningEnv):
         return self.task.score(problem, response)
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
-        """Answer at once, as the other environment's solutions do."""
+        """Answer without a call, as the other environment's solutions do."""
         return self.task.solution(problem, rng, correct)
 
     def _run(self, program: str) -> str:
         self._calls += 1
-        outcome = self._sandbox.run(program, time_limit=self.time_limit, memory_limit=self.memory_limit)
+        outcome = self._sandbox.run(program, limits=self.limits)
         self._errors += outcome.status != "ok"
         return f"\n<output>\n{_shorten(_report(outcome), self.max_output)}\n</output>\n"
 
@@ -124,7 +124,7 @@ def _last_call(response: str) -> str | None:
 
 
 def _report(outcome: Outcome) -> str:
-    """What a terminal would show, of a traceback only the last line."""
+    """Return what a terminal would show, with only the last line of a traceback."""
     lines = [outcome.stdout.rstrip("\n")]
     if outcome.status == "error":
         lines += outcome.stderr.strip().split("\n")[-1:]

@@ -1,4 +1,4 @@
-"""Grading of mathematical answers: extraction by rules, equivalence by structure and sympy."""
+"""Grades mathematical answers: rules extract the answer; structure and sympy decide whether it is right."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Verdict:
     """The result of grading.
 
     Attributes:
-        correct: whether the answer is the gold one.
-        answer: what the response answers, as written; None if it answers nothing.
+        correct: whether the answer equals the gold answer.
+        answer: the answer as the response writes it; None if it gives none.
     """
 
     correct: bool
@@ -26,12 +26,12 @@ class Verdict:
 
 
 def grade(gold: str, response: str, tolerance: float = 1e-6) -> Verdict:
-    """Judge a response. Never raises for its content; give it a deadline and a memory limit all the same.
+    """Grade a response. No response makes it raise; call it with limits on time and memory nevertheless.
 
     Args:
         gold: the right answer, plain or LaTeX, without a box.
         response: any text at all.
-        tolerance: relative, where the gold answer is a decimal number.
+        tolerance: relative tolerance, used if the gold answer is a decimal number.
     """
     answer = extract(response[-_LONGEST_RESPONSE:])
     if answer is None:
@@ -39,7 +39,7 @@ def grade(gold: str, response: str, tolerance: float = 1e-6) -> Verdict:
     return Verdict(equivalent(gold, answer, tolerance), answer)
 
 
-#: A pair of each kind that takes the symbolic path, whose grammar is slow to meet a form for the first time.
+#: One pair of each form that sympy compares. Its LaTeX parser is slow when it first meets a form.
 _FORMS = (
     ("\\frac{\\sqrt{3}}{2}", "\\dfrac{3}{2\\sqrt{3}}"),
     ("2x^2 - 3x + 1", "(2x-1)(x-1)"),
@@ -56,6 +56,6 @@ _FORMS = (
 
 
 def warm_up() -> None:
-    """Grade something of each form, so that a process forked afterwards is quick from its first answer on."""
+    """Grade one answer of each form, so that a process forked afterwards is fast from its first answer."""
     for gold, answer in _FORMS:
         grade(gold, f"\\boxed{{{answer}}}")

@@ -1,14 +1,14 @@
-"""Whether an answer is the gold one, however it is written."""
+"""Decides whether an answer equals the gold answer, however both are written."""
 
 from __future__ import annotations
 
 import re
 
-from ecrl.envs.grading import names, symbolic
-from ecrl.envs.grading.names import Named
-from ecrl.envs.grading.normal import normalise
+from ecrl.envs.grading import named_values, symbolic
+from ecrl.envs.grading.intervals import as_interval
+from ecrl.envs.grading.named_values import Named
+from ecrl.envs.grading.normalisation import normalise
 from ecrl.envs.grading.numerals import close, number, ratio, same_in_base, split_percent
-from ecrl.envs.grading.ranges import as_interval
 from ecrl.envs.grading.structure import Node, split, structure
 from ecrl.envs.grading.units import FUNCTION, split_unit
 
@@ -16,7 +16,7 @@ LONGEST = 2000  # characters of an answer
 _MOST_PARTS = 64
 
 _CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?\.?")
-# A letter alone, or with what it stands for; that may not speak of another letter or judge this one.
+# A letter alone, or with the text of its choice. That text may not name another letter or judge this one.
 _CHOSEN = re.compile(
     r"(?:(?i:option|choice)\s+)?\(?\s*([A-J])\s*\)?(?:[.:)]?|(?:(?<=\))|[.:)])\s*"
     r"(?!.*(?:\b(?:or|and|no|not|nor|is|was|but|except|wrong|incorrect|false)\b|\b[A-J]\b))\S.*)",
@@ -29,12 +29,12 @@ _TIME = re.compile(r"\d{1,2}\s*:\s*[0-5]\d(?:\s*[ap]\.?m\.?)?", re.IGNORECASE)
 
 
 def equivalent(gold: str, answer: str, tolerance: float = 1e-6) -> bool:
-    """Whether ``answer`` says the same as ``gold``; both as they were written.
+    """Tell whether an answer equals the gold answer.
 
     Args:
-        gold: the right answer.
-        answer: any text at all; what is too large to be an answer is wrong.
-        tolerance: relative, where the gold answer is a decimal number.
+        gold: the right answer, as written.
+        answer: any text at all; a text that is too large to be an answer is wrong.
+        tolerance: relative tolerance, used if the gold answer is a decimal number.
     """
     if len(answer) > LONGEST or symbolic.depth(answer) > symbolic.DEEPEST:
         return False
@@ -69,7 +69,7 @@ def _same(gold: str, answer: str, tolerance: float) -> bool:
 
 
 def _same_range(gold: str, answer: str, tolerance: float) -> bool | None:
-    """Compare inequalities for one variable as intervals; None: neither is one."""
+    """Compare inequalities in one variable as intervals; None if neither is such an inequality."""
     left, right = as_interval(gold), as_interval(answer)
     if left is None and right is None:
         return None
@@ -79,8 +79,8 @@ def _same_range(gold: str, answer: str, tolerance: float) -> bool | None:
 
 
 def _same_named(gold: str, answer: str, tolerance: float) -> bool | None:
-    """Compare where one gives its values names; None: neither does."""
-    left, right = names.read(gold), names.read(answer)
+    """Compare answers that name their values, such as x = 3; None if neither does."""
+    left, right = named_values.read(gold), named_values.read(answer)
     if left and right:
         return _same_both_named(left, right, tolerance)
     named, other = left or right, answer if left else gold
@@ -104,7 +104,7 @@ def _in_order(left: Named | None, named: str, other: str) -> tuple[str, str]:
 
 def _same_both_named(left: Named, right: Named, tolerance: float) -> bool:
     if left.of_one and right.of_one and not (left.indexed and right.indexed):
-        return names.alike(left.base, right.base) and _same(left.joined, right.joined, tolerance)
+        return named_values.alike(left.base, right.base) and _same(left.joined, right.joined, tolerance)
     ours, theirs = (dict(zip(n.names, n.values, strict=True)) for n in (left, right))
     if ours.keys() != theirs.keys() or not len(ours) == len(left.names) == len(right.names):
         return False
@@ -112,7 +112,7 @@ def _same_both_named(left: Named, right: Named, tolerance: float) -> bool:
 
 
 def _same_structure(left: Node | None, right: Node | None, gold: str, answer: str, tolerance: float) -> bool:
-    """Compare part by part; a set and a plain list of its elements are the same."""
+    """Compare part by part; a set equals a plain list of its elements."""
     left = left or Node("list", (gold,))
     right = right or Node("list", (answer,))
     kinds = {left.kind, right.kind}
@@ -136,12 +136,12 @@ def _same_in_any_order(gold: tuple[str, ...], answer: tuple[str, ...], tolerance
 
 
 def _same_part(gold: str, answer: str, tolerance: float) -> bool:
-    """Compare elements; unlike a whole answer, {1} in a set is not 1."""
+    """Compare elements. Other than with whole answers, an element {1} does not equal 1."""
     return (structure(gold) is None) == (structure(answer) is None) and _same(gold, answer, tolerance)
 
 
 def _same_scalar(gold: str, answer: str, tolerance: float) -> bool:
-    if _TIME.fullmatch(gold):  # no ratio
+    if _TIME.fullmatch(gold):  # a time of day, not a ratio
         return _TIME.fullmatch(answer) is not None and _clock(gold) == _clock(answer)
     if gold.count(":") > 1 or answer.count(":") > 1:
         return ratio(gold) is not None and ratio(gold) == ratio(answer)
@@ -162,7 +162,7 @@ def _same_scalar(gold: str, answer: str, tolerance: float) -> bool:
 
 
 def _same_percent(gold: str, gold_has: bool, answer: str, answer_has: bool, tolerance: float) -> bool:
-    """50 % is 50 % and 0.5. A bare number above 1 may have lost its sign: 50; a bare 0.5 is a share."""
+    """50 % equals 50 % and 0.5. A bare number above 1 (50) may lack its sign; a bare 0.5 is a share."""
     if "%" in gold + answer:
         return False  # %%
     if gold_has == answer_has:
@@ -177,7 +177,7 @@ def _same_percent(gold: str, gold_has: bool, answer: str, answer_has: bool, tole
 
 
 def _result(text: str) -> str:
-    """Return the last side of a computation that holds, such as 3 + 4 = 7."""
+    """Return the last side of a computation that is true, such as 7 of 3 + 4 = 7."""
     *sides, last = text.split("=")
     if not sides or re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", text)):
         return text
@@ -186,13 +186,13 @@ def _result(text: str) -> str:
 
 
 def _exact(text: str) -> str:
-    """Return what is said to be about a decimal, if it is not one itself: of π/2 ≈ 1.57 the π/2."""
+    """Return the exact side of an approximation, such as π/2 of π/2 ≈ 1.57."""
     before, _, after = text.partition("\\approx")
     return before.strip() if re.search(r"[\\/]", before) and number(after) is not None else text
 
 
 def _plus_minus(text: str) -> str:
-    """Write each a ± b of a list as both of its values; the signs of one part belong together."""
+    """Replace each a ± b of a list by its two values; within one part, all signs change together."""
     parts = split(text, (",",))
     if all(_SIGN.search(part) is None for part in parts):
         return text
@@ -208,7 +208,7 @@ def _both_signs(text: str) -> tuple[str, ...]:
 
 
 def _is_word(text: str) -> bool:
-    """A name or a sentence, which no algebra should touch."""
+    """Tell whether a text is a word or a sentence, which must not be read as algebra."""
     plain = re.sub(r"\\[a-zA-Z]+", "", text)
     return re.search(
         r"(?<![\\a-zA-Z])(?:[a-zA-Z]{3,}|[Nn]o(?![a-zA-Z]))", plain
@@ -224,5 +224,5 @@ def _clock(text: str) -> str:
 
 
 def _squeezed(text: str) -> str:
-    """Drop spaces, but for those that keep two words or numbers apart."""
+    """Remove spaces, except between two words or numbers."""
     return re.sub(r"(?<![\w.])\s+|\s+(?![\w.])", "", text)

@@ -14,14 +14,14 @@ _SENTENCE_END = re.compile(r"\.(?=\s|$)")
 def extract(response: str) -> str | None:
     """Return the final answer of a response, or None if it gives none.
 
-    Only what follows the last ``</think>`` counts, and nothing within a ``<think>`` that was cut off. The
-    rules, of which the first that applies wins:
+    Only the text after the last ``</think>`` counts, without a ``<think>`` that is not closed. The first of
+    these rules that applies decides:
 
-    1. the last ``\\boxed{…}``; boxes that stand side by side at the end (``\\boxed{1}, \\boxed{2}``)
-       are one answer of several parts, or of one if they all say the same. A box that is not closed was
-       cut off and is no answer.
-    2. the rest of the line after the last ``####``
-    3. what follows the last "answer is" or "answer:", up to the end of the sentence
+    1. The last ``\\boxed{…}``. Boxes that stand side by side at the end (``\\boxed{1}, \\boxed{2}``) are one
+       answer of several parts, or of one part if they are all the same. A box that is not closed was cut off
+       and is not an answer.
+    2. The rest of the line after the last ``####``.
+    3. The text after the last "answer is" or "answer:", up to the end of the sentence.
     """
     text = response.rpartition("</think>")[2].partition("<think>")[0]
     boxes = list(_BOX.finditer(text))
@@ -35,9 +35,9 @@ def extract(response: str) -> str | None:
 
 
 def _boxed(text: str, starts: list[int]) -> str | None:
-    """The content of the last box, and of those right before it."""
+    """Return the content of the last box and of the boxes right before it."""
     parts: list[str] = []
-    begin = -1  # where the box that was read last begins
+    begin = -1  # where the box begins that was read last
     for start in reversed(starts):
         end = closing_brace(text, start)
         if end is None:
@@ -52,13 +52,13 @@ def _boxed(text: str, starts: list[int]) -> str | None:
 
 
 def closing_brace(text: str, start: int) -> int | None:
-    """Return where the brace that opens at ``start`` is closed, or None."""
+    """Return the position of the brace that closes the one at ``start``, or None."""
     depth = 0
     position = start
     while position < len(text):
         character = text[position]
         if character == "\\":
-            position += 1  # an escaped brace is text
+            position += 1  # an escaped brace does not count
         elif character == "{":
             depth += 1
         elif character == "}":

@@ -1,4 +1,4 @@
-"""Numbers as they are written: decimals, fractions, mixed numbers, powers of ten, other bases, percent."""
+"""Reads numerals: decimals, fractions, mixed numbers, powers of ten, other bases, percentages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PERCENT = re.compile(r"\s*(?:\\%|%|\bpercent\b)\s*$", re.IGNORECASE)
 
 
 def number(text: str) -> Fraction | None:
-    """Return the exact value of a numeral; None if the text is none."""
+    """Return the exact value of a numeral; None if the text is not a numeral."""
     text = text.strip()
     if len(text) > 100:
         return None
@@ -52,7 +52,7 @@ def number(text: str) -> Fraction | None:
 
 
 def ratio(text: str) -> list[Fraction] | None:
-    """Return the parts of a ratio of three or more, as shares of the first; None if the text is none."""
+    """Return the parts of a ratio of three or more, divided by the first; None if the text is no ratio."""
     parts = [number(part) for part in text.split(":")]
     if len(parts) < 3 or not parts[0]:
         return None
@@ -60,7 +60,7 @@ def ratio(text: str) -> list[Fraction] | None:
 
 
 def close(gold: Fraction, answer: Fraction, tolerance: float) -> bool:
-    """Whether two numbers are equal, within a relative tolerance."""
+    """Tell whether two numbers are equal within a relative tolerance."""
     return abs(gold - answer) <= abs(gold) * Fraction(tolerance)
 
 
@@ -70,7 +70,7 @@ def split_percent(text: str) -> tuple[str, bool]:
 
 
 def in_base(text: str) -> tuple[str, int] | None:
-    """Return digits and base of a numeral that names its base."""
+    """Return digits and base of a numeral that names its base; None if the text is no such numeral."""
     match = _BASE.fullmatch(text.strip()) or _IN_BASE.fullmatch(text.strip())
     if match is None:
         return None
@@ -82,9 +82,10 @@ def in_base(text: str) -> tuple[str, int] | None:
 
 
 def same_in_base(gold: str, answer: str) -> bool | None:
-    """Compare where one names a base: digits must agree, and the base if both name one.
+    """Compare numerals of which one names its base; None if neither does.
 
-    An answer in base ten is as good as one without a base. None: neither names one.
+    The digits must agree, and so must the bases if both name one. An answer in base ten equals a gold answer
+    without a base.
     """
     ours, theirs = in_base(gold), in_base(answer)
     if ours and theirs:

@@ -1,4 +1,4 @@
-"""Takes an answer apart: sets, tuples, intervals, unions, matrices, lists."""
+"""Splits an answer into its parts: sets, tuples, intervals, unions, matrices, lists."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _MATRIX = re.compile(
     r"[(\[]?\s*\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr|\s]*\})?(.*?)\\end\s*\{\1\}\s*[)\]]?",
     re.DOTALL,
 )
-#: What stands between several answers, beside commas.
+#: What separates several answers, apart from commas.
 WORDS = re.compile(r"\s(?:and|or)\s|\\(?:quad|qquad)|;")
 
 
 @dataclass(frozen=True)
 class Node:
-    """A structure of parts.
+    """An answer with several parts.
 
     Attributes:
         kind: ``tuple`` (ordered), ``set`` and ``list`` (any order), ``interval``, ``union`` or ``matrix``.
-        parts: texts of the parts; of a matrix row by row.
-        border: brackets of an interval, shape of a matrix.
+        parts: texts of the parts; those of a matrix row by row.
+        border: the brackets of an interval, or the shape of a matrix.
     """
 
     kind: str
@@ -30,7 +30,7 @@ class Node:
 
 
 def structure(text: str) -> Node | None:
-    """Return how an answer is built, or None for a single expression."""
+    """Return the structure of an answer, or None for a single expression."""
     text = text.strip()
     if match := _MATRIX.fullmatch(text):
         return _matrix(match.group(2))
@@ -59,7 +59,7 @@ def _bracketed(text: str) -> Node | None:
     endless = len(parts) == 2 and any("infty" in part for part in parts)
     if half_open or endless:
         return Node("interval", tuple(parts), text[0] + text[-1]) if len(parts) == 2 else None
-    # A pair in round brackets may be a point or an open interval: the parts decide either way.
+    # A pair in round brackets may be a point or an open interval; both are compared part by part.
     return Node("tuple", tuple(parts), text[0] + text[-1])
 
 
@@ -71,7 +71,7 @@ def _matrix(body: str) -> Node:
 
 
 def split(text: str, separators: tuple[str, ...]) -> list[str]:
-    """Split at separators outside all brackets; empty parts are left out."""
+    """Split a text at separators outside all brackets; empty parts are left out."""
     parts, depth, begin, position = [], 0, 0, 0
     while position < len(text):
         here = next((s for s in separators if depth == 0 and text.startswith(s, position)), None)
@@ -88,7 +88,7 @@ def split(text: str, separators: tuple[str, ...]) -> list[str]:
 
 
 def _closes_at_end(text: str) -> bool:
-    """Whether the bracket that opens first is closed last."""
+    """Tell whether the first bracket is closed at the end of the text."""
     depth = 0
     for position, character in enumerate(text):
         depth += character in _OPEN

@@ -15,30 +15,30 @@ _LARGEST_POWER = 300
 _FACTORIAL = re.compile(r"(\d+|[)}\]])\s*!")
 _LARGEST_FACTORIAL = 60
 _DANGEROUS = re.compile(r"\\(?:sum|prod|int|lim|binom|choose|iint|oint)|__|import|(?<!\\)lambda|eval")
-# What the parser leaves out, as if it were not there, or joins.
+# What the parser silently ignores, or joins.
 _DROPPED = re.compile(
     r"['\"?…]|\\l?dots|\.\.|\\(?:prime|not|approx|[hv]?phantom)(?![a-zA-Z])|\^\s*(?:T|\{\s*T\s*\})"
     r"|(?<![_{\d])\d+\s+\.?\d|(?:\d|\\(?:sin|cos|tan|ln|exp))\s*_"
 )
-# What can be read in two ways: x2 (an index?), 1/2x (is x above or below?), f(x+1) (a factor?).
+# What can be read in two ways: x2 (an index?), 1/2x (is x in the denominator?), f(x+1) (a factor?).
 _AMBIGUOUS = re.compile(
     r"(?<![\\a-zA-Z_{])[a-zA-Z]\d|(?<![\\a-zA-Z])f\s*\((?!\s*\w+\s*\))"
     r"|/\s*\d+\s*(?:[a-zA-Z(]|\\(?!(?:cdot|times)(?![a-zA-Z])))"
 )
 _IMAGINARY_BESIDE = re.compile(r"(/\s*\d+)\s+i(?![a-zA-Z])")
-# Letters in which the parser sees a number, or nothing at all.
+# Letters that the parser takes for a number or ignores.
 _LETTERS = {"I": "\\mathcal{I}", "\\gamma": "\\mathcal{g}"}
 _LETTER = re.compile(r"\\[a-zA-Z]+|I")
 _BINOMIAL = re.compile(r"\\binom\s*\{\s*(\d{1,2})\s*\}\s*\{\s*(\d{1,2})\s*\}")
-# More digits than the largest power that is let through can hide a difference behind.
+# Digits. The largest power that is allowed has fewer, so it cannot hide a difference.
 _PRECISION = 350
 _CLOSE = 1e-300
 _POINTS = (0.7390851332151607, 1.6180339887498949, 2.2955871493926380)
-_SIGNS = ((-1, -1), (1, -1), (-1, 1))  # of the variables, in turn
+_SIGNS = ((-1, -1), (1, -1), (-1, 1))  # signs of the variables, which alternate
 
 
 def depth(text: str) -> int:
-    """How deep brackets are nested in a text."""
+    """Return how deeply brackets are nested in a text."""
     now = deepest = 0
     for character in text:
         now += character in "([{"
@@ -48,7 +48,7 @@ def depth(text: str) -> int:
 
 
 def comparable(text: str) -> bool:
-    """Whether an expression is small enough to be given to sympy at all."""
+    """Tell whether an expression is small enough for sympy."""
     text = re.sub(r"\s+", "", text)
     if len(text) > _LONGEST or "!!" in text or _DIGITS.search(text) or _DANGEROUS.search(text):
         return False
@@ -69,7 +69,7 @@ def comparable(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Any:
-    """Return the sympy expression of a LaTeX or plain one, or None."""
+    """Parse LaTeX or plain notation into a sympy expression; None if it is ambiguous, too large or wrong."""
     text = _BINOMIAL.sub(lambda m: str(math.comb(int(m.group(1)), int(m.group(2)))), text)
     text = _IMAGINARY_BESIDE.sub(r"\1 \\cdot i", text)
     if _DROPPED.search(text) or _AMBIGUOUS.search(text) or not comparable(text):
@@ -82,17 +82,17 @@ def parse(text: str) -> Any:
         if not hasattr(found, "free_symbols"):
             return None
         return found.subs({s: sympy.I for s in found.free_symbols if s.name == "i"})
-    except Exception:  # the parser's own errors are of many kinds
+    except Exception:  # the parser raises errors of many kinds
         return None
 
 
 def same(gold: str, answer: str, tolerance: float) -> bool:
-    """Whether two expressions are equal for all values of their variables.
+    """Tell whether two expressions are equal for all values of their variables.
 
     Args:
-        gold: normalised.
-        answer: normalised.
-        tolerance: relative, for numbers; 0 asks for equality to 300 digits.
+        gold: the right answer, normalised.
+        answer: the given answer, normalised.
+        tolerance: relative tolerance of numbers; 0 means equality to 300 digits.
     """
     left, right = parse(gold), parse(answer)
     if left is None or right is None:
@@ -100,7 +100,7 @@ def same(gold: str, answer: str, tolerance: float) -> bool:
     try:
         return _same_parsed(left, right, tolerance)
     except (ArithmeticError, AttributeError, TypeError, ValueError, NotImplementedError):
-        return False  # sympy cannot tell, so neither can we
+        return False  # sympy cannot compare them
 
 
 def _same_parsed(left: Any, right: Any, tolerance: float) -> bool:
@@ -120,8 +120,8 @@ def _same_parsed(left: Any, right: Any, tolerance: float) -> bool:
 def _same_values(left: Any, right: Any, tolerance: float) -> bool:
     """Compare at a few points, with so many digits that different expressions do not agree by chance.
 
-    Both must have a value where all variables are positive. Elsewhere only real values count: ln x² is
-    2 ln x, but |x| is not x.
+    With positive variables, both must have a value. With other signs, only real values are compared: ln x²
+    equals 2 ln x, but |x| does not equal x.
     """
     if left.is_Rational and right.is_Rational and not tolerance:
         return bool(left == right)
@@ -169,7 +169,7 @@ def _value(expression: Any, values: dict[str, Any]) -> Any:
 
 
 def _same_relation(left: Any, right: Any) -> bool:
-    """Equations agree if their differences are proportional; inequalities also keep their direction."""
+    """Equations are equal if their differences are proportional; inequalities also need equal directions."""
     import sympy
 
     relational = sympy.core.relational.Relational
@@ -190,7 +190,7 @@ def _same_relation(left: Any, right: Any) -> bool:
 
 
 def _as_latex(text: str) -> str:
-    """Plain notation that the LaTeX parser does not know, and numbers that it does not take exactly."""
+    """Rewrite notation that the LaTeX parser does not know, and decimals, which it would not read exactly."""
     text = re.sub(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![\\a-zA-Z])(pi|sin|cos|tan|log|ln|exp)(?![a-zA-Z])", r"\\\1 ", text)
     text = _LETTER.sub(lambda m: _LETTERS.get(m.group(), m.group()), text)
@@ -198,7 +198,7 @@ def _as_latex(text: str) -> str:
     text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text.replace("**", "^"))
     text = re.sub(r"(?<=\d)\s*\*\s*|\*", r"\\cdot ", text)
     text = re.sub(r"(\d+(?:\.\d+)?)\s*degrees", r"(\\frac{\\pi \\cdot \1}{180})", text)
-    # The real root of a negative number, not the principal one.
+    # Take the real root of a negative number, not the principal one.
     text = re.sub(r"\\sqrt\s*\[\s*(\d?[13579])\s*\]\s*\{\s*-([^{}+-]*)\}", r"(-\\sqrt[\1]{\2})", text)
     return re.sub(r"(\d*)\.(\d+)", _as_fraction, text)
 

@@ -1,10 +1,10 @@
-"""Units at the end of an answer: they may be left out, but not differ."""
+"""Reads the unit at the end of an answer. An answer may omit the unit, but not have another one."""
 
 from __future__ import annotations
 
 import re
 
-#: A unit, and what else it is called.
+#: Each unit, and its other names.
 _UNITS = """
     km: kilometer kilometers kilometre kilometres
     cm: centimeter centimeters centimetre centimetres
@@ -67,19 +67,19 @@ _CANONICAL = {
     for word in [line.partition(":")[0].strip(), *line.partition(":")[2].split()]
 }
 _WORD = "|".join(re.escape(word) for word in sorted(_CANONICAL, key=len, reverse=True))
-_LONGEST_SYMBOL = 2  # of whose letters the case matters: mg is not Mg
+_LONGEST_SYMBOL = 2  # in names up to this length the case matters: mg is not Mg
 _PER = {"h": "h", "hour": "h", "s": "s", "second": "s"}
 _UNIT = re.compile(
     rf"\s*\b(?P<before>square|cubic|sq)?\s*(?P<unit>(?i:{_WORD}))\b"
     r"(?:\s*(?:/|\bper\b)\s*(?P<per>h|s|hour|second)\b)?(?:\s*\^\s*\{?\s*(?P<power>-?[1-4])\s*\}?)?\.?$"
 )
-#: What is applied to an angle, whose degrees then are no unit of the whole.
+#: Functions of an angle; the degrees of their argument are not the unit of the whole answer.
 FUNCTION = re.compile(r"(?<![a-zA-Z])(?:sqrt|sin|cos|tan|log|ln|exp|max|min|abc)(?![a-zA-Z])")
 _NUMERAL = re.compile(r"[-+]?\s*[\d.,]+\s")
 
 
 def split_unit(text: str) -> tuple[str, str]:
-    """Return an answer without its unit, and the unit in one way of writing; it is empty if there is none.
+    """Return an answer without its unit, and the unit in standard notation, which is empty if there is none.
 
     A single letter is a unit only after a plain number and a space: ``3m``, ``\\frac{2}{3}g`` are products.
     """
@@ -95,7 +95,7 @@ def split_unit(text: str) -> tuple[str, str]:
         return text, ""
     name = _CANONICAL.get(unit) or (len(unit) > _LONGEST_SYMBOL and _CANONICAL.get(unit.lower()))
     if not name or (name in ("degree", "radian") and FUNCTION.search(rest)):
-        return text, ""  # a wrong case, as in Mg; the angle of a sine
+        return text, ""  # the wrong case, as in Mg, or the angle of a sine
     power = match["power"] or {"square": "2", "sq": "2", "cubic": "3"}.get(match["before"] or "", "1")
     per = f"/{_PER[match['per']]}" if match["per"] else ""
     full = {"mile/h": "mph"}.get(name + per, name + per)

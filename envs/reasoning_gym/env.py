@@ -1,7 +1,7 @@
-"""The tasks of reasoning-gym, each drawn by its own generator and graded by its own scorer.
+"""The tasks of reasoning-gym; each has its own generator and its own scorer.
 
-https://github.com/open-thought/reasoning-gym. The package is an extra and is imported when the first of
-its tasks is made.
+https://github.com/open-thought/reasoning-gym. The package is optional; it is imported when the first of its
+tasks is made.
 """
 
 from __future__ import annotations
@@ -12,56 +12,37 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer
+from ecrl.envs.arguments import check_integer
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
+from ecrl.envs.reasoning_gym.task_names import TASKS
 from ecrl.envs.verifiers.pool import VerifierCrashError, VerifierTimeoutError, shared_pool
 from ecrl.errors import EcrlError, UsageError, unknown_name
-
-#: Names of the tasks, here so that registering them imports nothing.
-_NAMES = """
-    ab acre advanced_geometry aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation
-    binary_matrix bitwise_arithmetic boxnet caesar_cipher calendar_arithmetic chain_sum circuit_logic
-    codeio coin_flip color_cube_rotation complex_arithmetic composite count_bits count_primes countdown
-    course_schedule cryptarithm decimal_arithmetic decimal_chain_sum dice emoji_mystery
-    family_relationships figlet_font fraction_simplification futoshiki game_of_life game_of_life_halting
-    gcd graph_color group_anagrams gsm_symbolic intermediate_integration isomorphic_strings jugs
-    kakurasu knight_swap knights_knaves largest_island lcm leg_counting letter_counting letter_jumble
-    list_functions mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid n_queens
-    needle_haystack number_filtering number_format number_sequence number_sorting palindrome_generation
-    palindrome_partitioning path_star polynomial_equations polynomial_multiplication pool_matrix
-    power_function prime_factorization products propositional_logic puzzle24 quantum_lock ransom_note
-    rearc rectangle_count rotate_matrix rotten_oranges rubiks_cube rush_hour self_reference
-    sentence_reordering shortest_path simple_equations simple_geometry simple_integration sokoban
-    spell_backward spiral_matrix string_insertion string_manipulation string_splitting string_synthesis
-    sudoku survo syllogism time_intervals tower_of_hanoi tsumego word_ladder word_sequence_reversal
-    word_sorting zebra_puzzles
-"""
-TASKS = tuple(_NAMES.split())
 
 _INSTALL = "pip install 'ecrl[reasoning-gym]'"
 _OPEN, _CLOSE = "<answer>", "</answer>"
 _ASK = f"\nWrite the final answer as {_OPEN}answer{_CLOSE}.\n"
-_SECONDS = 4.0  # that a scorer may take, or a draw
-_DRAWS = 20  # that may fail in a row
+_SECONDS = 4.0  # time limit of scoring an answer, and of drawing an entry
+_DRAWS = 20  # how many draws in a row may fail
 _MAX_ANSWER = 100_000
 
 
 class ReasoningGymEnv(ReasoningEnv):
-    """A task of reasoning-gym, graded by its own scorer.
+    """A task of reasoning-gym, scored by the task's own scorer.
 
-    The answer is what stands between the last ``<answer>`` and ``</answer>``, or the whole response where
-    there are none; an empty one earns nothing. The reward is 1 for the scorer's full marks; with
-    ``exact=False`` its degrees, of which many tasks give some to any text.
+    The answer is the text between the last ``<answer>`` and ``</answer>``, or the whole response if there are
+    no tags; an empty answer earns nothing. The reward is 1 if the scorer gives full marks. With
+    ``exact=False`` it is the scorer's partial credit, of which many tasks give some to any text.
 
     Args:
-        task: its name in reasoning-gym.
-        level: of the task's own curriculum, from 0; None takes the task's default settings.
-        exact: give 1 for full marks and 0 for anything less, or else what the scorer gives.
+        task: name of the task in reasoning-gym.
+        level: level of the task's own curriculum, from 0; None takes the task's default settings.
+        exact: give 1 for full marks and 0 for anything less; if False, give what the scorer gives.
         split: ``train`` or ``val``.
-        **settings: fields of the task's configuration; they win over the level's.
+        **settings: fields of the task's configuration; they override those of the level.
 
     Raises:
-        UsageError: reasoning-gym is not installed; an unknown task, setting or level; settings that the task
-            refuses.
+        UsageError: reasoning-gym is not installed, the task, a setting or the level is unknown, or the task
+            refuses its settings.
     """
 
     concurrent: ClassVar[bool] = True
@@ -94,14 +75,14 @@ class ReasoningGymEnv(ReasoningEnv):
         self._runs_programs = runs_programs(self.task)
 
     def sample_problem(self, rng: np.random.Generator) -> Problem:
-        """Draw an entry of the task by a seed of its own."""
+        """Draw an entry of the task with a seed of its own."""
         from ecrl.envs.reasoning_gym.tasks import SEEDS
 
         entry = self._entry(int(rng.integers(SEEDS)))
         return Problem(f"{entry['question'].rstrip()}{_ASK}", entry)
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Give what the task's scorer gives, between 0 and 1; 0 where it raises, hangs or dies."""
+        """Return what the task's scorer gives, in [0, 1]; 0 if it raises, hangs or dies."""
         answer = extract(response)
         if not answer or len(answer) > _MAX_ANSWER:
             return Score(0.0, {"exact": 0.0, "failed": 0.0})
@@ -113,25 +94,25 @@ class ReasoningGymEnv(ReasoningEnv):
         return Score(full if self.exact else reward, {"exact": full, "failed": 0.0}, answer)
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
-        """Write the entry's answer; the wrong one is that of another entry.
+        """Write the entry's answer; a wrong one is the answer of another entry.
 
         Raises:
-            NotImplementedError: the task gives no answer, only a way to score one.
+            NotImplementedError: the task has no answer, only a scorer.
         """
         answer = problem.answer["answer"]
         if not correct:
             answer = self.sample_problem(rng).answer["answer"]
         if answer is None:
-            raise NotImplementedError(f"reasoning_gym/{self.task.name} gives no answers of its own.")
+            raise NotImplementedError(f"reasoning_gym/{self.task.name} has no answers, only a scorer.")
         return f"{_OPEN}{answer}{_CLOSE}"
 
     def _entry(self, seed: int) -> dict[str, Any]:
-        """Draw the entry of a seed, or of the next one that has any: some generators give up on a few."""
+        """Draw the entry of a seed; if its generator fails, as some do at times, take the next seed."""
         why = ""
         for following in range(seed, seed + _DRAWS):
             try:
                 return self._draw_entry(following)
-            except Exception as error:  # whatever a generator raises
+            except Exception as error:  # generators raise errors of any kind
                 why = f"{type(error).__name__}: {error}"
         raise EcrlError(
             f"reasoning_gym/{self.task.name}: {_DRAWS} entries in a row could not be drawn ({why})."
@@ -142,7 +123,7 @@ class ReasoningGymEnv(ReasoningEnv):
 
         if not self._runs_programs:
             return draw(self.task, seed)
-        # In a worker, where programs may write, hang and die.
+        # In a worker, because these programs may write files, hang or crash.
         entry: dict[str, Any] = shared_pool().run(draw_in_scratch, self.task, seed, timeout=_SECONDS)
         return entry
 
@@ -154,7 +135,7 @@ class ReasoningGymEnv(ReasoningEnv):
 
 
 def extract(response: str) -> str:
-    """Return the answer of a response, without the white space around it."""
+    """Return the answer in a response, without the white space around it."""
     _, found, rest = response.rpartition(_OPEN)
     inner, closed, _ = rest.partition(_CLOSE)
     return (inner if found and closed else response).strip()

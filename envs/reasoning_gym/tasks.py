@@ -1,7 +1,7 @@
-"""What touches reasoning-gym itself: drawing entries, and scoring answers in a worker of the pool.
+"""Draws entries with reasoning-gym, and scores answers in a worker of the verifier pool.
 
-Some of its scorers evaluate the answer as Python, directly or through sympy. Those get literals instead
-of Python, and arithmetic instead of any text that sympy would evaluate.
+Some scorers of reasoning-gym evaluate the answer as Python code, directly or through sympy. For safety, the
+former may evaluate only literals, and the latter get only answers that are plain arithmetic.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 import ast
 import json
 import math
-import random
 import re
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager, redirect_stdout
+from contextlib import chdir, redirect_stdout
 from dataclasses import fields, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -20,24 +18,25 @@ from io import StringIO
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import numpy as np
 from reasoning_gym.algorithmic import binary_matrix, spiral_matrix, string_insertion
 from reasoning_gym.composite import DatasetSpec
 from reasoning_gym.dataset import ProceduralDataset
 from reasoning_gym.factory import CURRICULA, DATASETS
 from reasoning_gym.games import n_queens
 
+from ecrl.envs.safe_calls import global_seed
 from ecrl.errors import UsageError, unknown_name
 
-#: The version whose scorers were read for what they evaluate.
+#: The version whose scorers were reviewed for what they evaluate.
 KNOWN_VERSION = "0.1.25"
-#: Seeds of entries.
+#: Seeds of entries are below this.
 SEEDS = 2**31 - 1000
 
-# These evaluate an answer that may be a Python list.
+# The scorers of these modules evaluate the answer, which may be a Python list.
 for _module in (binary_matrix, n_queens, spiral_matrix, string_insertion):
     setattr(_module, "eval", ast.literal_eval)  # noqa: B010  (the name shadows the builtin there)
-# These let sympy evaluate the answer. `Integral(…)` is no arithmetic: it would answer any integral.
+# The scorers of these tasks let sympy evaluate the answer. `Integral(…)` is not allowed: it would be a right
+# answer to any integral.
 _BY_SYMPY = frozenset(
     {"countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24", "simple_integration"}
 )
@@ -46,13 +45,13 @@ _ARITHMETIC = re.compile(
     rf"(?:\s|[0-9]+(?:\.[0-9]*)?|\.[0-9]+|[-+*/^(),]|\b(?:[A-Za-z]|{_FUNCTIONS.replace(' ', '|')})\b)*",
     re.ASCII,
 )
-# A distance from one of these is below and above everything.
+# Comparisons with these are always false, so a distance from them passes or fails every bound.
 _NO_NUMBER = re.compile(r"(?<![a-z])(nan|inf(inity)?)[ij]?(?![a-z])", re.IGNORECASE)
-# This one's own scorer gives full marks to any text: it compares `bool(answer)` of two texts.
+# The scorer of this task gives full marks to any text, because it compares `bool(answer)` of two strings.
 _BY_EQUALITY = frozenset({"game_of_life_halting"})
-# This one runs programs that come with it to make an entry, some of which write files where they are.
+# To make an entry, this task runs programs, some of which write files to the current folder.
 _RUNS_PROGRAMS = frozenset({"codeio"})
-# These lay out a whole data set when they are made, or none larger than some size.
+# These tasks make their whole data set at once, or limit its size.
 _SMALL = frozenset({"acre", "composite", "gsm_symbolic", "list_functions", "word_ladder"})
 _SMALL_SIZE = 10
 
@@ -61,8 +60,8 @@ class Task(NamedTuple):
     """A task with its settings.
 
     Attributes:
-        name: in reasoning-gym.
-        level: of its curriculum, or None.
+        name: name in reasoning-gym.
+        level: level of its curriculum, or None.
         settings: fields of its configuration, as JSON.
     """
 
@@ -76,12 +75,12 @@ def dataset(task: Task, seed: int = 0) -> Any:
     """Return the task's data set; all environments of a process share it.
 
     Raises:
-        UsageError: another version of reasoning-gym; unknown or refused settings.
+        UsageError: another version of reasoning-gym is installed, or a setting is unknown or refused.
     """
     if (found := version("reasoning-gym")) != KNOWN_VERSION:
         raise UsageError(
-            f"reasoning-gym {found} is installed, whose scorers may evaluate what a policy writes; those "
-            f"of {KNOWN_VERSION} are known: pip install reasoning-gym=={KNOWN_VERSION}"
+            f"reasoning-gym {found} is installed, whose scorers may execute what a policy writes. Only "
+            f"{KNOWN_VERSION} was reviewed: pip install reasoning-gym=={KNOWN_VERSION}"
         )
     cls, config_cls = DATASETS[task.name]
     settings = json.loads(task.settings)
@@ -103,34 +102,34 @@ def dataset(task: Task, seed: int = 0) -> Any:
 
 def draw(task: Task, seed: int) -> dict[str, Any]:
     """Return an entry: ``question``, ``answer`` (None for some tasks) and ``metadata``."""
-    with _seeded(seed), redirect_stdout(StringIO()):  # one of them prints dots
+    with global_seed(seed), redirect_stdout(StringIO()):  # one generator prints dots
         if task.name in _SMALL:
             entry: dict[str, Any] = dataset.__wrapped__(task, seed)[seed % _SMALL_SIZE]
         else:
             entry = dataset(task)[seed]
-    # Some integrals have no better answer than themselves, which would do for every other one, too; and an
-    # empty answer is what a policy gives that has none.
+    # Take the next entry if the answer is an unsolved integral, which would be a right answer to any
+    # integral, or is empty, which is what a policy without an answer writes.
     unsolved = "Integral(" in str(entry["answer"]) or entry["answer"] == ""
     return draw(task, (seed + 1) % SEEDS) if unsolved else entry
 
 
 def runs_programs(task: Task) -> bool:
-    """Whether drawing an entry runs programs, so that it is to be done by `draw_in_scratch`, in a worker."""
+    """Tell whether drawing an entry runs programs; if so, call `draw_in_scratch`, in a worker."""
     members = json.loads(task.settings).get("datasets", []) if task.name == "composite" else []
     return not _RUNS_PROGRAMS.isdisjoint({task.name, *(str(member.get("name")) for member in members)})
 
 
 def draw_in_scratch(task: Task, seed: int) -> dict[str, Any]:
-    """Draw an entry in an empty folder that vanishes with what was written there."""
+    """Draw an entry in an empty temporary folder, which is deleted afterwards."""
     with TemporaryDirectory() as folder, chdir(folder):
         return draw(task, seed)
 
 
 def judge(task: Task, entry: dict[str, Any], answer: str) -> float:
-    """Score an answer by the task's own scorer; runs in a worker.
+    """Score an answer with the task's own scorer. Call it in a worker.
 
     Returns:
-        The score, within [0, 1]; 0 where the scorer raises.
+        The score, in [0, 1]; 0 if the scorer raises.
     """
     if task.name == "composite":
         task = Task(entry["metadata"]["source_dataset"], None, "{}")
@@ -141,16 +140,16 @@ def judge(task: Task, entry: dict[str, Any], answer: str) -> float:
     scorer: Any = ProceduralDataset if task.name in _BY_EQUALITY else type(dataset(task))
     try:
         score = float(scorer.score_answer(dataset(task), answer, entry))
-    except Exception:  # whatever a scorer makes of a text
+    except Exception:  # scorers raise errors of any kind
         return 0.0
     return min(max(score, 0.0), 1.0) if math.isfinite(score) else 0.0
 
 
 def _at_level(task: Task) -> Any:
-    """Return the configuration of a curriculum's level.
+    """Return the configuration of a level of the task's curriculum.
 
     Raises:
-        UsageError: the task has no curriculum, or none so high.
+        UsageError: the task has no curriculum, or the level is too high.
     """
     if task.name not in CURRICULA:
         raise UsageError(f"reasoning_gym/{task.name} has no curriculum; leave `level` out.")
@@ -163,7 +162,7 @@ def _at_level(task: Task) -> Any:
 
 
 def _members(specs: Any) -> list[DatasetSpec]:
-    """Read ``datasets=[{name: …, weight: …, config: {…}}]`` of the composite task."""
+    """Read the setting ``datasets=[{name: …, weight: …, config: {…}}]`` of the composite task."""
     try:
         return [DatasetSpec(**{"weight": 1.0, "config": {}, **spec}) for spec in specs]
     except TypeError:
@@ -171,16 +170,3 @@ def _members(specs: Any) -> list[DatasetSpec]:
             "reasoning_gym/composite needs datasets=[{name: TASK, weight: 1, config: {}}, …]; "
             f"got datasets={specs!r}."
         ) from None
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global random states, which some generators draw from, and put them back afterwards."""
-    before, numpy_before = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(before)
-        np.random.set_state(numpy_before)

@@ -1,11 +1,11 @@
-"""Sandboxes: they run programs that a policy wrote."""
+"""Sandboxes, which run the programs that a policy writes."""
 
 from __future__ import annotations
 
-from ecrl.envs.sandbox.base import Outcome, Sandbox, SandboxError, Status
+from ecrl.envs.sandbox.base import Limits, Outcome, Sandbox, SandboxError, Status
 from ecrl.errors import UsageError, unknown_name
 
-__all__ = ["Outcome", "Sandbox", "SandboxError", "Status", "make_sandbox"]
+__all__ = ["Limits", "Outcome", "Sandbox", "SandboxError", "Status", "make_sandbox"]
 
 
 def make_sandbox(name: str = "bubblewrap", *, python: str | None = None, url: str | None = None) -> Sandbox:
@@ -13,17 +13,17 @@ def make_sandbox(name: str = "bubblewrap", *, python: str | None = None, url: st
 
     Args:
         name: ``bubblewrap``, ``rlimit`` (weak) or ``http``.
-        python: the interpreter for programs; None is the one in use. Not for ``http``.
-        url: the server, for ``http`` alone.
+        python: the interpreter for programs; None is the one in use. Not with ``http``.
+        url: the server; only with ``http``.
 
     Raises:
-        UsageError: it is unknown, or this machine cannot offer it.
+        UsageError: the name is unknown, an argument does not fit it, or it does not work on this machine.
     """
     if name == "http":
         from ecrl.envs.sandbox.http_sandbox import HttpSandbox
 
         if python is not None:
-            raise UsageError("python= is the server's matter with sandbox=http; leave it out.")
+            raise UsageError("With sandbox=http the server chooses the interpreter; leave python= out.")
         return HttpSandbox(url or "")
     if url is not None:
         raise UsageError(f"sandbox_url={url!r} is for sandbox=http only.")

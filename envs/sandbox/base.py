@@ -1,27 +1,50 @@
-"""What every sandbox is: it runs a Python program on a text and tells what came out."""
+"""What every sandbox does: run a Python program within limits and tell what came out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from ecrl.envs.arguments import check_integer, check_seconds
 from ecrl.errors import EcrlError
 
 Status = Literal["ok", "error", "timeout", "output"]
 
+MIB = 1 << 20
+
 
 class SandboxError(EcrlError):
-    """The sandbox itself failed. No program can cause it: what a program does is an `Outcome`."""
+    """The sandbox itself failed. No program can cause this: what a program does is an `Outcome`."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use.
+
+    Attributes:
+        seconds: wall time from the program's start; CPU time is limited to this, rounded up, plus one second.
+        memory: MiB of address space for each process of the program.
+
+    Raises:
+        UsageError: one of them is out of range.
+    """
+
+    seconds: float
+    memory: int
+
+    def __post_init__(self) -> None:
+        check_seconds("time_limit", self.seconds)
+        check_integer("memory_limit", self.memory, 64, MIB)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a program.
+    """How a program ended.
 
     Attributes:
         status: ``ok`` (it ended with exit code 0), ``error`` (it ended otherwise), ``timeout`` (it was
             killed at its time limit), ``output`` (it was killed because it wrote too much).
-        stdout: what it wrote; invalid UTF-8 is replaced.
+        stdout: what it wrote there; invalid UTF-8 is replaced.
         stderr: likewise.
         seconds: how long it ran; the start of the sandbox is not counted.
     """
@@ -33,34 +56,31 @@ class Outcome:
 
 
 class Sandbox(Protocol):
-    """Runs programs that nobody trusts. Safe to call from many threads at once."""
+    """Runs untrusted programs. Its methods may be called from many threads at once."""
 
-    def run(self, program: str, stdin: str = "", *, time_limit: float, memory_limit: int) -> Outcome:
-        """Run a Python program to its end or its limit.
+    def run(self, program: str, stdin: str = "", *, limits: Limits) -> Outcome:
+        """Run a Python program until it ends or reaches a limit.
 
         Args:
             program: the source.
-            stdin: what it reads from standard input.
-            time_limit: seconds of wall time, from when the program begins.
-            memory_limit: MiB of address space for each of its processes.
+            stdin: what the program reads from standard input.
+            limits: what the program may use.
 
         Raises:
-            UsageError: a limit makes no sense.
             SandboxError: the sandbox could not be started.
         """
         ...
 
-    def converse(self, judge: str, program: str, *, time_limit: float, memory_limit: int) -> Outcome:
-        """Run a judge and a program, apart, where each one's stdout is the other's stdin.
+    def converse(self, judge: str, program: str, *, limits: Limits) -> Outcome:
+        """Run a judge and a program in two sandboxes; each one's stdout is the other's stdin.
 
         Args:
-            judge: the source whose outcome is returned; ``program`` is killed at its end.
-            program: the source that nobody trusts.
-            time_limit: as in `run`, for the judge.
-            memory_limit: as in `run`, for each.
+            judge: the source whose outcome is returned; when it ends, ``program`` is killed.
+            program: the untrusted source.
+            limits: what each of the two may use.
 
         Raises:
-            UsageError: a limit makes no sense, or this sandbox cannot do it.
+            UsageError: this sandbox cannot connect two programs.
             SandboxError: the sandbox could not be started.
         """
         ...

@@ -1,6 +1,6 @@
-"""The first code inside a sandbox: it takes the limits on, then becomes the program.
+"""The first code that runs inside a sandbox: it sets the resource limits, then runs the program.
 
-It is handed to the interpreter as text, so it imports the standard library alone, and little of it.
+The interpreter gets this file as text, so it imports only the standard library, and little of it.
 """
 
 import builtins
@@ -28,7 +28,7 @@ def _start() -> None:
         hard = resource.getrlimit(kind)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(kind, (value, value))
-    # `-S` leaves these two out, and programs call them.
+    # Programs call these two, which `python -S` leaves out.
     vars(builtins).update(exit=sys.exit, quit=sys.exit)
     sys.argv[:] = ["program.py"]
     main = type(sys)("__main__")

@@ -1,4 +1,4 @@
-"""The remote sandbox: a server that speaks SandboxFusion's protocol."""
+"""The remote sandbox: an HTTP server with SandboxFusion's protocol."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any
 
 import httpx
 
-from ecrl.envs.sandbox.base import Outcome, SandboxError
-from ecrl.envs.sandbox.process import MAX_OUTPUT, Limits
+from ecrl.envs.sandbox.base import Limits, Outcome, SandboxError
+from ecrl.envs.sandbox.process import MAX_OUTPUT
 from ecrl.errors import UsageError
 
-# Beside the program's own time: the way there and back, and the server's queue.
-_PATIENCE = 60.0
+# Seconds beyond the program's own time, for the network and the server's queue.
+_EXTRA_SECONDS = 60.0
 _TRIES = 3
-# In JSON a byte of output may take six.
+# JSON may need six bytes for one byte of output.
 _MAX_BODY = 12 * MAX_OUTPUT
 
 
 class HttpSandbox:
-    """Sends each program to ``POST <url>/run_code``; how well it is isolated is the server's matter.
+    """Sends each program to ``POST <url>/run_code``; the server decides how it is isolated.
 
     Args:
-        url: the server's, such as ``http://sandbox:8080``.
+        url: address of the server, such as ``http://sandbox:8080``.
 
     Raises:
-        UsageError: no server answers there as SandboxFusion does.
+        UsageError: no server with SandboxFusion's protocol answers there.
     """
 
     def __init__(self, url: str) -> None:
@@ -36,19 +36,19 @@ class HttpSandbox:
         self._url = f"{url.rstrip('/')}/run_code"
         _probe(self._url)
 
-    def run(self, program: str, stdin: str = "", *, time_limit: float, memory_limit: int) -> Outcome:
+    def run(self, program: str, stdin: str = "", *, limits: Limits) -> Outcome:
         """Run a program; see `Sandbox.run`."""
-        return _run(self._url, program, stdin, Limits(time_limit, memory_limit))
+        return _run(self._url, program, stdin, limits)
 
-    def converse(self, judge: str, program: str, *, time_limit: float, memory_limit: int) -> Outcome:
-        """Refuse: the protocol joins no two programs.
+    def converse(self, judge: str, program: str, *, limits: Limits) -> Outcome:
+        """Refuse, because the protocol cannot connect two programs.
 
         Raises:
             UsageError: always.
         """
         raise UsageError(
-            "sandbox=http runs stdin tests, call tests and plain `assert f(x) == y`; test code that does "
-            "more must talk to the program, which SandboxFusion's protocol cannot. Use sandbox=bubblewrap."
+            "sandbox=http runs stdin tests, call tests and plain `assert f(x) == y`. Other test code has to "
+            "talk to the program, for which SandboxFusion's protocol has no means: use sandbox=bubblewrap."
         )
 
 
@@ -72,7 +72,7 @@ def _run(url: str, program: str, stdin: str, limits: Limits) -> Outcome:
     }
     for attempt in range(_TRIES):
         try:
-            body = _post(url, request, limits.seconds + _PATIENCE)
+            body = _post(url, request, limits.seconds + _EXTRA_SECONDS)
             return Outcome("output", "", "", 0.0) if body is None else _outcome(json.loads(body))
         except (httpx.HTTPError, ValueError, TypeError, AttributeError) as error:
             failure = f"{type(error).__name__}: {error}"
@@ -82,7 +82,7 @@ def _run(url: str, program: str, stdin: str, limits: Limits) -> Outcome:
 
 
 def _post(url: str, request: dict[str, Any], timeout: float) -> bytes | None:
-    """Return the answer; None if it is too large to be one."""
+    """Return the body of the answer; None if it is too large."""
     body = bytearray()
     with httpx.stream("POST", url, json=request, timeout=timeout) as response:
         response.raise_for_status()
@@ -94,7 +94,7 @@ def _post(url: str, request: dict[str, Any], timeout: float) -> bytes | None:
 
 
 def _outcome(answer: dict[str, Any]) -> Outcome:
-    """Read SandboxFusion's answer; a run that its own side failed is an ``error``, with its message."""
+    """Read SandboxFusion's answer. If the server failed to run the program, the status is ``error``."""
     result = answer.get("run_result") or {}
     out, err = (str(result.get(name) or "") for name in ("stdout", "stderr"))
     seconds = float(result.get("execution_time") or 0.0)
@@ -108,5 +108,5 @@ def _outcome(answer: dict[str, Any]) -> Outcome:
 
 
 def _sendable(text: str) -> str:
-    """JSON travels as UTF-8, which has no lone surrogates."""
+    """Replace lone surrogates, which UTF-8 and so JSON cannot encode."""
     return text.encode("utf-8", "replace").decode()

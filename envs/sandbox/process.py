@@ -1,4 +1,4 @@
-"""Starts sandboxed programs, watches them, and leaves nothing of them behind."""
+"""Starts sandboxed programs, watches them, and kills all their processes at the end."""
 
 from __future__ import annotations
 
@@ -15,73 +15,45 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ecrl.envs.base import check_integer, check_seconds
-from ecrl.envs.sandbox.base import Outcome, SandboxError, Status
+from ecrl.envs.sandbox.base import MIB, Limits, Outcome, SandboxError, Status
 
-MIB = 1 << 20
-#: The most that a program may write to stdout, and the most to stderr, in bytes.
+#: Most bytes that a program may write to stdout, and most to stderr.
 MAX_OUTPUT = 4 * MIB
-#: The most that it may write to one file, in bytes.
+#: Most bytes that a program may write to one file.
 MAX_FILE = 16 * MIB
-#: Its processes and threads together.
+#: Most processes and threads together that a program may have.
 MAX_PROCESSES = 16
 
 _BOOT = Path(__file__).with_name("boot.py").read_text(encoding="utf-8")
-# Patience with the sandbox's own start; a loaded machine is no fault of the program.
+# How long the sandbox's own start may take: a busy machine is not the program's fault.
 _START_SECONDS = 60.0
 _START_TRIES = 3
 _TICK = 0.05
 _CHUNK = 1 << 16
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
-# Starting waits on the kernel more than it computes, so two programs a core keep the cores busy; more
-# would only eat up each other's time limits.
+# Starting a program waits for the kernel more than it computes, so two programs per core keep the cores
+# busy. More would only use up each other's time limits.
 _slots = threading.BoundedSemaphore(2 * (os.cpu_count() or 1))
 
 
-def _fresh_slots() -> None:
-    # Slots that the parent's threads hold at a fork are never given back in the child.
+def _renew_slots() -> None:
+    # Slots that the parent's threads hold at the time of a fork would never be released in the child.
     global _slots
     _slots = threading.BoundedSemaphore(2 * (os.cpu_count() or 1))
 
 
-os.register_at_fork(after_in_child=_fresh_slots)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one program may use.
-
-    Attributes:
-        seconds: of wall time, from when the program begins, and (rounded up, plus one) of CPU time.
-        memory: MiB of address space for each of its processes.
-
-    Raises:
-        UsageError: these are no limits.
-    """
-
-    seconds: float
-    memory: int
-
-    def __post_init__(self) -> None:
-        check_seconds("time_limit", self.seconds)
-        check_integer("memory_limit", self.memory, 64, MIB)
-
-    @property
-    def arguments(self) -> list[int]:
-        """As `boot.py` takes them."""
-        # A second more of CPU time: the clock on the wall ends a program first, as a time-out.
-        return [math.ceil(self.seconds) + 1, self.memory * MIB, MAX_PROCESSES, MAX_FILE]
+os.register_at_fork(after_in_child=_renew_slots)
 
 
 def run(command: Sequence[str], program: str, stdin: str, limits: Limits, cwd: str = "/") -> Outcome:
-    """Run a program on a text.
+    """Run a program.
 
     Args:
-        command: what starts a Python interpreter; options are added. It must hand on file descriptors.
+        command: starts a Python interpreter; options are appended. It must pass on open file descriptors.
         program: the source.
-        stdin: what it reads.
-        limits: what it may use.
-        cwd: where ``command`` starts.
+        stdin: what the program reads from standard input.
+        limits: what the program may use.
+        cwd: the folder in which ``command`` starts.
 
     Raises:
         SandboxError: the program could not be started.
@@ -91,17 +63,17 @@ def run(command: Sequence[str], program: str, stdin: str, limits: Limits, cwd: s
         with _sealed(stdin) as text, _Job(command, program, limits, text, subprocess.PIPE, cwd) as job:
             return job.finish()
 
-    return _patiently(once)
+    return _retry_start(once)
 
 
 def converse(command: Sequence[str], judge: str, program: str, limits: Limits, cwd: str = "/") -> Outcome:
-    """Run two programs, each in a sandbox of its own, where each one's stdout is the other's stdin.
+    """Run two programs, each in its own sandbox; each one's stdout is the other's stdin.
 
     Args:
         command: as in `run`.
-        judge: the one whose end is waited for; the other is killed then.
-        program: the other.
-        limits: what each may use.
+        judge: the program to wait for; when it ends, the other is killed.
+        program: the other program.
+        limits: what each of the two may use.
         cwd: as in `run`.
 
     Returns:
@@ -121,21 +93,21 @@ def converse(command: Sequence[str], judge: str, program: str, limits: Limits, c
             judging = stack.enter_context(
                 _Job(command, judge, limits, say_read.fileno(), ask_write.fileno(), cwd)
             )
-            # Ours must go, or neither would see the other's end.
+            # Close our copies, or neither program would see that the other has ended.
             for end in (ask_read, ask_write, say_read, say_write):
                 end.close()
             return judging.finish()
 
-    return _patiently(once)
+    return _retry_start(once)
 
 
-def _patiently(once: Callable[[], Outcome]) -> Outcome:
+def _retry_start(once: Callable[[], Outcome]) -> Outcome:
     with _slots:
         for _ in range(_START_TRIES - 1):
             try:
                 return once()
             except SandboxError:
-                # A machine may be short of processes for a moment.
+                # The machine may be short of processes for a moment.
                 time.sleep(0.2)
         return once()
 
@@ -166,10 +138,10 @@ class _Stream:
 
 
 class _Job:
-    """A program that has begun; leaving its context kills it with all its processes.
+    """A running program; leaving its context kills it and all its processes.
 
     Raises:
-        SandboxError: it did not begin.
+        SandboxError: the program did not start.
     """
 
     def __init__(
@@ -179,7 +151,7 @@ class _Job:
         began, started = os.pipe()
         try:
             with _sealed(program) as source:
-                numbers = (source, started, *limits.arguments)
+                numbers = (source, started, *_resource_limits(limits))
                 self._process = subprocess.Popen(
                     [*command, "-I", "-S", "-X", "utf8", "-c", _BOOT, *map(str, numbers)],
                     stdin=stdin,
@@ -187,7 +159,7 @@ class _Job:
                     stderr=subprocess.PIPE,
                     pass_fds=(source, started),
                     cwd=cwd,
-                    # Nothing of the trainer's environment: it holds keys, and /proc shows it.
+                    # Not the trainer's environment variables: they hold keys, and /proc shows them.
                     env={"HOME": "/tmp", "PATH": "/usr/bin"},
                     start_new_session=True,
                 )
@@ -219,7 +191,7 @@ class _Job:
                 pipe.close()
 
     def finish(self) -> Outcome:
-        """Wait for the program's end, or end it at its limits."""
+        """Wait until the program ends, or kill it at a limit."""
         status = self._pump(self._start + self._limits.seconds)
         seconds = time.monotonic() - self._start
         self._kill()
@@ -239,7 +211,7 @@ class _Job:
         self._drain()
         said = self._streams["stderr"].text.strip()[-500:]
         self.__exit__()
-        raise SandboxError(f"The sandbox did not start a program: {said or 'it said nothing'}")
+        raise SandboxError(f"The sandbox did not start a program: {said or 'it wrote no message'}")
 
     def _pump(self, deadline: float) -> Status:
         """Read until the process has ended (``ok``, whatever its exit code) or must be killed."""
@@ -254,7 +226,7 @@ class _Job:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         self._process.wait(left)
                     continue
-                # A tick, for a process may end while a child of its own holds the pipes open.
+                # Look again after a short while: a process may end while its child keeps the pipes open.
                 for key, _ in selector.select(min(left, _TICK)):
                     key.data.read()
                     if key.data.full:
@@ -264,7 +236,7 @@ class _Job:
         return "ok"
 
     def _drain(self) -> None:
-        """Read what is left in the pipes; it never waits, and never goes far beyond the cap."""
+        """Read what is left in the pipes, without waiting and not far beyond `MAX_OUTPUT`."""
         for stream in self._streams.values():
             size = -1
             while stream.open and not stream.full and size < len(stream.data):
@@ -272,15 +244,21 @@ class _Job:
                 stream.read()
 
     def _kill(self) -> None:
-        """End the process and its group; those of a PID namespace die with their first one."""
+        """Kill the process and its group; a PID namespace ends with its first process."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
 
+def _resource_limits(limits: Limits) -> list[int]:
+    """Return the limits in the order and units that `boot.py` takes them."""
+    # One more second of CPU time, so that the wall clock ends a program first, as a timeout.
+    return [math.ceil(limits.seconds) + 1, limits.memory * MIB, MAX_PROCESSES, MAX_FILE]
+
+
 @contextlib.contextmanager
 def _sealed(text: str) -> Iterator[int]:
-    """A file without a name that nobody can change, at its beginning."""
+    """Write a text to an unnamed, read-only file in memory; yield its descriptor, set to the beginning."""
     fd = os.memfd_create("text", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         with open(fd, "wb", closefd=False) as file:

@@ -1,4 +1,4 @@
-"""The weak sandbox: resource limits alone, for machines without namespaces."""
+"""The weak sandbox: resource limits only, for machines without namespaces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ecrl.envs.sandbox import process
-from ecrl.envs.sandbox.base import Outcome
+from ecrl.envs.sandbox.base import Limits, Outcome
 from ecrl.envs.sandbox.runtime import NOBODY, drop_root, find_runtime
 from ecrl.errors import UsageError
 
@@ -21,16 +21,16 @@ _WEAK = (
 
 
 class RlimitSandbox:
-    """Runs each program as a plain process under resource limits, in a scratch folder of its own.
+    """Runs each program as a plain process under resource limits, in its own scratch folder.
 
-    It keeps mistakes in check, not malice. As the system counts all processes of the user, programs can
-    usually start none of their own.
+    It protects against mistakes, not against malice. A program can usually start no processes, because the
+    system counts all processes of the user against the limit.
 
     Args:
         python: the interpreter; None is the one in use.
 
     Raises:
-        UsageError: the trainer is root, and a program without root could not reach the interpreter.
+        UsageError: the trainer runs as root, and a program that does not could not reach the interpreter.
     """
 
     def __init__(self, python: str | None = None) -> None:
@@ -38,20 +38,18 @@ class RlimitSandbox:
         runtime = find_runtime(python)
         if os.geteuid() == 0 and not runtime.public:
             raise UsageError(
-                f"sandbox=rlimit gives up root, and then cannot reach {runtime.executable}. Train as another "
-                "user, or name an interpreter in an open folder: python=/usr/bin/python3."
+                f"sandbox=rlimit runs programs without root, who cannot reach {runtime.executable}. Train as "
+                "another user, or name an interpreter that all users can reach: python=/usr/bin/python3."
             )
         self._command = (*drop_root(), runtime.executable)
 
-    def run(self, program: str, stdin: str = "", *, time_limit: float, memory_limit: int) -> Outcome:
+    def run(self, program: str, stdin: str = "", *, limits: Limits) -> Outcome:
         """Run a program; see `Sandbox.run`."""
-        limits = process.Limits(time_limit, memory_limit)
         with _scratch() as folder:
             return process.run(self._command, program, stdin, limits, folder)
 
-    def converse(self, judge: str, program: str, *, time_limit: float, memory_limit: int) -> Outcome:
-        """Run two programs that talk; see `Sandbox.converse`."""
-        limits = process.Limits(time_limit, memory_limit)
+    def converse(self, judge: str, program: str, *, limits: Limits) -> Outcome:
+        """Run two connected programs; see `Sandbox.converse`."""
         with _scratch() as folder:
             return process.converse(self._command, judge, program, limits, folder)
 
@@ -64,5 +62,5 @@ def _scratch() -> Iterator[str]:
             os.chown(folder, NOBODY, NOBODY)
         yield folder
     finally:
-        # A program may leave anything there, even folders that nobody may enter.
+        # A program may leave anything there, even folders that cannot be entered.
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Which Python runs the programs, where its files are, and as whom it runs."""
+"""Finds the Python that runs the programs and its files, and the command that gives up root."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ecrl.errors import UsageError
 
-#: Whom a program runs as when the trainer is root.
+#: User and group id of a program if the trainer runs as root.
 NOBODY = 65534
 _ASK = (
     "import json, os, sys; "
@@ -24,12 +24,12 @@ _ASK = (
 
 @dataclass(frozen=True)
 class Runtime:
-    """An interpreter outside any virtual environment.
+    """An interpreter, outside any virtual environment.
 
     Attributes:
-        executable: its real path.
-        prefix: where it is installed.
-        library: the standard library's folder.
+        executable: path of the interpreter, with links resolved.
+        prefix: the folder in which it is installed.
+        library: the folder of the standard library.
     """
 
     executable: str
@@ -38,47 +38,47 @@ class Runtime:
 
     @property
     def public(self) -> bool:
-        """Whether any user may reach it: no folder on the way is closed."""
+        """Whether every user may reach the interpreter and its library."""
         paths = [Path(self.executable), *Path(self.executable).parents, *Path(self.library).parents]
         return all(path.stat().st_mode & 0o001 for path in paths)
 
 
 @lru_cache
 def find_runtime(python: str | None = None) -> Runtime:
-    """Ask an interpreter where it lives.
+    """Ask an interpreter where its files are.
 
     Args:
         python: its path or name; None is the one in use.
 
     Raises:
-        UsageError: there is none, or it does not answer.
+        UsageError: there is no such interpreter, or it does not answer.
     """
     path = sys.executable if python is None else shutil.which(python)
     if not path:
-        raise UsageError(f"python={python!r} is no Python interpreter; give a path, or leave it out.")
+        raise UsageError(f"python={python!r} is not a Python interpreter; give a path, or leave it out.")
     try:
         done = subprocess.run(
             [path, "-I", "-S", "-c", _ASK], capture_output=True, text=True, timeout=60, check=True
         )
         return Runtime(*json.loads(done.stdout))
     except (OSError, subprocess.SubprocessError, ValueError, TypeError) as error:
-        raise UsageError(f"python={path!r} does not answer as a Python interpreter does: {error}.") from error
+        raise UsageError(f"python={path!r} does not answer like a Python interpreter: {error}.") from error
 
 
 def drop_root() -> list[str]:
-    """The command that gives root away, for a trainer that is root; else nothing.
+    """Return the command that runs a program as nobody if the trainer runs as root; otherwise nothing.
 
-    `Popen(user=…)` would do, but makes it fork, which copies a large trainer's page tables each time.
+    `Popen(user=…)` would do the same, but it forks, which copies a large trainer's page tables each time.
 
     Raises:
-        UsageError: there is no `setpriv`.
+        UsageError: `setpriv` is not installed.
     """
     if os.geteuid():
         return []
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise UsageError(
-            "A sandbox gives up root by `setpriv`, which is not here: apt-get install util-linux, "
+            "A sandbox gives up root with `setpriv`, which is not installed: apt-get install util-linux, "
             "or train as another user."
         )
     ids = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]

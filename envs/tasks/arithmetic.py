@@ -7,7 +7,8 @@ from string import whitespace
 
 import numpy as np
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer, check_operators
+from ecrl.envs.arguments import check_integer, check_operators
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 
 _TERM = re.compile(r"[0-9]+|[-+*]")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
@@ -17,14 +18,18 @@ _MAX_SLIP = 9
 class ArithmeticEnv(ReasoningEnv):
     """Evaluate an expression step by step.
 
-    Prompt ``3+4*2``, a right response ``4*2=8 3+8=11``. Only what follows the last ``=`` counts, or the
-    whole response where there is none: an integer in plain decimal, spaces around it allowed.
+    A prompt is ``3+4*2``, a right response ``4*2=8 3+8=11``. The text after the last ``=`` counts, or the
+    whole response if it has no ``=``. It must be an integer in decimal notation, with spaces allowed around
+    it.
 
     Args:
-        steps: operators in the expression, 1 to 16.
-        digits: of each operand, 1 to 9; operands are positive.
+        steps: number of operators in the expression, 1 to 16.
+        digits: number of digits of each operand, 1 to 9; operands are positive.
         operators: some of ``+-*``.
         split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: an argument is out of range.
     """
 
     def __init__(
@@ -47,15 +52,15 @@ class ArithmeticEnv(ReasoningEnv):
         return Problem(f"{operands[0]}{''.join(rest)}\n", str(_work(operands, operators)[-1][-1]))
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Give 1 if the final integer is the expression's value, exactly."""
+        """Give 1 if the final integer is exactly the value of the expression."""
         final = response.rpartition("=")[2].strip(whitespace)
-        # Compared as texts, so that no length of digits costs anything.
+        # Compared as strings, because converting a long string of digits to an integer is slow.
         if not _INTEGER.fullmatch(final):
             return Score(0.0, {"valid": 0.0})
         return Score(float(final == problem.answer), {"valid": 1.0}, final)
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
-        """Write each step as ``a+b=c``, products first; the wrong one slips once, and goes on from there."""
+        """Write each step as ``a+b=c``, products first. A wrong solution has one wrong result and uses it."""
         terms = _TERM.findall(problem.prompt)
         operands, operators = [int(term) for term in terms[::2]], terms[1::2]
         if correct:
@@ -69,13 +74,13 @@ class ArithmeticEnv(ReasoningEnv):
 def _work(
     operands: list[int], operators: list[str], slip_at: int = -1, slip: int = 0
 ) -> list[tuple[int, str, int, int]]:
-    """Evaluate in the order of precedence, from the left.
+    """Evaluate an expression in the order of precedence, from the left.
 
     Args:
         operands: positive integers.
-        operators: one fewer.
-        slip_at: index of the step whose result is to be off.
-        slip: by how much, not 0. A product stays positive, as right operands always are.
+        operators: one fewer than operands.
+        slip_at: index of the step that gets a wrong result; -1 for none.
+        slip: error of that result, not 0. A product stays positive, because right operands always are.
 
     Returns:
         A tuple (left, operator, right, result) for each step.

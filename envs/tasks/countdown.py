@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer, check_operators
+from ecrl.envs.arguments import check_integer, check_operators
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.errors import UsageError
 
 Number = int | Fraction
@@ -19,14 +20,14 @@ Number = int | Fraction
 _DIGITS = "0123456789"
 _PRECEDENCE = {"(": 0, "+": 1, "-": 1, "*": 2, "/": 2}
 _LEAF = 3
-# ASCII numbers, or any other single character that is no ASCII white space.
+# ASCII numbers, or any other single character except ASCII white space.
 _TOKEN = re.compile(r"[0-9]+|\S", re.ASCII)
 _MAX_RESPONSE = 256
 _MAX_DRAWS = 1000
 
 
 class Goal(NamedTuple):
-    """What a response has to do: use ``numbers`` (sorted) once each and reach ``target``."""
+    """What a response has to do: reach ``target`` with each of ``numbers`` (sorted) used once."""
 
     numbers: tuple[int, ...]
     target: int
@@ -41,9 +42,10 @@ class _Expression(NamedTuple):
 class CountdownEnv(ReasoningEnv):
     """Reach a target with the given numbers, each used exactly once.
 
-    Prompt ``3 5 7 = 22``, a right response ``3*5+7``. A response is one expression: the numbers as
-    given, the operators, parentheses and spaces, nothing else. Targets are positive integers and come
-    from a random expression, so every problem has a solution; intermediate results may be anything.
+    A prompt is ``3 5 7 = 22``, a right response ``3*5+7``. A response is one expression of the given
+    numbers, the operators, parentheses and spaces, and nothing else. Targets are positive integers and come
+    from a random expression, so every problem has a solution. Intermediate results may be negative or
+    fractions.
 
     Args:
         numbers: how many numbers a problem has, 2 to 6.
@@ -51,6 +53,9 @@ class CountdownEnv(ReasoningEnv):
         high: largest number, at most 1,000,000.
         operators: some of ``+-*/``; division is exact.
         split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: an argument is out of range.
     """
 
     def __init__(
@@ -73,7 +78,11 @@ class CountdownEnv(ReasoningEnv):
         self.operators = operators
 
     def sample_problem(self, rng: np.random.Generator) -> Problem:
-        """Draw numbers, then the value of a random expression over them."""
+        """Draw numbers; the target is the value of a random expression of them.
+
+        Raises:
+            UsageError: with these settings hardly any expression has a positive integer value.
+        """
         for _ in range(_MAX_DRAWS):
             numbers = rng.integers(self.low, self.high + 1, self.numbers).tolist()
             value = _random_expression(numbers, self.operators, rng).value
@@ -86,7 +95,7 @@ class CountdownEnv(ReasoningEnv):
         )
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Give 1 for an expression that uses every number once and equals the target, exactly."""
+        """Give 1 for an expression that uses every number once and is exactly equal to the target."""
         goal: Goal = problem.answer
         try:
             value = evaluate(response, goal.numbers, self.operators)
@@ -95,10 +104,10 @@ class CountdownEnv(ReasoningEnv):
         return Score(float(value == goal.target), {"valid": 1.0}, str(value))
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
-        """Write a random expression over the numbers; ``correct`` draws from all that reach the target.
+        """Write a random expression of the numbers; if ``correct``, one that reaches the target.
 
-        That search takes microseconds for 3 numbers, milliseconds for 4, a tenth of a second for 5 and
-        seconds for 6. Drawing and scoring problems stays fast at any size.
+        The search for all right expressions takes microseconds for 3 numbers, milliseconds for 4, a tenth of
+        a second for 5 and seconds for 6. Drawing and scoring problems is fast for any count.
         """
         goal: Goal = problem.answer
         if correct:
@@ -109,23 +118,23 @@ class CountdownEnv(ReasoningEnv):
 def evaluate(text: str, numbers: Sequence[int], operators: str) -> Number:
     """Return the exact value of an expression that uses each of ``numbers`` once.
 
-    Nothing is computed before the numbers are known to be the given ones, so no text can make it slow.
+    The numbers are checked before anything is computed, so that no text can make it slow.
 
     Raises:
-        ValueError: the text is too long, is no such expression, or uses other numbers.
-        ZeroDivisionError: it divides by zero.
+        ValueError: the text is too long, is not such an expression, or uses other numbers.
+        ZeroDivisionError: the expression divides by zero.
     """
     if len(text) > _MAX_RESPONSE:
         raise ValueError(f"longer than {_MAX_RESPONSE} characters")
     tokens = _TOKEN.findall(text)
-    # Compared as texts: `03` is not the given 3.
+    # Compared as strings: `03` is not the given 3.
     if sorted(t for t in tokens if t[0] in _DIGITS) != sorted(map(str, numbers)):
         raise ValueError("other numbers than the given ones")
     return _value(tokens, operators)
 
 
 def _value(tokens: Sequence[str], operators: str) -> Number:
-    """Evaluate infix tokens with two stacks (Dijkstra's shunting yard): no recursion to exhaust."""
+    """Evaluate infix tokens with two stacks (Dijkstra's shunting yard), without recursion."""
     values: list[Number] = []
     pending: list[str] = []
 
@@ -171,7 +180,7 @@ def _apply(operator: str, left: Number, right: Number) -> Number:
 
 
 def _join(operator: str, left: _Expression, right: _Expression) -> _Expression:
-    """Combine two expressions, with parentheses only where the value needs them."""
+    """Combine two expressions, with parentheses only if they change the value."""
     level = _PRECEDENCE[operator]
     first = f"({left.text})" if left.precedence < level else left.text
     loose = right.precedence < level or (right.precedence == level and operator in "-/")
@@ -184,7 +193,7 @@ def _leaf(number: int) -> _Expression:
 
 
 def _random_expression(numbers: Sequence[int], operators: str, rng: np.random.Generator) -> _Expression:
-    """Join random pairs by random operators until one expression is left; never divides by zero."""
+    """Join random pairs by random operators until one expression is left; never divide by zero."""
     while True:
         parts = [_leaf(number) for number in numbers]
         draws = rng.random(3 * len(parts) - 3).tolist()
@@ -199,9 +208,9 @@ def _random_expression(numbers: Sequence[int], operators: str, rng: np.random.Ge
 
 
 class _Way(NamedTuple):
-    """One way to reach a value: ``left operator right``, each side made of its share of the numbers.
+    """One way to reach a value: ``left operator right``, where each side uses its part of the numbers.
 
-    ``trees`` counts the expression trees of both sides together.
+    ``trees`` is the number of expression trees with these two sides.
     """
 
     left: Number
@@ -215,7 +224,7 @@ class _Way(NamedTuple):
 def _expression_of(
     target: Number, numbers: tuple[int, ...], operators: str, rng: np.random.Generator
 ) -> _Expression:
-    """Draw uniformly from the expression trees over ``numbers`` (sorted) that reach ``target``."""
+    """Draw uniformly from the expression trees of ``numbers`` (sorted) that reach ``target``."""
     if len(numbers) == 1:
         return _leaf(numbers[0])
     ways, cumulative = _ways_to(target, numbers, operators)
@@ -235,7 +244,7 @@ def _ways_to(
 
 @lru_cache(maxsize=1 << 10)
 def _counts(numbers: tuple[int, ...], operators: str) -> dict[Number, int]:
-    """Count the expression trees over ``numbers`` by the value they reach."""
+    """Count the expression trees of ``numbers`` by their value."""
     if len(numbers) == 1:
         return {numbers[0]: 1}
     counts: dict[Number, int] = {}
@@ -245,7 +254,7 @@ def _counts(numbers: tuple[int, ...], operators: str) -> dict[Number, int]:
 
 
 def _all_ways(numbers: tuple[int, ...], operators: str) -> Iterator[tuple[Number, _Way]]:
-    """Yield every last step of an expression over ``numbers`` with the value it reaches."""
+    """Yield every possible last step of an expression of ``numbers``, with the value it reaches."""
     for sides in product((True, False), repeat=len(numbers)):
         if all(sides) or not any(sides):
             continue

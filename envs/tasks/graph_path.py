@@ -10,18 +10,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer
+from ecrl.envs.arguments import check_integer
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.errors import UsageError
 
 _MAX_RESPONSE = 1 << 16
 _MAX_DRAWS = 1000
 
-#: Weight of each neighbour, by node.
+#: For each node, its neighbours and the weights of the edges to them.
 Graph = Mapping[str, Mapping[str, int]]
 
 
 class Goal(NamedTuple):
-    """What a response has to do: walk ``graph`` from ``start`` to ``end`` at the cost ``length``."""
+    """What a response has to do: find a path in ``graph`` from ``start`` to ``end`` of this ``length``."""
 
     graph: Graph
     start: str
@@ -32,15 +33,18 @@ class Goal(NamedTuple):
 class GraphPathEnv(ReasoningEnv):
     """Find a shortest path in an undirected graph.
 
-    Prompt ``A-B B-C A-D: A to C``, a right response ``A-B-C``; with weights ``A-B:3`` the sum of the
-    weights counts, else the number of edges. Any shortest path is right. Start and end are no neighbours.
-    The last line that is not empty counts.
+    A prompt is ``A-B B-C A-D: A to C``, a right response ``A-B-C``. The length of a path is the sum of its
+    weights (written as ``A-B:3``), or the number of its edges if there are no weights. Any shortest path is
+    right. No edge joins start and end. The last line of a response that is not empty counts.
 
     Args:
-        nodes: 3 to 26.
-        edges: edges beyond the ``nodes − 1`` that hold the graph together, 0 to 50; a full graph has no more.
+        nodes: number of nodes, 3 to 26.
+        edges: number of edges beyond the ``nodes − 1`` that connect the graph, 0 to 50; as many as fit.
         weight: largest weight of an edge, 1 to 9; 1 draws a graph without weights.
         split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: an argument is out of range.
     """
 
     def __init__(self, *, nodes: int = 6, edges: int = 3, weight: int = 1, split: Split = "train") -> None:
@@ -53,7 +57,11 @@ class GraphPathEnv(ReasoningEnv):
         self.weight = weight
 
     def sample_problem(self, rng: np.random.Generator) -> Problem:
-        """Draw a tree, further edges, and two nodes that no edge joins."""
+        """Draw a tree, further edges, and two nodes that no edge joins.
+
+        Raises:
+            UsageError: with so many edges, an edge joins every two nodes.
+        """
         for _ in range(_MAX_DRAWS):
             pairs = self._pairs(rng)
             apart = [p for p in combinations(ascii_uppercase[: self.nodes], 2) if p not in pairs]
@@ -61,7 +69,7 @@ class GraphPathEnv(ReasoningEnv):
                 break
         else:
             raise UsageError(
-                f"A graph of {self.nodes} nodes and {self.edges} more edges joins all; take fewer."
+                f"With {self.edges} more edges, a graph of {self.nodes} nodes has all edges; take fewer."
             )
         graph: dict[str, dict[str, int]] = {name: {} for name in ascii_uppercase[: self.nodes]}
         texts = []
@@ -77,7 +85,7 @@ class GraphPathEnv(ReasoningEnv):
         return Problem(f"{' '.join(texts)}: {start} to {end}\n", goal, key)
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Give 1 for a path along edges, from start to end, of the smallest length."""
+        """Give 1 for a shortest path from start to end."""
         goal: Goal = problem.answer
         path = _parse(response)
         if path is None or (path[0], path[-1]) != (goal.start, goal.end):
@@ -85,11 +93,11 @@ class GraphPathEnv(ReasoningEnv):
         if any(b not in goal.graph.get(a, {}) for a, b in pairwise(path)):
             return Score(0.0, {"valid": 0.0})
         length = _length(goal.graph, path)
-        # All shortest paths are one answer: a majority vote is on the length.
+        # The length is the answer, so that all shortest paths count as the same in a majority vote.
         return Score(float(length == goal.length), {"valid": 1.0}, str(length))
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
-        """Write the distances from the start, nearest first, then the path; the wrong one wanders."""
+        """Write the distances from the start, nearest first, then the path; a wrong path is too long."""
         goal: Goal = problem.answer
         distances = _distances(goal.graph, goal.start)
         near = [f"{node}={d}" for node, d in distances.items() if d <= goal.length]
@@ -110,7 +118,7 @@ def _pair(a: str, b: str) -> tuple[str, str]:
 
 
 def _distances(graph: Graph, start: str) -> dict[str, int]:
-    """Length of the shortest path to every node, nearest first (Dijkstra)."""
+    """Return the length of the shortest path to every node, nearest first (Dijkstra)."""
     found: dict[str, int] = {}
     heap = [(0, start)]
     while heap:
@@ -123,7 +131,7 @@ def _distances(graph: Graph, start: str) -> dict[str, int]:
 
 
 def _shortest(goal: Goal, distances: Mapping[str, int], rng: np.random.Generator) -> list[str]:
-    """Go back from the end, at each node to a random one of the neighbours on a shortest path."""
+    """Draw a shortest path: from the end, go back to a random neighbour that lies on one."""
     path = [goal.end]
     while path[0] != goal.start:
         here = path[0]
@@ -133,7 +141,7 @@ def _shortest(goal: Goal, distances: Mapping[str, int], rng: np.random.Generator
 
 
 def _wander(goal: Goal, rng: np.random.Generator) -> list[str]:
-    """Walk to random unseen neighbours; a walk that ends too soon or too well becomes a jump to the end."""
+    """Return a wrong path: a random walk that is too long, or start and end alone if it is not."""
     path = [goal.start]
     while path[-1] != goal.end:
         unseen = [n for n in goal.graph[path[-1]] if n not in path]
@@ -148,7 +156,7 @@ def _length(graph: Graph, path: list[str]) -> int:
 
 
 def _parse(response: str) -> list[str] | None:
-    """Read the last line as ``A-B-C``, spaces around the nodes allowed."""
+    """Read the last line as ``A-B-C``, with spaces allowed around the nodes; None if it is no path."""
     if len(response) > _MAX_RESPONSE:
         return None
     last = response.strip(whitespace).rpartition("\n")[2]

@@ -1,4 +1,4 @@
-"""Guess the number: the smallest environment of several turns."""
+"""Guess the number: the smallest environment with several turns."""
 
 from __future__ import annotations
 
@@ -8,23 +8,27 @@ from typing import Any
 
 import numpy as np
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer
+from ecrl.envs.arguments import check_integer
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
-_LOWEST = 1000  # ranges begin anywhere up to here, so that problems differ
+_LOWEST = 1000  # a range begins at 1 to 1000, so that problems differ
 
 
 class GuessNumberEnv(ReasoningEnv):
-    """Guess a hidden number; each wrong guess is answered by ``higher`` or ``lower``.
+    """Guess a hidden number; the environment answers each wrong guess with ``higher`` or ``lower``.
 
-    Prompt ``Guess my number from 137 to 168.``; a response is one integer in plain decimal, spaces around it
-    allowed. A wrong guess gets ``higher`` or ``lower``, no number a word on what a guess is, and the next
-    turn. The right guess earns 1 and ends the episode; after the last turn it is cut off (``truncated``).
+    A prompt is ``Guess my number from 137 to 168.``; a response is one integer in decimal notation, with
+    spaces allowed around it. After a wrong guess, or a response that is not a number, the next turn begins.
+    The right guess earns 1 and ends the episode; after the last turn the episode is ``truncated``.
 
     Args:
-        size: numbers in the range, 2 to 1,000,000.
-        turns: guesses, 1 to 64; None gives as many as halving the range needs.
+        size: how many numbers the range has, 2 to 1,000,000.
+        turns: most guesses, 1 to 64; None allows as many as halving the range needs.
         split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: an argument is out of range.
     """
 
     def __init__(self, *, size: int = 32, turns: int | None = None, split: Split = "train") -> None:
@@ -46,12 +50,12 @@ class GuessNumberEnv(ReasoningEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
-        """Draw a problem; the turns begin anew."""
+        """Draw a problem and begin with the first turn."""
         self._turn = 0
         return super().reset(seed=seed, options=options)
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        """Judge a guess, and say where the number lies."""
+        """Score a guess; if it is wrong, say whether the number is higher or lower."""
         self._turn += 1
         score = self.score(self.problem, action)
         found = score.reward == 1.0
@@ -64,14 +68,14 @@ class GuessNumberEnv(ReasoningEnv):
         return f"\n{hint}\n", 0.0, False, False, info
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Give 1 for the number."""
+        """Give 1 for the right number."""
         guess = response.strip(whitespace)
         if not _NUMBER.fullmatch(guess):
             return Score(0.0, {"valid": 0.0})
         return Score(float(int(guess) == problem.answer), {"valid": 1.0}, guess)
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
-        """Write one guess: the number itself, or another one of the range."""
+        """Write one guess: the number itself, or another number of the range."""
         if correct:
             return str(problem.answer)
         low, high = map(int, re.findall(r"[0-9]+", problem.prompt))

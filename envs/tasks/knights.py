@@ -1,4 +1,4 @@
-"""Knights and knaves: knights tell the truth, knaves lie; who is what?"""
+"""Knights and knaves: knights tell the truth, knaves lie; tell who is which."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer
+from ecrl.envs.arguments import check_integer
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.errors import UsageError
 
 _MAX_RESPONSE = 1 << 16
@@ -18,23 +19,23 @@ _MAX_DRAWS = 10_000
 _ITEM = re.compile(r"([A-Z])=(knight|knave)")
 _SEPARATOR = re.compile(r"[ ,]+")
 
-#: True for a knight, by person.
+#: For each person, whether it is a knight.
 Kinds = tuple[bool, ...]
 
 
 class Statement(NamedTuple):
-    """What one person says: that all or any of some people are of the named kinds.
+    """What one person says: all of the claims are true (``and``), or at least one is (``or``).
 
     Attributes:
-        operator: ``and`` or ``or``; of no matter for one person.
-        claims: (person, whether a knight) for each person named.
+        operator: ``and`` or ``or``; without meaning for a single claim.
+        claims: (person, whether it is a knight) for each person named.
     """
 
     operator: str
     claims: tuple[tuple[int, bool], ...]
 
     def holds(self, kinds: Kinds) -> bool:
-        """Whether it is true of ``kinds``."""
+        """Tell whether the statement is true if the people are of these kinds."""
         facts = [kinds[person] == knight for person, knight in self.claims]
         return all(facts) if self.operator == "and" else any(facts)
 
@@ -44,16 +45,19 @@ class Statement(NamedTuple):
 
 
 class KnightsEnv(ReasoningEnv):
-    """Tell who is a knight (always truthful) and who a knave (always lying).
+    """Tell who is a knight (always tells the truth) and who is a knave (always lies).
 
-    Everybody says one sentence, and exactly one answer fits all of them. The prompt asks for
-    ``A=knight B=knave``; the last line that is not empty counts: everybody once, in any order, spaces or
-    commas between.
+    Everybody says one sentence, and exactly one answer fits all sentences. The prompt asks for
+    ``A=knight B=knave``. The last line of a response that is not empty counts; it must name everybody once,
+    in any order, separated by spaces or commas.
 
     Args:
-        people: 2 to 8.
-        claims: most people that one sentence speaks of, 2 to 4, and at most ``people``.
+        people: number of people, 2 to 8.
+        claims: most people that one sentence names, 2 to 4, and at most ``people``.
         split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: an argument is out of range.
     """
 
     def __init__(self, *, people: int = 3, claims: int = 2, split: Split = "train") -> None:
@@ -64,7 +68,11 @@ class KnightsEnv(ReasoningEnv):
         self.claims = claims
 
     def sample_problem(self, rng: np.random.Generator) -> Problem:
-        """Draw who is what and sentences that fit, until they fit nothing else."""
+        """Draw kinds and sentences that fit them, until the sentences fit no other kinds.
+
+        Raises:
+            UsageError: no such sentences were found.
+        """
         for _ in range(_MAX_DRAWS):
             kinds = tuple(bool(k) for k in rng.integers(2, size=self.people))
             statements = [self._statement(kinds, knight, rng) for knight in kinds]
@@ -73,10 +81,12 @@ class KnightsEnv(ReasoningEnv):
                 form = _answer((True,) * self.people)
                 prompt = f"Knights tell the truth, knaves lie. {said} Answer like {form}\n"
                 return Problem(prompt, (tuple(statements), kinds), said)
-        raise UsageError(f"Knights found no unique puzzle in {_MAX_DRAWS} draws; take more claims.")
+        raise UsageError(
+            f"Knights found no puzzle with one solution in {_MAX_DRAWS} draws; take more claims."
+        )
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Give 1 if everybody's kind is right."""
+        """Give 1 if the kinds of all people are right."""
         _, kinds = problem.answer
         given = _parse(response, self.people)
         if given is None:
@@ -84,7 +94,7 @@ class KnightsEnv(ReasoningEnv):
         return Score(float(given == kinds), {"valid": 1.0}, _answer(given))
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
-        """Try one answer after the other, naming who contradicts it; the wrong one overlooks somebody."""
+        """Try the answers in turn and name who contradicts each; a wrong solution accepts a wrong one."""
         statements, kinds = problem.answer
         order = [other for other in _all_kinds(len(kinds)) if correct or other != kinds]
         last = order.index(kinds) if correct else int(rng.integers(len(order)))
@@ -96,7 +106,7 @@ class KnightsEnv(ReasoningEnv):
         return "\n".join([*lines, _answer(order[last])])
 
     def _statement(self, kinds: Kinds, knight: bool, rng: np.random.Generator) -> Statement:
-        """Draw a sentence that somebody of this kind can say."""
+        """Draw a sentence that a person of this kind can say."""
         while True:
             count = int(rng.integers(1, self.claims + 1))
             people = sorted(rng.choice(self.people, count, replace=False).tolist())
@@ -111,7 +121,7 @@ def _all_kinds(people: int) -> Iterator[Kinds]:
 
 
 def _liar(statements: Sequence[Statement], kinds: Kinds) -> int | None:
-    """Return the first person whose sentence does not go with ``kinds``, if there is one."""
+    """Return the first person whose sentence contradicts ``kinds``, or None."""
     for person, statement in enumerate(statements):
         if statement.holds(kinds) != kinds[person]:
             return person
@@ -127,7 +137,7 @@ def _answer(kinds: Kinds) -> str:
 
 
 def _parse(response: str, people: int) -> Kinds | None:
-    """Read the last line: everybody exactly once, or None."""
+    """Read the last line; None if it does not name everybody exactly once."""
     if len(response) > _MAX_RESPONSE:
         return None
     last = response.strip(whitespace).rpartition("\n")[2].strip(whitespace)

@@ -7,7 +7,8 @@ from string import ascii_lowercase, digits, whitespace
 
 import numpy as np
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer
+from ecrl.envs.arguments import check_integer
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.errors import UsageError
 
 _DIGITS = digits + ascii_lowercase
@@ -17,15 +18,19 @@ _NUMBER = re.compile(r"0|[1-9a-z][0-9a-z]*", re.IGNORECASE | re.ASCII)
 class BasesEnv(ReasoningEnv):
     """Write a number in another base.
 
-    Prompt ``1a base 16 to 2``, a right response ``1*16+10=26 26=2*13+0 13=2*6+1 6=2*3+0 3=2*1+1 1=2*0+1
-    =11010``. Only what follows the last ``=`` counts, or the whole response where there is none, spaces
-    around it allowed: digits of the base, ``a`` or ``A`` for ten and so on, without leading zeros.
+    A prompt is ``1a base 16 to 2``, a right response ``1*16+10=26 26=2*13+0 13=2*6+1 6=2*3+0 3=2*1+1
+    1=2*0+1 =11010``. The text after the last ``=`` counts, or the whole response if it has no ``=``. It must
+    be digits of the base (``a`` or ``A`` for ten and so on) without leading zeros; spaces around it are
+    allowed.
 
     Args:
-        low: smallest base, 2 to 36.
+        low: smallest base, 2 to 35.
         high: largest base, above ``low``, at most 36.
-        maximum: largest number, 10 to 10^18; all lengths in binary up to its own are drawn equally often.
+        maximum: largest number, 10 to 10^18. Numbers of every length in binary are drawn equally often.
         split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: an argument is out of range.
     """
 
     def __init__(self, *, low: int = 2, high: int = 16, maximum: int = 255, split: Split = "train") -> None:
@@ -47,22 +52,22 @@ class BasesEnv(ReasoningEnv):
         return Problem(f"{write(number, source)} base {source} to {target}\n", write(number, target))
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Give 1 if the final number is right, digit by digit."""
+        """Give 1 if the final number is right, in the notation of the base."""
         final = response.rpartition("=")[2].strip(whitespace)
-        # Compared as texts, so that no length of digits costs anything.
+        # Compared as strings, because converting a long string of digits to an integer is slow.
         if not _NUMBER.fullmatch(final):
             return Score(0.0, {"valid": 0.0})
         given = final.lower()
         return Score(float(given == problem.answer), {"valid": 1.0}, given)
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
-        """Go to decimal digit by digit, then divide by the target base; the wrong one slips once."""
+        """Convert to decimal, then divide by the target base; a wrong solution errs in one step."""
         number, source, target = re.fullmatch(r"(\S+) base (\d+) to (\d+)\n", problem.prompt).groups()  # type: ignore[union-attr]
         return _work(number, int(source), int(target), 0 if correct else int(rng.integers(1, 10)))
 
 
 def write(number: int, base: int) -> str:
-    """Return a positive integer's digits in a base from 2 to 36, lower case."""
+    """Write a positive integer in a base from 2 to 36, in lower case."""
     text = ""
     while number:
         number, digit = divmod(number, base)
@@ -71,7 +76,7 @@ def write(number: int, base: int) -> str:
 
 
 def _work(text: str, source: int, target: int, slip: int) -> str:
-    """Write every step; ``slip`` is added to the decimal value, so the result is another number."""
+    """Write every step; ``slip`` is added to the decimal value, which makes the result wrong."""
     steps = []
     value = _DIGITS.index(text[0])
     for digit in map(_DIGITS.index, text[1:]):

@@ -1,4 +1,4 @@
-"""Strings: apply named transformations to a text, one after the other."""
+"""Strings: apply named operations to a string, one after the other."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from string import ascii_lowercase, whitespace
 
 import numpy as np
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer
+from ecrl.envs.arguments import check_integer
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.errors import UsageError
 
 _MAX_RESPONSE = 1 << 16
 
-#: What each operation does to a text; `drop` also has a letter.
+#: What each operation does to a string; only `drop` uses the letter.
 OPERATIONS: dict[str, Callable[[str, str], str]] = {
     "reverse": lambda text, _: text[::-1],
     "sort": lambda text, _: "".join(sorted(text)),
@@ -26,20 +27,23 @@ _MAX_TEXT = 256
 
 
 class StringsEnv(ReasoningEnv):
-    """Apply transformations to a text, one after the other.
+    """Apply operations to a string, one after the other.
 
-    Prompt ``abca: reverse, drop b``, a right response ``reverse=acba drop b=aca``: only what follows the
-    last ``=`` counts, or the whole response where there is none, without the white space around it. The
-    operations: ``reverse``, ``sort`` (alphabetically), ``rotate`` (the first letter goes to the end),
-    ``double`` (every letter twice), ``halve`` (the 1st, 3rd, 5th … letter stay), ``drop x`` (every ``x``
-    goes), ``next`` (every letter becomes the one after it, z becomes a).
+    A prompt is ``abca: reverse, drop b``, a right response ``reverse=acba drop b=aca``. The text after the
+    last ``=`` counts, or the whole response if it has no ``=``; white space around it is ignored. The
+    operations are ``reverse``, ``sort`` (alphabetically), ``rotate`` (the first letter moves to the end),
+    ``double`` (every letter twice), ``halve`` (keep the 1st, 3rd, 5th … letter), ``drop x`` (remove every
+    ``x``), ``next`` (replace every letter by the next one of the alphabet, z by a).
 
     Args:
-        length: letters of the text, 2 to 32.
-        steps: operations, 1 to 8.
-        letters: size of the alphabet, from ``a`` on, 2 to 26.
-        operations: names of those to draw from, each once.
+        length: number of letters in the string, 2 to 32.
+        steps: number of operations, 1 to 8.
+        letters: size of the alphabet, which begins with ``a``, 2 to 26.
+        operations: names of the operations to draw from, each once.
         split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: an argument is out of range.
     """
 
     def __init__(
@@ -66,7 +70,7 @@ class StringsEnv(ReasoningEnv):
         self.operations = tuple(operations)
 
     def sample_problem(self, rng: np.random.Generator) -> Problem:
-        """Draw a text, then operations that leave something of it and do not let it grow without bound."""
+        """Draw a string, then operations whose results are neither empty nor too long."""
         start = "".join(ascii_lowercase[i] for i in rng.integers(self.letters, size=self.length).tolist())
         text, names = start, []
         for _ in range(self.steps):
@@ -75,7 +79,7 @@ class StringsEnv(ReasoningEnv):
         return Problem(f"{start}: {', '.join(names)}\n", text)
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Give 1 if the final text is the right one, exactly."""
+        """Give 1 if the final string is exactly the right one."""
         if len(response) > _MAX_RESPONSE:
             return Score(0.0, {"valid": 0.0})
         final = response.rpartition("=")[2].strip(whitespace)
@@ -84,7 +88,7 @@ class StringsEnv(ReasoningEnv):
         return Score(float(final == problem.answer), {"valid": 1.0}, final)
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
-        """Write each step as ``operation=text``; the wrong one slips in one letter, and goes on."""
+        """Write each step as ``operation=text``. A wrong solution gets one letter wrong and goes on."""
         text, _, names = problem.prompt.strip().partition(": ")
         steps = names.split(", ")
         slip_at = -1 if correct else int(rng.integers(len(steps)))
@@ -97,31 +101,31 @@ class StringsEnv(ReasoningEnv):
         return " ".join(lines)
 
     def _operation(self, text: str, rng: np.random.Generator) -> tuple[str, str]:
-        """Draw an operation; the result is neither empty nor too long, if any of them allows that."""
+        """Draw an operation whose result is not empty, and not too long if any result is short."""
         results = {}
         for operation in self.operations:
             name = f"drop {text[int(rng.integers(len(text)))]}" if operation == "drop" else operation
             if result := apply(name, text):
                 results[name] = result
         short = [name for name in results if len(results[name]) <= _MAX_TEXT] or list(results)
-        if not short:  # only `drop` is allowed, and one letter is left: drop another one
+        if not short:  # only `drop` is allowed and one letter is left: drop a letter that is not there
             return f"drop {_other(text[0], 1)}", text
         name = short[int(rng.integers(len(short)))]
         return name, results[name]
 
 
 def apply(operation: str, text: str) -> str:
-    """Return ``text`` after an operation as the prompt names it, e.g. ``drop b``."""
+    """Apply an operation to a string; it is named as in the prompt, e.g. ``drop b``."""
     name, _, letter = operation.partition(" ")
     return OPERATIONS[name](text, letter)
 
 
 def _slip(text: str, rng: np.random.Generator) -> str:
-    """Replace one letter by another."""
+    """Replace a random letter by another one."""
     place = int(rng.integers(len(text)))
     return text[:place] + _other(text[place], int(rng.integers(1, 26))) + text[place + 1 :]
 
 
 def _other(letter: str, steps: int) -> str:
-    """Return the letter so many places further, round the alphabet."""
+    """Return the letter that comes ``steps`` places later in the alphabet; a comes after z."""
     return ascii_lowercase[(ord(letter) - ord("a") + steps) % 26]

@@ -9,7 +9,8 @@ from string import whitespace
 import numpy as np
 from numpy.typing import NDArray
 
-from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, check_integer
+from ecrl.envs.arguments import check_integer
+from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.errors import UsageError
 
 _SIZE = 4
@@ -24,12 +25,15 @@ Grid = NDArray[np.int8]
 class SudokuEnv(ReasoningEnv):
     """Fill a 4×4 grid so that every row, column and 2×2 box holds 1, 2, 3 and 4.
 
-    Prompt: four rows such as ``1.3.``, a dot for an empty cell. Exactly one grid fits. The last four
-    lines of a response that are not empty count: four digits each, spaces allowed.
+    A prompt is four rows such as ``1.3.``, with a dot for an empty cell. Exactly one grid fits. The last four
+    lines of a response that are not empty count; each must have four digits, and may have spaces.
 
     Args:
-        empty: empty cells, 1 to 12; no puzzle with fewer than 4 given digits has one solution only.
+        empty: number of empty cells, 1 to 12. With fewer than 4 given digits, a puzzle has several solutions.
         split: ``train`` or ``val``.
+
+    Raises:
+        UsageError: ``empty`` is out of range.
     """
 
     def __init__(self, *, empty: int = 6, split: Split = "train") -> None:
@@ -38,7 +42,11 @@ class SudokuEnv(ReasoningEnv):
         self.empty = empty
 
     def sample_problem(self, rng: np.random.Generator) -> Problem:
-        """Draw a full grid and take digits away, each only if one grid is left that fits."""
+        """Draw a full grid and remove digits, as long as only one grid fits.
+
+        Raises:
+            UsageError: no puzzle with so many empty cells was found.
+        """
         grids = _all_grids()
         for _ in range(_MAX_DRAWS):
             grid = grids[rng.integers(len(grids))]
@@ -53,7 +61,7 @@ class SudokuEnv(ReasoningEnv):
         raise UsageError(f"Sudoku found no puzzle with {self.empty} empty cells in {_MAX_DRAWS} draws.")
 
     def score(self, problem: Problem, response: str) -> Score:
-        """Give 1 for the one grid that fits."""
+        """Give 1 for the only grid that fits."""
         _, answer = problem.answer
         given = _parse(response)
         if given is None:
@@ -61,9 +69,9 @@ class SudokuEnv(ReasoningEnv):
         return Score(float(given == answer), {"valid": 1.0}, given.strip())
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
-        """Fill the cells as ``row,column=digit``, the most determined one first, then write the grid.
+        """Fill the cells as ``row,column=digit``, that with the fewest candidates first, then write the grid.
 
-        The wrong one slips in one cell and goes on without a look at it.
+        A wrong solution has a wrong digit in one cell; the other cells are right.
         """
         puzzle, answer = problem.answer
         grid = np.array([int(d) for d in answer if d in _DIGITS], np.int8)
@@ -83,7 +91,7 @@ class SudokuEnv(ReasoningEnv):
 
 @cache
 def _all_grids() -> Grid:
-    """All 288 grids, ``[288, 16]``."""
+    """Return all 288 full grids, ``[288, 16]``."""
     rows = list(permutations(range(1, _SIZE + 1)))
     grids = np.array([np.concatenate(four) for four in product(rows, repeat=_SIZE)], np.int8)
     right = np.ones(len(grids), dtype=bool)
@@ -97,7 +105,7 @@ def _all_grids() -> Grid:
 
 
 def _candidates(puzzle: Grid, cell: int) -> set[int]:
-    """Digits that no other cell of the row, the column or the box holds."""
+    """Return the digits that no other cell of the row, the column or the box holds."""
     row, column = divmod(cell, _SIZE)
     board = puzzle.reshape(_SIZE, _SIZE)
     top, left = row // 2 * 2, column // 2 * 2
@@ -111,7 +119,7 @@ def _text(grid: Grid) -> str:
 
 
 def _parse(response: str) -> str | None:
-    """Read the last four lines that are not empty as rows of four digits; None if they are none."""
+    """Read the last four lines that are not empty as rows of four digits; None if they are not."""
     if len(response) > _MAX_RESPONSE:
         return None
     lines = [line for line in response.split("\n") if line.strip(whitespace)][-_SIZE:]

@@ -1,1 +1,1 @@
-"""Processes that verify answers, with time limits."""
+"""Runs verifiers in processes of their own, with limits on time and memory."""

@@ -1,8 +1,9 @@
-"""The process that forks the pool's workers: started once, it has the verifiers' modules loaded.
+"""The process that forks the pool's workers. It is started once and imports the verifiers' modules.
 
-A module may have a function ``warm_up()`` for what only its first calls are slow at. A worker is thus
-there in milliseconds, quick from its first call on, and inherits neither threads nor memory of the trainer.
-Run as ``python -m ecrl.envs.verifiers.forkserver FD``; see ``ecrl.envs.verifiers.pool``.
+A module may define ``warm_up()``, which is called once after the import, for work that would make a worker's
+first calls slow. So a worker starts within milliseconds, is fast from its first call, and inherits neither
+threads nor memory of the trainer. Run as ``python -m ecrl.envs.verifiers.forkserver FD``; see
+``ecrl.envs.verifiers.pool``.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _MIB = 2**20
 
 
 def main(control: Connection) -> None:
-    """Fork a worker for every request, until the pool closes its end."""
+    """Fork a worker for every request, until the pool closes its end of the connection."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
     forkserver = os.getpid()
     known: set[str] = set()
@@ -38,7 +39,7 @@ def main(control: Connection) -> None:
         for name in modules:
             if name not in known:
                 known.add(name)
-                with suppress(Exception):  # the call itself will say what is wrong with it
+                with suppress(Exception):  # the call itself will raise it again
                     getattr(import_module(name), "warm_up", lambda: None)()
         child = os.fork()
         if child == 0:
@@ -49,9 +50,9 @@ def main(control: Connection) -> None:
 
 
 def _work(line: Connection, memory: int, forkserver: int) -> None:
-    """Answer calls until the pool closes its end. Does not return."""
+    """Answer calls until the pool closes its end of the connection. Does not return."""
     end_with_parent(forkserver)
-    os.setsid()  # a group of its own, so that all that a call starts can be killed with it
+    os.setsid()  # a process group of its own, so that everything a call starts can be killed with it
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _limit_memory(memory)
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -80,7 +81,7 @@ def _call(request: bytes) -> object:
 
 
 def _limit_memory(mib: int) -> None:
-    """Bound the address space to so much above what is in use."""
+    """Limit the address space to ``mib`` MiB above what is in use now."""
     pages = int(Path("/proc/self/statm").read_text().split()[0]) if sys.platform == "linux" else 0
     limit = pages * resource.getpagesize() + mib * _MIB
     resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))

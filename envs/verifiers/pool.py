@@ -1,7 +1,7 @@
-"""Verifiers in processes of their own: whatever a response does to one, the run goes on.
+"""Runs verifiers in worker processes, so that no response can stop the run.
 
-One pool serves all environments of a process. A call that does not return in time is killed with all
-that it started; a worker that died is replaced; neither touches the calls beside it.
+One pool serves all environments of a process. A call that does not return in time is killed together with
+everything that it started, and a worker that dies is replaced. Other calls go on in both cases.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from typing import Any
 
 from ecrl.errors import EcrlError, UsageError
 
-_CLOSING = 2.0  # seconds that the forkserver gets to end by itself
+_CLOSING = 2.0  # seconds in which the forkserver may end by itself
 
 
 class VerifierTimeoutError(EcrlError):
-    """A verifier did not return in time, and was killed."""
+    """A verifier did not return in time and was killed."""
 
 
 class VerifierCrashError(EcrlError):
@@ -38,13 +38,13 @@ class VerifierCrashError(EcrlError):
 
 @dataclass
 class PoolStats:
-    """What a pool did so far.
+    """Counts of a pool, since it was made.
 
     Attributes:
-        calls: begun.
-        timeouts: calls killed at their deadline.
+        calls: calls that began.
+        timeouts: calls that were killed at their time limit.
         crashes: calls whose process died.
-        queue_seconds: that all calls together waited for a worker.
+        queue_seconds: time that all calls together waited for a worker.
     """
 
     calls: int = 0
@@ -73,19 +73,19 @@ class _Worker:
             raise VerifierCrashError("A verifier's process died (out of memory, or killed).") from None
 
     def kill(self) -> None:
-        """End it, and every process that it started."""
+        """Kill the worker and every process that it started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self.line.close()
 
 
 class VerifierPool:
-    """Worker processes for verifiers. Threads may call `run` at the same time; it can be used in any thread.
+    """Worker processes for verifiers. Any number of threads may call `run` at the same time.
 
     Args:
-        workers: processes; None takes one for each core that this process may use.
-        memory: MiB that a worker may use above what it starts with.
-        recycle: calls after which a worker is replaced, for what verifiers leak.
+        workers: number of processes; None takes one for each core that this process may use.
+        memory: MiB that a worker may use above what it uses at its start.
+        recycle: number of calls after which a worker is replaced, because verifiers may leak memory.
 
     Raises:
         UsageError: a number is below 1.
@@ -104,7 +104,8 @@ class VerifierPool:
         self._lock = threading.Lock()
         self._closed = False
         self._forkserver: subprocess.Popen[bytes] | None = None
-        # None stands for a worker that is yet to be made. Last in, first out: few workers stay warm.
+        # None stands for a worker that has not been made yet. Last in, first out, so that no more workers are
+        # made than are needed.
         self._idle: queue.LifoQueue[_Worker | None] = queue.LifoQueue()
         for _ in range(workers):
             self._idle.put(None)
@@ -112,16 +113,16 @@ class VerifierPool:
     def run(self, function: Callable[..., Any], *arguments: Any, timeout: float = 10.0) -> Any:
         """Call ``function(*arguments)`` in a worker and return what it returns.
 
-        Blocks while every worker is busy; that time does not count.
+        Blocks while every worker is busy; this time does not count towards ``timeout``.
 
         Args:
-            function: importable by name; it, its arguments and its result travel by pickle.
-            *arguments: of the call.
+            function: importable by name; function, arguments and result are pickled.
+            *arguments: arguments of the call.
             timeout: seconds that the call may take.
 
         Raises:
-            VerifierTimeoutError: it took longer, and was killed.
-            VerifierCrashError: its process died.
+            VerifierTimeoutError: the call took longer and was killed.
+            VerifierCrashError: the worker's process died.
             EcrlError: the pool is closed.
             Exception: whatever ``function`` raised.
         """
@@ -146,12 +147,12 @@ class VerifierPool:
 
     @property
     def stats(self) -> PoolStats:
-        """What it did so far."""
+        """The counts so far."""
         with self._lock:
             return replace(self._stats)
 
     def close(self) -> None:
-        """Kill all workers; calls under way fail. May be called twice."""
+        """Kill all workers; running calls fail. May be called twice."""
         with self._lock:
             self._closed = True
             forkserver, self._forkserver = self._forkserver, None
@@ -175,7 +176,7 @@ class VerifierPool:
             raise
 
     def _make(self, module: str) -> _Worker:
-        """Let the forkserver fork a worker that has the modules of all functions so far."""
+        """Let the forkserver fork a worker that has imported the modules of all functions called so far."""
         with self._lock:
             if self._closed:
                 raise EcrlError("This verifier pool is closed.")
@@ -197,7 +198,7 @@ class VerifierPool:
 
     def _start(self) -> subprocess.Popen[bytes]:
         mine, its = socket.socketpair()
-        # A session of its own: Ctrl-C in the terminal is for the trainer, which then closes the pool.
+        # A session of its own, so that Ctrl-C reaches only the trainer, which then closes the pool.
         self._forkserver = subprocess.Popen(
             [sys.executable, "-m", "ecrl.envs.verifiers.forkserver", str(its.fileno())],
             pass_fds=[its.fileno()],
@@ -215,21 +216,21 @@ _sharing = threading.Lock()
 
 
 def shared_pool() -> VerifierPool:
-    """Return this process's pool, made when first asked for and closed at exit.
+    """Return the pool of this process, which is made at the first call and closed at exit.
 
-    Processes that share a machine under a launcher share its cores as well.
+    If a launcher started several processes on this machine, each pool gets its share of the cores.
     """
     with _sharing:
         pool = _shared.get(os.getpid())
         if pool is None:
-            _shared.clear()  # a fork has its parent's pool, whose workers answer the parent
+            _shared.clear()  # after a fork, the pool found here is the parent's
             pool = _shared[os.getpid()] = VerifierPool()
             atexit.register(pool.close)
         return pool
 
 
 def shared_stats() -> PoolStats:
-    """Return what this process's pool did so far; zeros where there is none."""
+    """Return the counts of this process's pool; zeros if it has none."""
     pool = _shared.get(os.getpid())
     return pool.stats if pool else PoolStats()
 

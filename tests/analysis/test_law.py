@@ -11,7 +11,6 @@ from scipy import stats
 from ecrl.analysis import Floats
 from ecrl.analysis.law import Law, fit_law, forecast, scaling
 from ecrl.analysis.points import smooth
-from ecrl.errors import UsageError
 
 # exp(H) = 1 … 5, mean 3, Σ(x − 3)² = 10; rewards of mean 0.54 with Σ(x − 3)(R − 0.54) = −1.4.
 H = np.log([1.0, 2.0, 3.0, 4.0, 5.0])
@@ -113,7 +112,7 @@ def test_errors_that_follow_each_other_are_seen() -> None:
     ],
 )
 def test_what_cannot_carry_a_fit_is_refused(entropy: Floats, reward: Floats, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(ValueError, match=says):
         fit_law(entropy, reward)
 
 
@@ -129,7 +128,7 @@ def test_a_forecast_by_hand() -> None:
     ("share", "says"), [(0.3, "at least 5"), (1.0, "leaves none"), (0.999, "leaves none")]
 )
 def test_a_forecast_needs_points_on_both_sides(share: float, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(ValueError, match=says):
         forecast(np.linspace(1, 0, 12), np.arange(12.0), share)
 
 
@@ -162,5 +161,5 @@ def test_scaling_intervals_hold_one_more_model_at_the_nominal_rate() -> None:
     ],
 )
 def test_scaling_refuses(sizes: list[float], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+    with pytest.raises(ValueError, match=says):
         scaling(sizes, [fit_law(H, R)] * 3)

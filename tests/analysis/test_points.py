@@ -11,7 +11,6 @@ from scipy import stats
 from ecrl.analysis.law import fit_law
 from ecrl.analysis.points import default_reward, is_validation, pair, smooth
 from ecrl.analysis.series import Series, from_rows
-from ecrl.errors import UsageError
 
 # A validation before the first iteration and after the second and fourth; one entropy was not measured.
 ROWS = [
@@ -85,5 +84,5 @@ def test_what_merely_begins_alike_is_none(name: str) -> None:
 def test_smooth_is_a_trailing_mean() -> None:
     assert smooth([1.0, 2.0, 6.0, 4.0], 3).tolist() == [1.0, 1.5, 3.0, 4.0]
     assert smooth([1.0, 2.0], 1).tolist() == [1.0, 2.0]
-    with pytest.raises(UsageError, match="got 0"):
+    with pytest.raises(ValueError, match="got 0"):
         smooth([1.0], 0)

@@ -11,7 +11,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ecrl.analysis.points import pair
 from ecrl.analysis.series import read_series
-from ecrl.errors import UsageError
+from ecrl.errors import UsageError, usage_errors
 
 # A validation before the first iteration and after the second and fourth; one entropy was not measured.
 ROWS = [
@@ -126,7 +126,7 @@ def test_bad_input_names_the_file_and_what_is_missing(
 ) -> None:
     path = bad(tmp_path, name, text)
     source = path if path.parent == tmp_path else path.parent
-    with pytest.raises(UsageError, match=says) as caught:
+    with pytest.raises(UsageError, match=says) as caught, usage_errors():
         pair(read_series(source)).law()
     assert "\n" not in str(caught.value)
 
@@ -153,7 +153,7 @@ def test_two_runs_in_one_folder_with_events_are_refused_and_a_resumed_one_is_not
     log(1000000002, {3: 0.375, 4: 0.125})
     assert read_series(tmp_path / "board")["policy/entropy"].tolist() == [0.75, 0.5, 0.375, 0.125]
     log(1000000003, {1: 0.625, 2: 0.5})
-    with pytest.raises(UsageError, match=r"has 0.75 and then 0.625 .* two runs mixed"):
+    with pytest.raises(ValueError, match=r"has 0.75 and then 0.625 .* two runs mixed"):
         read_series(tmp_path / "board")["policy/entropy"]
 
 

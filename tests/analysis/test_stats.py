@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from ecrl.analysis.stats import band, interval, paired
-from ecrl.errors import UsageError
 
 T2 = 4.302653  # Student's t for 95 %, 2 degrees of freedom, from a printed table
 
@@ -56,11 +55,11 @@ def test_intervals_cover_at_their_rate() -> None:
 
 @pytest.mark.parametrize("values", [[], [1.0, math.nan], [math.inf]])
 def test_what_is_no_number_is_refused(values: list[float]) -> None:
-    with pytest.raises(UsageError, match="finite"):
+    with pytest.raises(ValueError, match="finite"):
         interval(values)
 
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0])
 def test_a_confidence_that_cannot_be_is_refused(confidence: float) -> None:
-    with pytest.raises(UsageError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match="between 0 and 1"):
         interval([1.0, 2.0], confidence)

@@ -73,9 +73,6 @@ def test_active_settings_do_something(row: Row, tiny: Callable[..., Config]) -> 
     batch = make_batch(module)
     _, with_strategy, plan = gradient(module, batch)
     _, without, _ = gradient(plain, batch)
-    if row.looks:
-        assert torch.equal(with_strategy, without) and row.name not in plan.changed_fraction
-        return
     assert (with_strategy - without).norm() > 1e-3 * without.norm()
     assert all(0 < plan.changed_fraction[name] <= 1 for name in row.planned)
 

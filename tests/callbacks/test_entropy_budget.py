@@ -16,7 +16,8 @@ from ecrl.config.resume import resumed_config
 from ecrl.errors import UsageError
 from ecrl.metrics import MetricsRecorder
 from ecrl.runs.metrics_file import read_metrics
-from ecrl.training.run import check_parts, train
+from ecrl.training.preflight import preflight
+from ecrl.training.run import train
 from tests.support.runs import assert_same_run, run, silent
 from tests.support.tiny import TINY
 
@@ -120,7 +121,7 @@ def test_moves_another_strategy_and_sets_it_again_on_resume(tiny_model: Path, tm
     ],
 )
 def test_values_out_of_range_are_refused(kwargs: dict[str, Any], wanted: str) -> None:
-    with pytest.raises(UsageError, match=wanted):
+    with pytest.raises(ValueError, match=wanted):
         EntropyBudget(**kwargs)
 
 
@@ -163,7 +164,7 @@ def test_two_budgets_of_one_knob_are_refused() -> None:
     twin = {"twin": dict(config.strategy["entropy_budget"])}
     config.strategy = config.strategy | twin
     with pytest.raises(UsageError, match="another budget moves entropy_bonus"):
-        check_parts(config)
+        preflight(config)
 
 
 def test_gains_of_zero_are_said_to_do_nothing() -> None:

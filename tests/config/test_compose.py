@@ -1,4 +1,4 @@
-"""Composing a configuration: shipped groups, defaults of constructors, groups of one's own."""
+"""Composition: every shipped YAML, the user's own folders, defaults from constructors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from omegaconf import OmegaConf
 
 from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.cli import main
-from ecrl.config.compose import GROUPS, build, build_config, options
+from ecrl.config.compose import build_config
+from ecrl.config.groups import GROUPS, LISTED, options
+from ecrl.config.targets import build
+from ecrl.errors import UsageError
 from tests.support.cli import refused
 
 
@@ -25,7 +28,7 @@ def test_home_is_spelt_out(
     assert f"{tmp_path}/x/config.yaml is missing" in refused(capsys, "train", "resume=~/x")
 
 
-@pytest.mark.parametrize("group", [g for g in GROUPS if g != "strategy"])
+@pytest.mark.parametrize("group", [g for g in GROUPS if g not in LISTED])
 def test_every_shipped_yaml_composes(group: str) -> None:
     for name in options(group):
         config = build_config([f"{group}={name}"])
@@ -79,3 +82,38 @@ def test_the_command_line_changes_an_experiment() -> None:
     )
     assert list(config.strategy) == ["clip_cov", "clip_higher"] and config.update.lr == 1e-5
     assert config.engine["_target_"] == "ecrl.engines.hf.HFEngine" and config.rollout.prompts == 256
+
+
+def test_monitors_are_listed_like_strategies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "monitor").mkdir()
+    for name in ("mine", "twin"):
+        (tmp_path / "monitor" / f"{name}.yaml").write_text(
+            "mine: {_target_: tests.support.outside.DropLate}\n"
+        )
+    own = ("--config-dir", str(tmp_path))
+    config = build_config(["monitor=[mine]", "monitor.mine.position=7"], tmp_path)
+    assert config.monitor == {"mine": {"_target_": "tests.support.outside.DropLate", "position": 7}}
+    assert build_config(["monitor=[]"], tmp_path).monitor == {}
+    for words, says in {
+        ("monitor=[mne]",): "Unknown monitor 'mne'. Did you mean 'mine'?",
+        ("monitor=[mine,twin]",): "mine and twin both fill monitor.mine",
+        ("monitor=[mine]", "monitor.mine.positon=1"): "Did you mean 'position'?",
+        ("monitor=[[x]]",): "write monitor=[NAME",
+        ("monitor=null",): "names nothing",
+    }.items():
+        assert says in refused(capsys, "train", *words, *own)
+
+
+def test_what_a_constructor_refuses_is_said_in_its_own_words() -> None:
+    node = {"_target_": "tests.config.test_compose.Refuses"}
+    with pytest.raises(UsageError, match=r"^mine: 3 is too many; take fewer$"):
+        build(node | {"count": 3})
+    with pytest.raises(UsageError, match="Refuses"):  # an error without a message
+        build(node)
+
+
+class Refuses:
+    """A class of the user's own."""
+
+    def __init__(self, count: int = 0) -> None:
+        raise ValueError(f"mine: {count} is too many;\n  take fewer" if count else "")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ecrl.algorithm.strategy_stack import build_strategies, check_stack
-from ecrl.config.compose import build, build_config, options
+from ecrl.config.compose import build_config
+from ecrl.config.groups import options
+from ecrl.config.targets import build
 
 PAPER = [f"paper_{size}_{name}" for size in ("7b", "32b") for name in ("grpo", "clip_cov", "kl_cov")]
 

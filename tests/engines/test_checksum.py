@@ -40,7 +40,7 @@ def receipt(manifest: WeightManifest, **changes: object) -> Receipt:
 
 def test_a_receipt_must_agree() -> None:
     manifest = WeightManifest()
-    sent = list(manifest.note([("a", torch.ones(2)), ("b", torch.zeros(3))], torch.bfloat16))
+    sent = list(manifest.record([("a", torch.ones(2)), ("b", torch.zeros(3))], torch.bfloat16))
     assert [(n, t.dtype) for n, t in sent] == [("a", torch.bfloat16), ("b", torch.bfloat16)]
     assert manifest.shapes == {"a": [2], "b": [3]}
     manifest.check(receipt(manifest), 3)

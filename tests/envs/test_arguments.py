@@ -11,9 +11,13 @@ import gymnasium as gym
 import pytest
 
 import ecrl.envs  # noqa: F401  (registers the environments)
-from ecrl.envs.arguments import check_types
+from ecrl.cli import main
+from ecrl.envs.arguments import check_types, keyword_arguments
+from ecrl.envs.code.env import CodeEnv
+from ecrl.envs.datasets.math_problems import MathEnv
+from ecrl.envs.reasoning_gym.env import ReasoningGymEnv
+from ecrl.envs.safe_calls import make as make_env
 from ecrl.errors import UsageError
-from ecrl.training.datamodule import make_env
 
 
 def example(
@@ -84,6 +88,37 @@ def test_a_wrong_type_is_one_line_that_names_it(env: str, name: str, value: Any,
         make_env(f"ecrl/{env}-v0", "train", given)
     message = str(caught.value)
     assert message.startswith(name) and "got " in message and "\n" not in message
+
+
+def test_arguments_that_are_handed_to_the_base_are_listed_after_an_environments_own() -> None:
+    rows = ["path", "val_path", "where", "subset", "part", "val_part", "bad_rows", "split"]
+    names = list(keyword_arguments(MathEnv))
+    assert names[:2] == ["problem_column", "answer_column"] and names[-8:] == rows
+    assert list(keyword_arguments(CodeEnv))[-8:] == rows
+    assert keyword_arguments(MathEnv)["bad_rows"].default == "refuse"
+    assert list(keyword_arguments(ReasoningGymEnv)) == ["task", "level", "exact", "split"]
+
+
+@pytest.mark.parametrize(
+    ("env", "wrong", "nearest"),
+    [("Math", "pth", "path"), ("Math", "tolernace", "tolerance"), ("Countdown", "nmbers", "numbers")],
+)
+def test_an_unknown_argument_names_the_nearest_one(env: str, wrong: str, nearest: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        make_env(f"ecrl/{env}-v0", "train", {wrong: 3})
+    message = str(caught.value)
+    assert message.startswith(
+        f"env 'ecrl/{env}-v0' could not be made: Unknown argument {wrong!r}. Did you mean {nearest!r}?"
+    )
+    assert "\n" not in message
+
+
+def test_show_lists_the_arguments_about_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"problem": f"{i}", "answer": f"{i}"}) + "\n" for i in range(99)))
+    assert main(["envs", "show", "math", f"path={path}"]) == 0
+    output = capsys.readouterr().out
+    assert all(name in output for name in ("problem_column", "val_path", "bad_rows", "'refuse'", "split"))
 
 
 def test_an_unknown_inner_environment_is_named() -> None:

@@ -14,10 +14,10 @@ import pytest
 import ecrl.envs  # noqa: F401  (registers the environments)
 from ecrl.cli import main
 from ecrl.config.compose import build_config
-from ecrl.config.compose import options as group_options
+from ecrl.config.groups import options as group_options
 from ecrl.envs.base import Problem, ReasoningEnv, Score
 from ecrl.envs.conformance import check
-from ecrl.training.datamodule import make_env
+from ecrl.envs.safe_calls import make as make_env
 from tests.support.marks import slow_unless
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from ecrl.envs.spaces import SharedTexts, Text
-from ecrl.errors import UsageError
 
 
 def test_text_space() -> None:
@@ -39,9 +38,9 @@ def test_text_space_samples_by_its_seed() -> None:
 
 
 def test_text_space_refuses_masks_and_bad_lengths() -> None:
-    with pytest.raises(UsageError, match="mask"):
+    with pytest.raises(ValueError, match="mask"):
         Text(5).sample(mask=(1, None))
-    with pytest.raises(UsageError, match="-1"):
+    with pytest.raises(ValueError, match="-1"):
         Text(-1)
 
 

@@ -66,3 +66,11 @@ def test_measured_peak_memory(checkpointing: str, tmp_path: Path) -> None:
     print(f"predicted {predicted / 2**20:.0f} MiB, measured {measured / 2**20:.0f} MiB")
     assert measured > 250e6
     assert predicted == pytest.approx(measured, rel=0.15)
+
+
+def test_only_an_engine_on_the_trainers_gpus_takes_their_memory() -> None:
+    vllm = moments(job("engine=vllm"))["rollout"]
+    assert vllm["vLLM weights"] > 0 and vllm["KV cache"] > 0
+    servers = job("engine=vllm_server", "engine.urls=[http://localhost:8000]")
+    assert moments(servers)["rollout"].keys() == moments(servers)["step"].keys() - {"step"}
+    assert "logits" in moments(job("engine=hf"))["rollout"]

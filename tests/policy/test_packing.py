@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from ecrl.config.schema import Config
-from ecrl.errors import UsageError
+from ecrl.errors import UsageError, usage_errors
 from ecrl.policy.model import PolicyModel
 from ecrl.policy.packing import pack_micro_batches
 from tests.support.conformance import make_batch, make_module
@@ -112,5 +112,6 @@ def test_processes_share_tokens_and_make_equally_many_passes(size: int, tiny: Ca
 
 def test_a_budget_below_one_sequence_is_refused(tiny: Callable[..., Config]) -> None:
     batch = make_batch(make_module(tiny(), []))
-    with pytest.raises(UsageError, match=r"update\.max_tokens=9 cannot hold a sequence of \d+ tokens"):
+    says = r"update\.max_tokens=9 cannot hold a sequence of \d+ tokens"
+    with pytest.raises(UsageError, match=says), usage_errors("update."):
         pack_micro_batches(batch.sequences, 9, 256)

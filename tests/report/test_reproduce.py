@@ -1,14 +1,24 @@
-"""Commands that make a run again."""
+"""The commands of a report make the same runs again."""
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
 from ecrl.config.compose import build_config
-from ecrl.report.reproduce import train_overrides
-from ecrl.report.runs import flat
+from ecrl.report.reproduce import train_commands
+from ecrl.report.runs import read_run
+from ecrl.runs.commands import Command, save_command
+from tests.support.reports import make_run, rows
+
+
+def commands_of(run_dir: Path, *saved: Command) -> list[str]:
+    for command in saved:
+        save_command(run_dir, command)
+    return train_commands(read_run(run_dir))
 
 
 @pytest.mark.parametrize(
@@ -21,8 +31,32 @@ from ecrl.report.runs import flat
         ["env=mixture", "strategy=[]", "update.row_tokens=null", "trainer=fsdp"],
     ],
 )
-def test_commands_compose_to_the_same_settings(overrides: list[str]) -> None:
-    config = build_config(overrides)
-    words = train_overrides(dict(flat(asdict(config))))
-    assert words is not None
-    assert asdict(build_config([*words, f"iterations={config.iterations}"])) == asdict(config)
+def test_commands_compose_to_the_same_settings(overrides: list[str], tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run", *overrides, metrics=rows(1))
+    (line,) = commands_of(run_dir, Command(0, [*overrides, "run_dir=elsewhere", "iterations=7"]))
+    ecrl, train, *words = shlex.split(line)
+    assert (ecrl, train) == ("ecrl", "train")
+    expected = build_config([*overrides, f"run_dir={run_dir}", "iterations=40"])
+    assert asdict(build_config(words)) == asdict(expected)
+
+
+def test_a_resumed_run_takes_a_command_for_each_part(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run", metrics=rows(1))
+    lines = commands_of(
+        run_dir,
+        Command(0, ["seed=1", "--config-dir", "mine"]),
+        Command(10, [f"resume={run_dir}"]),  # it failed before its first iteration
+        Command(10, [f"resume={run_dir}", "iterations=99", "eval.every=5"]),
+    )
+    assert lines == [
+        f"ecrl train seed=1 --config-dir mine iterations=10 run_dir={run_dir}",
+        f"ecrl train eval.every=5 iterations=40 resume={run_dir}",
+    ]
+
+
+def test_a_run_without_commands_says_so(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run", metrics=rows(1))
+    (line,) = commands_of(run_dir)
+    assert line.startswith(f"# {run_dir}: no command was saved")
+    (line,) = commands_of(run_dir, Command(10, [f"resume={run_dir}"]))  # begun by an older version
+    assert line.startswith("# ")

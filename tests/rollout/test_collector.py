@@ -12,12 +12,12 @@ from ecrl.config.schema import Config
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine
+from ecrl.envs.safe_calls import make as make_env
 from ecrl.metrics import MetricsRecorder
 from ecrl.policy.model import load_policy, load_tokenizer
 from ecrl.rollout.batching import build_batch
 from ecrl.rollout.collector import Collector
 from ecrl.rollout.trajectory import Trajectory
-from ecrl.training.datamodule import make_env
 from tests.support.conformance import make_module
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8)
@@ -39,7 +39,7 @@ def test_known_log_probs_equal_recomputed_ones(tiny: Callable[..., Config], tiny
     source.engine = HFEngine(module.model, ProcessGroup())
     assert source.engine.logprobs_exact
     batch = build_batch(collect(source, [0, 1, 2, 3], 4), Objective(), iteration=0)
-    logprobs, entropy = module.score(module.model, batch)
+    logprobs, entropy = module.scorer.score(batch)
     assert torch.allclose(batch.old_logprobs, logprobs, atol=1e-5)
     assert torch.allclose(batch.old_entropy, entropy, atol=1e-5)
 
@@ -67,4 +67,4 @@ def test_turns_of_the_environment_are_context(tiny: Callable[..., Config], tiny_
     source.engine = HFEngine(module.model, ProcessGroup())
     batch = build_batch(collect(source, [0, 1], 3), Objective(), iteration=0)
     # The engine read exactly the ids that scoring reads: the log-probs agree over both turns.
-    assert torch.allclose(batch.old_logprobs, module.score(module.model, batch)[0], atol=1e-5)
+    assert torch.allclose(batch.old_logprobs, module.scorer.score(batch)[0], atol=1e-5)

@@ -53,5 +53,5 @@ def test_a_run_that_fails_before_anything_is_there_leaves_no_folder(
         with pytest.raises(UsageError, match="a fault"):
             train(tiny(f"eval.every={int(validates)}", "eval.problems=2", "eval.k=2"), silent)
         assert (tmp_path / "run").exists() == validates
-    with pytest.raises(UsageError, match=r"choose another; it holds no checkpoint to go on from"):
+    with pytest.raises(UsageError, match=r"choose another; it holds no checkpoint to resume"):
         train(tiny(), silent)

@@ -4,47 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from importlib import resources
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
 from ecrl.algorithm.loss_plan import LossPlan
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy import Strategy
-from ecrl.config.compose import build
 from ecrl.config.schema import Config
+from ecrl.config.targets import build
 from ecrl.engines.base import Completion
 from ecrl.policy.model import load_tokenizer
-from ecrl.policy.weights import whole, write_whole
+from ecrl.policy.weights import full_tensor, write_whole
 from ecrl.rollout.batching import build_batch
 from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.training.module import PolicyModule
 from ecrl.training.observer import PlanObserver
-from ecrl.training.run import connect, make_trainer
+from ecrl.training.scoring import Scorer
+from ecrl.training.trainer import connect, make_trainer
 
 
 @dataclass(frozen=True)
 class Row:
     """A strategy under test: settings that do something to a tiny batch, and settings that do nothing.
 
-    One that only looks is neutral at any setting. One that moves another's knob stands beside it, ``beside``
-    with settings that do nothing.
+    One that moves another's knob stands beside it, ``beside`` with settings that do nothing.
     """
 
     name: str
     active: dict[str, Any]
     neutral: dict[str, Any]
     target: str = ""
-    looks: bool = False
     beside: dict[str, Any] = field(default_factory=dict)
 
     @property
     def planned(self) -> set[str]:
         """Names under which it shows in the plan."""
-        return set() if self.looks else set(self.beside) or {self.name}
+        return set(self.beside) or {self.name}
 
 
 ROWS = [
@@ -57,7 +58,6 @@ ROWS = [
     Row("high_entropy_tokens", {"fraction": 0.3}, {"fraction": 1.0}),
     Row("entropy_advantage", {"alpha": 0.4}, {"alpha": 0.0}),
     Row("importance_correction", {"mode": "mask", "floor": 0.9, "cap": 1.1}, {}),
-    Row("entropy_dynamics", {"problems": 3, "tokens": 9}, {"problems": 3, "tokens": 9}, looks=True),
     Row(
         "entropy_budget",
         {"target": 50.0, "maximum": 0.1},
@@ -72,9 +72,10 @@ EVERY = pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 
 
 def node(row: Row, settings: dict[str, Any]) -> dict[str, Any]:
-    names = "".join(part.capitalize() for part in row.name.split("_"))
-    names = {"KlCov": "KLCov", "ReferenceKl": "ReferenceKL"}.get(names, names)
-    return row.beside | {row.name: {"_target_": row.target or f"ecrl.callbacks.{names}", **settings}}
+    """The config of the strategy with these settings; its YAML says which class that is."""
+    preset = resources.files("ecrl.configs") / "strategy" / f"{row.name}.yaml"
+    target = row.target or yaml.safe_load(preset.read_text())[row.name]["_target_"]
+    return row.beside | {row.name: {"_target_": target, **settings}}
 
 
 class Spy(L.Callback, PlanObserver):
@@ -91,9 +92,8 @@ def make_module(config: Config, strategies: Sequence[Strategy]) -> PolicyModule:
     path = str(config.model.path)
     trainer = make_trainer(config)
     process_group = connect(trainer, config)
-    module = PolicyModule(
-        config, path, load_tokenizer(path), build(config.objective), strategies, process_group
-    )
+    scorer = Scorer(config, path, load_tokenizer(path), process_group)
+    module = PolicyModule(config, build(config.objective), strategies, scorer)
     trainer.callbacks = [*strategies, Spy()]  # type: ignore[attr-defined]
     trainer.strategy.connect(module)
     trainer.strategy.setup_environment()
@@ -104,7 +104,7 @@ def make_module(config: Config, strategies: Sequence[Strategy]) -> PolicyModule:
     with torch.no_grad():
         for parameter in module.model.parameters():
             noise = 0.02 * torch.randn(parameter.shape, generator=random)
-            write_whole(parameter, whole(parameter) + noise.to(parameter.device))
+            write_whole(parameter, full_tensor(parameter) + noise.to(parameter.device))
     for strategy in strategies:
         strategy.setup(trainer, module, "fit")
     return module
@@ -127,7 +127,7 @@ def make_batch(module: PolicyModule, seed: int = 0) -> RolloutBatch:
             )
     batch = build_batch(trajectories, module.objective, iteration=0)
     batch = replace(batch, temperature=module.temperature)
-    logprobs, entropy = module.score(module.model, batch)
+    logprobs, entropy = module.scorer.score(batch)
     noise = 0.3 * torch.randn(logprobs.shape, generator=random)
     mismatch = 0.1 * torch.randn(logprobs.shape, generator=random)
     batch = replace(
@@ -150,5 +150,5 @@ def gradient(module: PolicyModule, batch: RolloutBatch) -> tuple[float, Tensor, 
     module.zero_grad()
     loss = module.accumulate(batch)
     (spy,) = [c for c in module.trainer.callbacks if isinstance(c, Spy)]  # type: ignore[attr-defined]
-    parts = [whole(p.grad).flatten() for p in module.model.parameters() if p.grad is not None]
+    parts = [full_tensor(p.grad).flatten() for p in module.model.parameters() if p.grad is not None]
     return loss, torch.cat(parts), spy.plan

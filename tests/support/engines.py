@@ -18,6 +18,7 @@ from ecrl.policy.model import PolicyModel
 class DisaggregatedEngine(HFEngine):
     """A real engine with a copy of the weights: it draws in a thread while the policy trains."""
 
+    shares_weights = False
     disaggregated = True
     threads: ClassVar[set[str]] = set()
 

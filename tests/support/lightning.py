@@ -11,8 +11,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ecrl.callbacks.monitors.writer import MetricsWriter
 from ecrl.metrics import MetricsRecorder, Record
+from ecrl.training.metrics_writer import MetricsWriter
 from ecrl.training.module import finished_iterations
 
 

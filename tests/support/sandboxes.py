@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from ecrl.envs.sandbox import Outcome, Sandbox
+from ecrl.envs.sandbox import Limits, Outcome, Sandbox
 
 needs_bwrap = pytest.mark.skipif(
     not shutil.which("bwrap"), reason="needs bubblewrap: apt-get install bubblewrap"
@@ -14,4 +14,4 @@ needs_bwrap = pytest.mark.skipif(
 
 
 def run(sandbox: Sandbox, program: str, stdin: str = "", seconds: float = 5, memory: int = 128) -> Outcome:
-    return sandbox.run(program, stdin, time_limit=seconds, memory_limit=memory)
+    return sandbox.run(program, stdin, limits=Limits(seconds, memory))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from types import CodeType
 
-from ecrl.envs.reasoning_gym.env import TASKS
+from ecrl.envs.reasoning_gym.task_names import TASKS
 from ecrl.envs.reasoning_gym.tasks import Task, draw, judge
 
 MARK = "marked_text"

@@ -18,7 +18,8 @@ from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.config.compose import build_config
 from ecrl.config.resume import resumed_config
 from ecrl.config.schema import Config
-from ecrl.training.run import quiet, train
+from ecrl.training.run import train
+from ecrl.training.trainer import quiet
 from tests.support.conformance import gradient, make_batch, make_module
 
 

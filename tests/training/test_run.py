@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
 from ecrl.runs.metrics_file import read_metrics
-from ecrl.training.run import check_parts, train
+from ecrl.training.preflight import preflight
+from ecrl.training.run import train
 from tests.support.checkpoints import checkpoint_tensors
 from tests.support.runs import assert_same_run, history, run, silent
 from tests.support.tasks import DigitsEnv
@@ -34,7 +35,7 @@ def test_the_validation_environment_is_tried_first(tiny: Callable[..., Config], 
     with pytest.raises(UsageError, match="has no val"):
         train(config, silent)
     assert not (tmp_path / "run").exists()
-    check_parts(tiny("env=tests.training.test_run:test/TrainOnly-v0", "eval.every=0"))
+    preflight(tiny("env=tests.training.test_run:test/TrainOnly-v0", "eval.every=0"))
 
 
 class TrainOnly(DigitsEnv):

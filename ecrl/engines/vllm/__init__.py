@@ -1,1 +1,1 @@
-"""vLLM as an engine: in the trainer's process, or as servers of its own."""
+"""vLLM as an engine: colocated in the trainer's process, or as separate servers."""

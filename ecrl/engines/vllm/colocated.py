@@ -1,4 +1,4 @@
-"""The colocated engine: vLLM in the trainer's own process, on the trainer's own device."""
+"""The colocated engine: vLLM in the trainer's process, on the trainer's device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ecrl.distributed.watchdog import watchdog
 from ecrl.engines.base import Completion, Sampling
 from ecrl.engines.checksum import WeightManifest
 from ecrl.engines.probe import Probe
-from ecrl.engines.vllm.process import shutdown, start, trainer_state_kept
+from ecrl.engines.vllm.in_process import shutdown, start, trainer_state_kept
 from ecrl.engines.vllm.requirements import (
     as_dtype,
     check_memory_share,
@@ -23,6 +23,7 @@ from ecrl.engines.vllm.requirements import (
     check_top_p,
     require_vllm,
 )
+from ecrl.engines.vllm.sampling_params import completion_params, probe_params
 from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.model import PolicyModel
 
@@ -30,28 +31,29 @@ _GIB = 1 << 30
 
 
 class VLLMEngine:
-    """Each process of the run draws its share with a vLLM of its own, which holds the whole model.
+    """Each process of the run generates its share with its own vLLM, which holds the whole model.
 
-    Weights arrive with ``sync_weights`` only; before the first there are none to draw with. Sleeping
-    throws them away, on platforms where vLLM can sleep (not on CPU).
+    It starts without weights; they arrive with ``sync_weights`` only. Sleeping discards them, on platforms
+    where vLLM can sleep (not on CPU).
 
     Args:
         model: the policy.
         process_group: the run's processes.
         gpu_memory_utilization: share of the device's memory (on CPU: of the machine's) for weights and
             KV cache while awake.
-        kv_cache_gib: size of the KV cache in GiB, instead of what that share leaves.
-        max_model_len: longest prompt and completion together, in tokens; None takes the model's.
-        dtype: of vLLM's weights, a name such as ``bfloat16``; None takes the policy's.
-        enforce_eager: neither compile nor capture graphs; always so on CPU.
-        probe_tolerance: how far, in nats, the mean log-probability of a probe's tokens may be from the
-            trainer's; None takes 1e-3 where both compute in float32, else 0.2.
-        timeout: seconds for one call of the engine; a call that takes longer ends the process.
+        kv_cache_gib: size of the KV cache in GiB; None takes what that share leaves beside the weights.
+        max_model_len: longest prompt and completion together, in tokens; None takes the model's limit.
+        dtype: type of vLLM's weights, a name such as ``bfloat16``; None takes the policy's.
+        enforce_eager: whether to skip compilation and CUDA graphs; they are always skipped on CPU.
+        probe_tolerance: see ``Probe``, nats.
+        timeout: seconds for one call of vLLM; a call that takes longer ends the process.
     """
 
     logprobs_exact = False
+    shares_weights = False
     disaggregated = False
     lockstep = False
+    resumable = frozenset({"gpu_memory_utilization", "kv_cache_gib", "probe_tolerance", "timeout"})
 
     def __init__(
         self,
@@ -72,8 +74,7 @@ class VLLMEngine:
         self.version: int | None = None
         self.dtype = as_dtype(dtype) if dtype else model.lm.dtype
         self.manifest = WeightManifest()
-        rounded = self.dtype != torch.float32 or model.computes_in_bf16
-        self._probe = Probe(model, probe_tolerance or (0.2 if rounded else 1e-3))
+        self._probe = Probe(model, self.dtype, probe_tolerance)
         self._owns_group = not dist.is_initialized()
         with watchdog(timeout, "Starting vLLM"), trainer_state_kept():
             self._llm: Any = start(
@@ -100,11 +101,11 @@ class VLLMEngine:
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
-        """See ``Engine.generate``. Each request has a generator of its own, seeded with 63 bits of its key.
+        """See ``Engine.generate``. Each request has its own generator, seeded with 63 bits of its key.
 
         Raises:
-            UsageError: top-p below 1, or a prompt too long for ``max_model_len``.
-            EcrlError: there are no weights.
+            UsageError: top-p is below 1, or a prompt is too long for ``max_model_len``.
+            EcrlError: no weights were sent yet.
         """
         if self.version is None:
             raise EcrlError("The vLLM engine holds no weights: call sync_weights before generate.")
@@ -119,25 +120,15 @@ class VLLMEngine:
             watchdog(self.timeout, f"vLLM's generation of {len(prompts)} completions"),
             trainer_state_kept(),
         ):
-            outputs = self._llm.generate(
-                [{"prompt_token_ids": list(p)} for p in prompts],
-                [self._sampling_params(sampling, key) for key in keys],
-                use_tqdm=False,
-            )
+            params = [completion_params(sampling, key, self.model.eos_ids) for key in keys]
+            outputs = self._generate(prompts, params)
         return [self._completion(output.outputs[0], self.version) for output in outputs]
 
-    def _sampling_params(self, sampling: Sampling, key: int) -> Any:
+    def _generate(self, prompts: Sequence[Sequence[int]], params: list[dict[str, Any]]) -> Any:
         from vllm import SamplingParams
 
-        return SamplingParams(
-            temperature=sampling.temperature,
-            max_tokens=sampling.max_new_tokens,
-            seed=key & (2**63 - 1),
-            stop_token_ids=self.model.eos_ids,
-            ignore_eos=True,  # the policy's own stop tokens, and no others
-            logprobs=0,  # of the drawn token alone
-            detokenize=False,
-        )
+        requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        return self._llm.generate(requests, [SamplingParams(**p) for p in params], use_tqdm=False)
 
     @staticmethod
     def _completion(output: Any, version: int) -> Completion:
@@ -151,13 +142,13 @@ class VLLMEngine:
         )
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """See ``Engine.sync_weights``. Does nothing if it holds this version already.
+        """See ``Engine.sync_weights``. Does nothing if it already holds this version.
 
-        Every process of a run must call it together: the probe's forward pass is a collective where the
-        policy is sharded.
+        Every process of a run must call it, because the probe's forward pass is a collective if the policy
+        is sharded.
 
         Raises:
-            EcrlError: a tensor that vLLM holds differs from the one sent, or its log-probabilities
+            EcrlError: a tensor that vLLM holds differs from the one sent, or vLLM's log-probabilities
                 differ from the trainer's.
         """
         if version == self.version:
@@ -165,28 +156,25 @@ class VLLMEngine:
         self.version = None
         self.manifest = WeightManifest()
         with watchdog(self.timeout, f"vLLM's sync to weights version {version}"), torch.inference_mode(False):
-            self._rpc("ecrl_load", self.manifest.note(weights, self.dtype), version)
+            self._rpc("ecrl_load", self.manifest.record(weights, self.dtype), version)
             if not self._llm.reset_prefix_cache():
                 raise EcrlError(f"vLLM kept its prefix cache of the weights before version {version}.")
             self.confirm(version)
         self.version = version
 
     def confirm(self, version: int) -> None:
-        """Have vLLM prove that it uses the weights last sent. Call it on every process together.
+        """Check that vLLM uses the weights last sent. Every process must call it.
 
         Raises:
-            EcrlError: it does not.
+            EcrlError: vLLM does not use them.
         """
         self.manifest.check(self._rpc("ecrl_receipt", self.manifest.shapes), version)
         self._probe.check(self._probe_logprobs(), version)
 
     def _probe_logprobs(self) -> Tensor:
-        """vLLM's log-probabilities ``[L − 1]`` of the probe's tokens after the first."""
-        from vllm import SamplingParams
-
+        """Return vLLM's log-probabilities ``[L − 1]`` of the probe's tokens after the first, nats."""
         ids = self._probe.token_ids
-        params = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False)
-        (output,) = self._llm.generate([{"prompt_token_ids": ids}], params, use_tqdm=False)
+        (output,) = self._generate([ids], [probe_params()])
         steps = zip(ids[1:], output.prompt_logprobs[1:], strict=True)
         return torch.tensor([step[t].logprob for t, step in steps])
 
@@ -194,18 +182,18 @@ class VLLMEngine:
         return self._llm.collective_rpc(method, args=args)[0]
 
     def sleep(self) -> None:
-        """Give the memory of weights and KV cache back. After ``wake``, ``sync_weights`` must come first."""
+        """Free the memory of weights and KV cache. After ``wake``, call ``sync_weights`` first."""
         if self._can_sleep:
             self.version = None
             with watchdog(self.timeout, "Putting vLLM to sleep"):
                 self._llm.sleep(level=2)
 
     def wake(self) -> None:
-        """Take the memory again; the weights are still to come."""
+        """Allocate the memory again, without weights."""
         if self._can_sleep and self._llm.llm_engine.is_sleeping():
             with watchdog(self.timeout, "Waking vLLM"):
                 self._llm.wake_up()
 
     def close(self) -> None:
-        """Release vLLM's memory and process groups, and leave the trainer's."""
+        """Release vLLM's memory and process groups, but not the trainer's."""
         shutdown(self._llm, self._owns_group)

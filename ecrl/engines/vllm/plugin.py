@@ -1,4 +1,4 @@
-"""What vLLM loads at the start of each of its processes (entry point ``vllm.general_plugins``)."""
+"""The plugin that vLLM loads when one of its processes starts (entry point ``vllm.general_plugins``)."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import os
 
 from ecrl.distributed.parent_death import end_with_parent
 
-#: In the environment of the processes that ``ecrl serve`` starts.
+#: Environment variable that ``ecrl serve`` sets for the processes of its server.
 SERVER = "ECRL_SERVER"
 
 
 def register() -> None:
-    """Prepare a process of vLLM's for training."""
-    _keep_weights_in_reach()
+    """Prepare a vLLM process for training."""
+    _disable_weight_packing()
     if SERVER in os.environ:
         _end_with_server()
 
 
 def _end_with_server() -> None:
-    """Let vLLM's own processes end with the one that started them, even by ``kill -9``."""
+    """End this vLLM process when the process that started it ends, even by ``kill -9``."""
     parent = multiprocessing.parent_process()
     if parent is not None and parent.pid is not None:
         end_with_parent(parent.pid)
 
 
-def _keep_weights_in_reach() -> None:
-    """Keep the weights of vLLM's CPU build where a weight sync can reach them.
+def _disable_weight_packing() -> None:
+    """Stop vLLM's CPU build from packing the weights of linear layers.
 
-    With oneDNN it packs the linear layers' weights when it loads them; later loads then change the
-    parameters but not the packed copies, and generation silently goes on with the old ones.
+    With oneDNN it packs them when it first loads them. A weight sync then changes the parameters but not
+    the packed copies, and generation silently continues with the old weights.
     """
     from vllm import _custom_ops
     from vllm.platforms import current_platform

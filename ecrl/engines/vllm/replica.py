@@ -1,4 +1,4 @@
-"""The client of one vLLM server that ``ecrl serve`` started."""
+"""The client of one replica: a vLLM server that ``ecrl serve`` started."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ import httpx
 from ecrl.engines.base import Completion, Sampling
 from ecrl.engines.checksum import Receipt
 from ecrl.engines.vllm.requirements import OLDEST, is_old
+from ecrl.engines.vllm.sampling_params import completion_params, probe_params
 from ecrl.errors import EcrlError, UsageError
 
-QUICK = 10.0  # seconds for calls that do no work
+QUICK = 10.0  # seconds for a request that does no work
 
 
 class StaleReplicaError(Exception):
-    """It answered with other weights than it was given, e.g. because it was restarted."""
+    """A replica answered with other weights than it was sent, e.g. because it was restarted."""
 
 
 class ForeignServerError(httpx.HTTPError):
-    """It answered, but not as `ecrl serve` does: another server, or a proxy that speaks for it."""
+    """The answer is not one of `ecrl serve`: another server or a proxy runs at this URL."""
 
 
 @contextmanager
-def _understood(url: str) -> Iterator[None]:
-    """Call an answer that lacks what every answer has by its name.
+def _parsing_answer(url: str) -> Iterator[None]:
+    """Turn an error in parsing an answer into a ``ForeignServerError``.
 
     Raises:
-        ForeignServerError: it is no JSON, or JSON of another shape.
+        ForeignServerError: the answer is not JSON, or lacks what was looked up in it.
     """
     try:
         yield
@@ -39,40 +40,40 @@ def _understood(url: str) -> Iterator[None]:
 
 
 class Replica:
-    """One server.
+    """One vLLM server.
 
     Args:
-        url: e.g. ``http://10.0.0.7:8000``.
-        timeout: seconds for a call that does work.
+        url: address, e.g. ``http://10.0.0.7:8000``.
+        timeout: seconds for a request that does work.
 
     Raises:
-        UsageError: the URL is none.
+        UsageError: the URL is not valid.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
         self.url = url.rstrip("/")
         try:
             parts = urlsplit(url)
-            whole = parts.scheme in ("http", "https") and parts.port != 0  # a port beyond 65535 raises
+            valid = parts.scheme in ("http", "https") and parts.port != 0  # a port above 65535 raises
             self.host = parts.hostname or ""
         except ValueError:
-            whole = False
-        if not (whole and self.host):
+            valid = False
+        if not (valid and self.host):
             raise UsageError(f"engine.urls: {url!r} is no URL of a server; write http://HOST:PORT.")
         self.timeout = timeout
 
     def check(self) -> None:
-        """Look whether it is there, and what it is.
+        """Check that the server answers and was started by a recent ``ecrl serve``.
 
         Raises:
             UsageError: it cannot be reached, is too old, or was not started by ``ecrl serve``.
         """
         try:
             answer = self._get("/version")
-            with _understood(self.url):
+            with _parsing_answer(self.url):
                 found = str(answer.json()["version"])
                 old = is_old(found)
-            versioned = self._get("/weight_info", expect=False).status_code == 200
+            takes_weights = self._get("/weight_info", expect=False).status_code == 200
         except ForeignServerError as error:
             raise UsageError(f"{error}; start one with `ecrl serve`, or correct engine.urls.") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -83,29 +84,30 @@ class Replica:
         if old:
             wanted = ".".join(map(str, OLDEST))
             raise UsageError(f"The server at {self.url} runs vLLM {found}; {wanted} or later is needed.")
-        if not versioned:
+        if not takes_weights:
             raise UsageError(
                 f"The vLLM server at {self.url} cannot take weights; start it with `ecrl serve`, which "
-                "switches that on."
+                "enables that."
             )
 
     def check_model(self, policy: Mapping[str, int], dtype: str, longest: int) -> None:
-        """Compare its model with the policy's.
+        """Compare the server's model with the policy.
 
         Args:
-            policy: what ``vllm_worker.describe`` says of it.
-            dtype: of the weights that it will be sent.
-            longest: tokens that a sequence may have, at least.
+            policy: the policy's description by ``worker.describe``.
+            dtype: type of the weights that will be sent.
+            longest: number of tokens that the server must accept in a sequence.
 
         Raises:
-            UsageError: it serves a model of another size, vocabulary or precision, or too short sequences.
+            UsageError: the server's model has another size, vocabulary or precision, or the server accepts
+                only shorter sequences.
         """
         try:
             served = self.rpc("ecrl_model")
-            with _understood(self.url):
+            with _parsing_answer(self.url):
                 served = {name: served[name] for name in ("dtype", "max_model_len", *policy)}
         except ForeignServerError as error:
-            raise UsageError(f"{error} of this version; start it with this one's.") from None
+            raise UsageError(f"{error} of this version; start it with this version.") from None
         except httpx.HTTPError as error:
             raise UsageError(
                 f"The server at {self.url} was not started by this version's `ecrl serve` "
@@ -132,7 +134,7 @@ class Replica:
                 )
 
     def healthy(self) -> bool:
-        """Whether it answers, and its engine lives."""
+        """Whether the server answers and its engine runs."""
         try:
             return bool(self._get("/health", expect=False).status_code == 200)
         except httpx.HTTPError:
@@ -142,46 +144,52 @@ class Replica:
         """Call a method of the server's worker; see ``WeightsExtension``.
 
         Raises:
-            httpx.HTTPError: it failed, or did not answer in time.
+            httpx.HTTPError: the call failed, or was not answered in time.
         """
         answer = self._post("/collective_rpc", {"method": method, "args": list(args)})
-        with _understood(self.url):
+        with _parsing_answer(self.url):
             return answer.json()["results"][0]
 
     def receipt(self, shapes: dict[str, list[int]]) -> Receipt:
-        """What it says of the weights that it holds.
+        """Ask for the server's report of the weights that it holds.
 
         Args:
-            shapes: of every tensor that it was sent, by name.
+            shapes: shape of every tensor that was sent, by name.
+
+        Raises:
+            httpx.HTTPError: the call failed, or was not answered in time.
         """
-        told = self.rpc("ecrl_receipt", shapes)
-        with _understood(self.url):
+        answer = self.rpc("ecrl_receipt", shapes)
+        with _parsing_answer(self.url):
             return Receipt(
-                version=told["version"], checksums=dict(told["checksums"]), unsent=list(told["unsent"])
+                version=answer["version"], checksums=dict(answer["checksums"]), unsent=list(answer["unsent"])
             )
 
     def accept(self, version: int) -> None:
-        """Forget what it computed with older weights, and stamp completions from now on.
+        """Empty the prefix cache of older weights, and mark later completions with this version.
 
         Raises:
-            EcrlError: it holds on to its prefix cache.
-            httpx.HTTPError: it failed.
+            EcrlError: the server kept its prefix cache.
+            httpx.HTTPError: the call failed, or was not answered in time.
         """
         answer = self._post("/reset_prefix_cache", {})
-        with _understood(self.url):
+        with _parsing_answer(self.url):
             emptied = answer.json()["success"]
         if not emptied:
             raise EcrlError(f"The server at {self.url} kept its prefix cache of older weights.")
         self._post("/update_weight_version", {"new_version": str(version)})
 
     def probe(self, token_ids: list[int]) -> list[float]:
-        """Log-probabilities, nats, of a prompt's tokens after the first."""
-        params = {"max_tokens": 1, "temperature": 0, "prompt_logprobs": 0, "detokenize": False}
-        body = {"token_ids": token_ids, "sampling_params": params}
+        """Return the log-probabilities of a prompt's tokens after the first, nats.
+
+        Raises:
+            httpx.HTTPError: the call failed, or was not answered in time.
+        """
+        body = {"token_ids": token_ids, "sampling_params": probe_params()}
         answer = self._post("/inference/v1/generate", body)
-        with _understood(self.url):
-            told = answer.json()["prompt_logprobs"]
-            return [step[str(t)]["logprob"] for t, step in zip(token_ids[1:], told[1:], strict=True)]
+        with _parsing_answer(self.url):
+            steps = answer.json()["prompt_logprobs"]
+            return [step[str(t)]["logprob"] for t, step in zip(token_ids[1:], steps[1:], strict=True)]
 
     async def complete(
         self,
@@ -192,28 +200,27 @@ class Replica:
         eos_ids: list[int],
         version: int,
     ) -> Completion:
-        """Draw one completion.
+        """Generate one completion.
+
+        Args:
+            client: the HTTP client to use.
+            prompt: token ids.
+            sampling: how to sample.
+            key: 64-bit key of the completion's random stream.
+            eos_ids: token ids that end a completion.
+            version: version of the weights that the server must use.
 
         Raises:
-            httpx.HTTPError: it failed, did not answer in time, or answered nonsense.
-            StaleReplicaError: it drew with other weights.
-            EcrlError: it refuses the request.
+            httpx.HTTPError: the request failed, was not answered in time, or got an unreadable answer.
+            StaleReplicaError: the server used other weights.
+            EcrlError: the server refuses the request.
         """
-        params = {
-            "temperature": sampling.temperature,
-            "max_tokens": sampling.max_new_tokens,
-            "seed": key & (2**63 - 1),
-            "stop_token_ids": eos_ids,
-            "ignore_eos": True,  # the policy's own stop tokens, and no others
-            "logprobs": 0,  # of the drawn token alone
-            "detokenize": False,
-        }
-        body = {"token_ids": prompt, "sampling_params": params}
+        body = {"token_ids": prompt, "sampling_params": completion_params(sampling, key, eos_ids)}
         answer = await client.post(f"{self.url}/inference/v1/generate", json=body)
         if 400 <= answer.status_code < 500:
             raise EcrlError(f"The server at {self.url} refuses a request: {answer.text[:300]}")
         answer.raise_for_status()
-        with _understood(self.url):
+        with _parsing_answer(self.url):
             (choice,) = answer.json()["choices"]
             versions = {span["version"] for span in choice["weight_versions"]}
             completion = Completion(

@@ -1,4 +1,4 @@
-"""Draws completions from several replicas at once, and retries a failed request on another replica."""
+"""Generates completions on several replicas at once, and retries a failed request on another replica."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from ecrl.engines.vllm.replica import QUICK, Replica, StaleReplicaError
 from ecrl.errors import EcrlError
 
 Job = tuple[list[int], int]  # prompt, key
-Settings = tuple[Sampling, list[int], int]  # how to draw, ids that end a completion, version of the weights
-PULSE = 2.0  # seconds between looks at a replica's health
-MISSES = 3  # looks in a row without an answer after which it counts as dead
+Settings = tuple[Sampling, list[int], int]  # how to sample, ids that end a completion, version of the weights
+PULSE = 2.0  # seconds between two health checks of a replica
+MISSES = 3  # failed health checks in a row after which a replica counts as dead
 
 
 def draw(
     jobs: Sequence[Job], replicas: Sequence[Replica], settings: Settings, in_flight: int, timeout: float
 ) -> tuple[list[Completion], list[Replica]]:
-    """Draw one completion for each job.
+    """Generate one completion for each job.
 
     Args:
-        jobs: prompt and key of each.
-        replicas: that hold the weights.
-        settings: how to draw, and with which weights.
-        in_flight: requests open at one replica.
+        jobs: prompt and key of each completion.
+        replicas: the replicas that hold the weights.
+        settings: how to sample, and with which weights.
+        in_flight: the most requests that are open at one replica.
         timeout: seconds for one completion.
 
     Returns:
@@ -41,7 +41,7 @@ def draw(
 
 
 class ReplicaPool:
-    """One drawing over replicas: shares the jobs out, and takes a failed replica's jobs to the others."""
+    """Distributes one list of jobs over replicas; a failed replica's jobs go to the others."""
 
     def __init__(
         self,
@@ -61,27 +61,27 @@ class ReplicaPool:
         self._causes: list[str] = []
 
     async def draw(self) -> tuple[list[Completion], list[Replica]]:
-        """Draw all completions; see :func:`draw`."""
+        """Generate all completions; see :func:`draw`."""
         limits = httpx.Limits(max_connections=None)
         async with httpx.AsyncClient(timeout=self._timeout, limits=limits) as client:
-            # A replica may fail after the others have run out of work: go round until all is done.
+            # A replica may fail after the others have finished, so repeat until all jobs are done.
             while self._open:
                 if not self._live:
                     raise EcrlError(
                         f"No vLLM server is left to draw with ({'; '.join(self._causes)}); start them again "
-                        "and go on from the last checkpoint with resume=RUN_DIR."
+                        "and continue from the last checkpoint with resume=RUN_DIR."
                     )
                 await asyncio.gather(*(self._use(replica, client) for replica in list(self._live)))
         return [self._done[i] for i in range(len(self._jobs))], self._live
 
     async def _use(self, replica: Replica, client: httpx.AsyncClient) -> None:
-        """Keep a replica busy until the work is out or the replica is dead."""
-        share = -(-len(self._open) // len(self._live))  # else the first replica would take all it may
+        """Send requests to a replica until no jobs are left or the replica is dead."""
+        share = -(-len(self._open) // len(self._live))  # so that the first replica does not take all jobs
         count = min(self._in_flight, share)
         workers = [asyncio.create_task(self._work(replica, client)) for _ in range(count)]
         watch = asyncio.create_task(self._watch(replica, client))
         try:
-            # The watch ends only with the replica.
+            # `watch` ends only if the replica is dead.
             everything = asyncio.ensure_future(asyncio.gather(*workers))
             first: list[asyncio.Future[Any]] = [everything, watch]
             await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
@@ -108,7 +108,7 @@ class ReplicaPool:
                     self._open.append(number)
 
     async def _watch(self, replica: Replica, client: httpx.AsyncClient) -> None:
-        """Raise when a replica has stopped answering: it may hang rather than refuse."""
+        """Raise when a replica stops answering health checks: it may hang instead of refusing requests."""
         misses = 0
         while True:
             await asyncio.sleep(PULSE)

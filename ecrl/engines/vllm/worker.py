@@ -1,4 +1,4 @@
-"""What runs inside vLLM's workers: taking weights, and telling which ones the forward pass reads."""
+"""Runs inside vLLM's workers: loads weights, and reports which weights the forward pass reads."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from ecrl.engines.checksum import Receipt, checksum
 from ecrl.engines.vllm.weight_channel import Channel
 from ecrl.hashing import stable_hash
 
-#: How to name the extension to vLLM: ``LLM(worker_extension_cls=EXTENSION)``.
+#: The extension's name for vLLM: ``LLM(worker_extension_cls=EXTENSION)``.
 EXTENSION = "ecrl.engines.vllm.worker.WeightsExtension"
 
 
 class WeightsExtension:
-    """Methods that vLLM mixes into its worker class, for ``collective_rpc``.
+    """Methods that vLLM mixes into its worker class, to be called by ``collective_rpc``.
 
-    One worker holds the whole model: checksums are of whole tensors, so tensor-parallel size is 1.
+    One worker holds the whole model: checksums are of unsharded tensors, so the tensor-parallel size is 1.
 
     Attributes:
-        ecrl_version: of the weights held, −1 while there are none.
+        ecrl_version: version of the weights held; −1 if there are none.
     """
 
     ecrl_version: int = -1
@@ -34,22 +34,22 @@ class WeightsExtension:
     device: torch.device
 
     def ecrl_load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Load weights, one tensor at a time, under the names of the HF checkpoint."""
+        """Load weights one tensor at a time, by their names in the HF checkpoint."""
         self.ecrl_stamp(-1)
         self.model_runner.reload_weights(weights_iterator=weights)
         self.ecrl_stamp(version)
 
     def ecrl_join(self, address: str, port: int, rank: int, size: int, timeout: float) -> None:
-        """Open this end of the trainer's channel; see ``Channel``."""
+        """Open this worker's end of the trainer's channel; see ``Channel``."""
         self.ecrl_channel = Channel(address, port, rank, size, self.device, timeout)
         self.ecrl_channel.open()
 
     def ecrl_receive(self, version: int) -> None:
-        """Load what the channel brings."""
+        """Load the weights that the trainer sends through the channel."""
         self.ecrl_load(self.ecrl_channel.receive(), version)
 
     def ecrl_model(self) -> dict[str, Any]:
-        """What to compare with the policy before anything is sent."""
+        """Describe the model, to compare it with the policy before anything is sent."""
         held = self.model_runner.model_config
         return {
             **describe(held.hf_text_config, _tokenizer(held.tokenizer)),
@@ -58,17 +58,17 @@ class WeightsExtension:
         }
 
     def ecrl_stamp(self, version: int) -> None:
-        """Remember the version of the weights; −1 before they change by another way than ``ecrl_load``."""
+        """Store the version of the weights; −1 before they change otherwise than by ``ecrl_load``."""
         self.ecrl_version = version
 
     def ecrl_receipt(self, shapes: Mapping[str, Sequence[int]]) -> Receipt:
-        """Say what the engine holds.
+        """Report the weights that the engine holds.
 
         Args:
-            shapes: of every tensor that was sent, by its name in the HF checkpoint.
+            shapes: shape of every tensor that was sent, by its name in the HF checkpoint.
         """
         model = self.model_runner.get_model()
-        # Tied embeddings: both of their names lead to the one parameter.
+        # Duplicates are kept, so that both names of a tied embedding lead to its parameter.
         parameters = dict(model.named_parameters(remove_duplicate=False))
         views, unsent = find_weights(parameters, getattr(model, "packed_modules_mapping", {}), shapes)
         held = {name: views.get(name) for name in shapes}
@@ -80,11 +80,11 @@ class WeightsExtension:
 
 
 def describe(config: Any, tokenizer: Any) -> dict[str, int]:
-    """Numbers by which to tell another model: its sizes, and a hash of what each token id means.
+    """Return numbers that identify a model: its sizes, and a hash of its vocabulary.
 
     Args:
-        config: of the model's text part, transformers'.
-        tokenizer: transformers'.
+        config: transformers configuration of the model's text part.
+        tokenizer: the model's transformers tokenizer.
     """
     sizes = {name: getattr(config, name) for name in ("vocab_size", "hidden_size", "num_hidden_layers")}
     return {**sizes, "vocabulary": stable_hash(json.dumps(sorted(tokenizer.get_vocab().items())))}
@@ -92,7 +92,7 @@ def describe(config: Any, tokenizer: Any) -> dict[str, int]:
 
 @cache
 def _tokenizer(path: str) -> Any:
-    """The model's own, which a server of token ids does not load."""
+    """Load the model's tokenizer, which a server that works on token ids has not loaded."""
     return AutoTokenizer.from_pretrained(path)
 
 
@@ -101,16 +101,16 @@ def find_weights(
     packing: Mapping[str, Sequence[str]],
     shapes: Mapping[str, Sequence[int]],
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Find a checkpoint's tensors in a vLLM model, which stacks some and pads vocabularies.
+    """Find a checkpoint's tensors in a vLLM model, which stacks some of them and pads vocabularies.
 
     Args:
-        parameters: vLLM's, by their names there.
-        packing: the modules that vLLM stacks into one, by that one's name, in order.
-        shapes: of the checkpoint's tensors, by their names there.
+        parameters: vLLM's parameters, by vLLM's names.
+        packing: names of the checkpoint's modules that vLLM stacks into one, in order, by vLLM's name.
+        shapes: shapes of the checkpoint's tensors, by the checkpoint's names.
 
     Returns:
-        The view of each tensor's own rows, for those that are there in their shape; and the names of
-        tensors that the model needs beyond ``shapes``.
+        A view of the rows of each tensor that was found with its shape; and the names of tensors that the
+        model needs but ``shapes`` lacks.
     """
     views: dict[str, Tensor] = {}
     complete: set[int] = set()
@@ -128,12 +128,12 @@ def find_weights(
         missing += [(part, parameter) for part in absent]
         if not absent:
             complete.add(id(parameter))
-    # A tied weight is complete if it was sent under one of its names.
+    # A tied weight is complete if it was sent under any of its names.
     return views, [part for part, parameter in missing if id(parameter) not in complete]
 
 
 def _checkpoint_names(name: str, packing: Mapping[str, Sequence[str]]) -> list[str]:
-    """The checkpoint's names of what one of vLLM's parameters holds, in order of its rows."""
+    """Return the checkpoint's names of the tensors in one vLLM parameter, in the order of its rows."""
     prefix, _, leaf = name.rpartition(".")
     prefix, _, module = prefix.rpartition(".")
     return [f"{prefix}.{part}.{leaf}" for part in packing[module]] if module in packing else [name]

@@ -1,11 +1,11 @@
-"""Log-probabilities and entropy of tokens from hidden states, without ever holding the logits.
+"""Log-probabilities and entropy of tokens from hidden states, without storing the logits.
 
     x = (h·Wᵀ + b) / T        logπ = x_y − logsumexp(x)        H = −Σ_v p_v·log p_v
 
     ∂(g·logπ + k·H)/∂x = g·(onehot(y) − p) − k·p·(log p + H)
 
-The logits are made tile by tile (some rows, some columns of the vocabulary) and folded into a running
-maximum, mass and first moment; the backward pass makes each tile again. What is done to a tile lives in
+The logits are computed tile by tile (some rows, some columns of the vocabulary) and reduced to a running
+maximum, mass and first moment; the backward pass recomputes each tile. The element-wise work on a tile is in
 ``eager`` (any device) and ``kernels`` (Triton); everything else is shared.
 """
 

@@ -1,7 +1,7 @@
 """Element-wise work on a tile by plain torch operations, in place in two buffers.
 
-On a CPU a tile stays in the cache, so that this costs little beside the matrix products. ``exp2`` is there
-several times faster than ``exp``, which moreover slows down tenfold where it underflows.
+On a CPU a tile stays in the cache, so this costs little beside the matrix products. There ``exp2`` is several
+times faster than ``exp``, and ``exp`` becomes ten times slower when it underflows.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ class Eager:
     """See :class:`ecrl.policy.lm_head.tiles.Backend`.
 
     Args:
-        elements: of the largest tile.
-        dtype: of the logits.
-        device: of everything.
+        elements: number of elements of the largest tile.
+        dtype: type of the logits.
+        device: device of the tiles.
     """
 
     def __init__(self, elements: int, dtype: torch.dtype, device: torch.device) -> None:
@@ -70,7 +70,7 @@ class Eager:
 
 
 def _locate(tile: Tile) -> tuple[Tensor, Tensor]:
-    """Return the column ``[n, 1]`` of each target in a tile, and whether it is in there at all."""
+    """Return the column ``[n, 1]`` of each target in a tile, and whether the target is in this tile."""
     column = tile.column[:, None]
     inside = (column >= 0) & (column < len(tile.weight))
     return column.where(inside, 0), inside

@@ -1,6 +1,6 @@
-"""Element-wise work on a tile by two Triton kernels: it is read once forward, read and written once back.
+"""Element-wise work on a tile by two Triton kernels; forward reads a tile once, backward reads and writes it.
 
-The matrix products stay with cuBLAS; scale and bias are applied on the way. Tested in Triton's interpreter
+cuBLAS computes the matrix products; the kernels apply scale and bias. Tested in Triton's interpreter
 (``TRITON_INTERPRET=1``), and compiled for compute capabilities 8.0 and 9.0; not yet run on a GPU.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ecrl.policy.lm_head.tiles import Tile, Upstream
 
-BLOCK = 2048  # logits that one program holds at a time
+BLOCK = 2048  # logits that one program processes at once
 ON_DEVICE_OF: Any = torch.cuda.device_of  # does nothing for a tensor on the CPU
 
 
@@ -49,14 +49,14 @@ class Fused:
 
 
 def _logits(tile: Tile) -> Tensor:
-    """Plain products in float32, without scale and bias, ``[n, w]`` contiguous."""
+    """Compute the products in float32, without scale and bias, ``[n, w]`` contiguous."""
     if tile.hidden.dtype == torch.float32:
         return torch.mm(tile.hidden, tile.weight.T)
     return torch.mm(tile.hidden, tile.weight.T, out_dtype=torch.float32)
 
 
 def _fold(logits, bias, column, state, stride, width, scale, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    """One program a row: fold ``width`` logits into the row's maximum, target, mass and moment."""
+    """Each program folds the ``width`` logits of one row into the row's maximum, target, mass and moment."""
     row = tl.program_id(0).to(tl.int64)
     logits += row * width
     state += row
@@ -92,7 +92,7 @@ def _fold(logits, bias, column, state, stride, width, scale, BLOCK: tl.constexpr
 def _grad_logits(  # type: ignore[no-untyped-def]
     logits, bias, column, total, entropy, grad_logprobs, grad_entropy, out, width, scale, BLOCK: tl.constexpr
 ):
-    """One program for ``BLOCK`` logits of a row: ``p·(g + k·(log p + H)) − g·onehot``."""
+    """Each program computes ``p·(g + k·(log p + H)) − g·onehot`` for ``BLOCK`` logits of one row."""
     row = tl.program_id(0).to(tl.int64)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     real = at < width

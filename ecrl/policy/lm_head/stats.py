@@ -1,4 +1,4 @@
-"""``token_stats``: the head as one differentiable function."""
+"""``token_stats``: LM head, log-probability and entropy as one differentiable function."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ecrl.errors import UsageError
 from ecrl.policy.lm_head.tiles import Head, Upstream, pull_back, scan
 from ecrl.policy.lm_head.vocabulary import VocabShard, unwrap
 
@@ -24,42 +23,42 @@ def token_stats(
     vocabulary: VocabShard | None = None,
     chunk_logits: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each target, and entropy of the whole distribution it was drawn from.
+    """Compute the log-probability of each target, and the entropy over the whole vocabulary.
 
-    Both are differentiable (once) with respect to ``hidden``, ``weight`` and ``bias``. Tokens whose
-    upstream gradients are zero cost nothing in the backward pass. Beside inputs and gradients, memory
-    holds two tiles and a few ``[N]`` vectors. On CUDA with Triton, the element-wise work is fused into two
-    kernels (not yet run on a GPU; tested in Triton's interpreter).
+    Both are differentiable (once) with respect to ``hidden``, ``weight`` and ``bias``. Tokens whose upstream
+    gradients are zero cost nothing in the backward pass. Besides inputs and gradients, memory holds two tiles
+    and a few ``[N]`` vectors. On CUDA with Triton, the element-wise work is fused into two kernels (not yet
+    run on a GPU; tested in Triton's interpreter).
 
-    With a vocabulary that is spread over processes, each gets the whole vocabulary's results, the whole
-    gradient of ``hidden``, and its own rows' gradient of ``weight`` and ``bias``.
+    If the vocabulary is sharded over processes, each process gets the results over the whole vocabulary, the
+    whole gradient of ``hidden``, and the gradient of its own rows of ``weight`` and ``bias``.
 
     Args:
         hidden: ``[N, D]``, last hidden states.
-        weight: ``[V, D]`` of the LM head: a tensor, a process's own rows of it (with ``vocabulary``), or a
-            DTensor placed as ``Shard(0)``.
+        weight: ``[V, D]``, weight of the LM head: a tensor, a process's own rows of it (with ``vocabulary``),
+            or a DTensor placed as ``Shard(0)``.
         targets: ``[N]``, token ids below ``V``; any other gives NaN.
         temperature: divides the logits.
-        bias: ``[V]`` of the LM head, spread as ``weight`` is, or None.
+        bias: ``[V]``, bias of the LM head, sharded like ``weight``, or None.
         vocabulary: which rows ``weight`` holds; None if it holds all of them or is a DTensor.
-        chunk_logits: elements of one tile of logits; None takes what suits the device.
+        chunk_logits: elements of one tile of logits; None takes a default for the device.
 
     Returns:
         Log-probabilities ``[N]`` and entropies ``[N]``, nats, from logits accumulated in float32
         (float64 for float64 inputs).
 
     Raises:
-        UsageError: shapes do not fit together, a number is not positive, or a DTensor is placed otherwise.
+        ValueError: the shapes do not match, a number is not positive, or a DTensor has another placement.
     """
     weight, bias, vocabulary = unwrap(weight, bias, vocabulary)
-    _check(hidden, weight, targets, bias, temperature, chunk_logits, whole=vocabulary is None)
+    _check(hidden, weight, targets, bias, temperature, chunk_logits, has_all_rows=vocabulary is None)
     apply: Any = _TokenStats.apply
     logprobs, entropy = apply(hidden, weight, bias, targets, vocabulary, temperature, chunk_logits)
     return logprobs, entropy
 
 
 class _TokenStats(torch.autograd.Function):
-    """Saves its inputs and two ``[N]`` vectors."""
+    """The autograd function; for backward it saves its inputs and two ``[N]`` vectors."""
 
     @staticmethod
     def forward(
@@ -80,10 +79,10 @@ class _TokenStats(torch.autograd.Function):
             if vocabulary is not None:
                 vocabulary.combine(state)
             top, chosen, mass, moment = state
-            # Entropy as the sum of two non-negative terms: no cancellation where p is nearly one-hot.
+            # Entropy is a sum of two non-negative terms, so nothing cancels if p is nearly one-hot.
             entropy = (mass.log2() - moment / mass) * log(2)
             total = top + mass.log2()
-            chosen = chosen.masked_fill(chosen == -torch.inf, torch.nan)  # a target that no row has
+            chosen = chosen.masked_fill(chosen == -torch.inf, torch.nan)  # target outside the vocabulary
         ctx.save_for_backward(hidden, weight, bias, rows, total, entropy)
         ctx.set_materialize_grads(False)
         return (chosen - total) * log(2), entropy
@@ -99,7 +98,7 @@ class _TokenStats(torch.autograd.Function):
         active = grad_logprobs != 0
         if grad_entropy is not None:
             active |= grad_entropy != 0
-        # The common case, all of them, must not copy.
+        # If all rows are active, the common case, nothing is copied.
         rows = slice(None) if active.all() else active.nonzero().squeeze(1)
         with torch.autocast(hidden.device.type, enabled=False):
             head = Head(hidden[rows], weight, bias, targets[rows], *ctx.settings)
@@ -114,9 +113,9 @@ class _TokenStats(torch.autograd.Function):
 
 
 def _precision(hidden: Tensor, weight: Tensor) -> tuple[torch.dtype, torch.dtype]:
-    """The types of the logits and of the operands of matrix products.
+    """Return the types of the logits and of the operands of matrix products.
 
-    CUDA multiplies half-precision operands into float32 directly; elsewhere they are widened first.
+    CUDA can accumulate half-precision operands in float32; on other devices they are converted first.
     """
     widest = torch.promote_types(hidden.dtype, weight.dtype)
     if widest == torch.float64:
@@ -133,17 +132,17 @@ def _check(
     bias: Tensor | None,
     temperature: float,
     chunk_logits: int | None,
-    whole: bool,
+    has_all_rows: bool,
 ) -> None:
     given = [hidden, weight, targets] + ([] if bias is None else [bias])
-    fits = [t.dim() for t in given] == [2, 2, 1, 1][: len(given)] and (len(weight) > 0 or not whole)
+    fits = [t.dim() for t in given] == [2, 2, 1, 1][: len(given)] and (len(weight) > 0 or not has_all_rows)
     fits = fits and hidden.shape[1] == weight.shape[1] and len(hidden) == len(targets)
     if not fits or (bias is not None and len(bias) != len(weight)):
-        raise UsageError(
+        raise ValueError(
             f"token_stats got hidden, weight, targets[, bias] of shapes {[tuple(t.shape) for t in given]}; "
             "it takes [N, D], [V, D], [N][, [V]] with V > 0: flatten batch and time first."
         )
     if not temperature > 0 or (chunk_logits is not None and chunk_logits < 1):
-        raise UsageError(
+        raise ValueError(
             f"token_stats got temperature={temperature}, chunk_logits={chunk_logits}; both must be positive."
         )

@@ -1,4 +1,4 @@
-"""The tiles of the logits: how they are cut, what is kept of them, and the passes over all of them."""
+"""Tiles of the logits: how they are cut, and the forward and backward pass over all of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-CPU_TILE = 2**20  # elements; two float32 buffers of 4 MB stay in the cache
-GPU_TILE = 2**26  # elements; so large that kernel launches do not count
+CPU_TILE = 2**20  # elements; two float32 buffers of 4 MB each stay in the cache
+GPU_TILE = 2**26  # elements; large enough that the time of kernel launches is negligible
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Tile:
 
     Attributes:
         hidden: ``[n, D]``.
-        weight: ``[w, D]``, of the type of ``hidden``.
+        weight: ``[w, D]``, of the same type as ``hidden``.
         bias: ``[w]``, or None.
-        column: ``[n]`` long, of each row's target; outside ``[0, w)`` if it is not in this tile.
-        scale: logits in bits are ``scale · (hidden @ weight.T + bias)``.
+        column: ``[n]`` long, column of each row's target; outside ``[0, w)`` if it is not in this tile.
+        scale: factor of the logits in bits: ``scale · (hidden @ weight.T + bias)``.
     """
 
     hidden: Tensor
@@ -37,13 +37,13 @@ class Tile:
 
 @dataclass(frozen=True)
 class Upstream:
-    """What the backward pass knows of each active row, all ``[n]``.
+    """Inputs of the backward pass for each active row, all ``[n]``.
 
     Attributes:
         total: logsumexp of the logits, bits.
-        entropy: nats.
-        grad_logprobs: of the loss by the log-probability.
-        grad_entropy: of the loss by the entropy; None if all are zero.
+        entropy: entropy, nats.
+        grad_logprobs: gradient of the loss by the log-probability.
+        grad_entropy: gradient of the loss by the entropy; None if all are zero.
     """
 
     total: Tensor
@@ -52,7 +52,7 @@ class Upstream:
     grad_entropy: Tensor | None
 
     def select(self, rows: slice) -> Upstream:
-        """Take some of the rows."""
+        """Return some of the rows."""
         grad_entropy = None if self.grad_entropy is None else self.grad_entropy[rows]
         return Upstream(self.total[rows], self.entropy[rows], self.grad_logprobs[rows], grad_entropy)
 
@@ -65,7 +65,7 @@ class Backend(Protocol):
         ...
 
     def grad_logits(self, tile: Tile, upstream: Upstream) -> Tensor:
-        """Make ``−∂loss/∂x``, ``[n, w]``, of the type of the tile's operands; valid until the next call."""
+        """Return ``−∂loss/∂x`` ``[n, w]``, of the type of the tile's operands; valid until the next call."""
         ...
 
 
@@ -76,11 +76,11 @@ class Head:
         hidden: ``[N, D]``.
         weight: ``[V, D]``.
         bias: ``[V]``, or None.
-        targets: ``[N]``, row of the weight that each target has; any other if it has none here.
+        targets: ``[N]``, each target's row of the weight; outside ``[0, V)`` if it has no row here.
         temperature: divides the logits.
-        chunk_logits: elements of a tile; None takes what suits the device.
-        dtype: of the logits and everything after them.
-        operand: of the operands of matrix products.
+        chunk_logits: elements of a tile; None takes a default for the device.
+        dtype: type of the logits and of everything computed from them.
+        operand: type of the operands of matrix products.
     """
 
     def __init__(
@@ -97,19 +97,19 @@ class Head:
         self.hidden, self.weight, self.bias, self.targets = hidden.to(operand), weight, bias, targets
         self.temperature, self.dtype, self.operand = temperature, dtype, operand
         elements = chunk_logits or (CPU_TILE if hidden.device.type == "cpu" else GPU_TILE)
-        # About square: the matrix products then read the least for each number they write.
+        # Nearly square tiles minimise what the matrix products read for each number they write.
         wanted = max(isqrt(elements), elements // max(len(hidden), 1))
         self.width = max(1, min(len(weight), wanted))
         self.height = max(1, min(len(hidden), elements // self.width))
         self.backend = choose_backend(hidden.device, dtype, self.height * self.width)
 
     def columns(self) -> Iterator[tuple[slice, Tensor]]:
-        """Ranges of the vocabulary, with their rows of the weight."""
+        """Yield ranges of the vocabulary, with their rows of the weight."""
         for part in _ranges(len(self.weight), self.width):
             yield part, self.weight[part].to(self.operand)
 
     def rows(self) -> Iterator[slice]:
-        """Ranges of the tokens."""
+        """Yield ranges of the tokens."""
         return _ranges(len(self.hidden), self.height)
 
     def tile(self, rows: slice, columns: slice, weight: Tensor) -> Tile:
@@ -119,16 +119,16 @@ class Head:
             weight=weight,
             bias=None if self.bias is None else self.bias[columns],
             column=self.targets[rows] - columns.start,
-            # In bits, because powers of two are cheaper.
+            # In bits, because powers of two are cheaper to compute.
             scale=1 / (self.temperature * log(2)),
         )
 
 
 def scan(head: Head) -> Tensor:
-    """One pass over all tiles.
+    """Fold all tiles into the state of each row.
 
     Returns:
-        ``[4, N]``: maximum of the logits, the target's logit (−inf where it has none), mass
+        ``[4, N]``: maximum of the logits, the target's logit (−inf if the target has no row), mass
         ``Σ 2^(x − max)``, moment ``Σ 2^(x − max)·(x − max)``; bits.
     """
     state = torch.zeros(4, len(head.hidden), dtype=head.dtype, device=head.hidden.device)
@@ -141,7 +141,7 @@ def scan(head: Head) -> Tensor:
 
 
 def rebase(state: Tensor, top: Tensor) -> None:
-    """Express masses and moments of a state ``[4, N]`` by a new maximum ``[N]``, in place."""
+    """Convert masses and moments of a state ``[4, N]`` to a new maximum ``[N]``, in place."""
     old, _, mass, moment = state
     drop = old - top
     shrink = drop.exp2()
@@ -153,11 +153,11 @@ def rebase(state: Tensor, top: Tensor) -> None:
 def pull_back(
     head: Head, upstream: Upstream, needs: tuple[bool, ...]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients with respect to the head's rows, weight and bias, each where needed."""
+    """Compute the gradients with respect to the hidden states, weight and bias; None if not needed."""
     d_rows = torch.zeros_like(head.hidden, dtype=head.dtype) if needs[0] else None
     d_weight = torch.empty_like(head.weight) if needs[1] else None
     d_bias = torch.empty_like(head.bias) if needs[2] and head.bias is not None else None
-    # Sums over rows are formed at full precision while they are in the cache, whatever the weight's type.
+    # Sums over rows are accumulated in float32 or wider in a cached buffer, whatever the weight's type.
     slab = head.hidden.new_empty(head.width, head.hidden.shape[1], dtype=head.dtype)
     scale = -1 / head.temperature
     for columns, weight in head.columns():
@@ -187,8 +187,8 @@ def _accumulate(out: Tensor, left: Tensor, right: Tensor, scale: float) -> None:
 
 
 def choose_backend(device: torch.device, dtype: torch.dtype, elements: int) -> Backend:
-    """Triton kernels for float32 logits on CUDA where Triton is installed, torch operations otherwise."""
-    # Triton's own switch for running kernels without a GPU counts here too.
+    """Choose Triton kernels for float32 logits on CUDA if Triton is installed, else torch operations."""
+    # With this variable set, Triton's interpreter runs kernels without a GPU.
     fused = device.type == "cuda" or environ.get("TRITON_INTERPRET") == "1"
     if fused and dtype == torch.float32 and find_spec("triton"):
         from ecrl.policy.lm_head.kernels import Fused

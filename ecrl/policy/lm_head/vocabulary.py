@@ -1,4 +1,4 @@
-"""A vocabulary whose rows are spread over the processes of a tensor-parallel group."""
+"""An LM head whose vocabulary is sharded over the processes of a tensor-parallel group."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
-from ecrl.errors import UsageError
 from ecrl.policy.lm_head.tiles import rebase
 
 
 @dataclass(frozen=True)
 class VocabShard:
-    """Which part of the vocabulary this process's weight and bias hold.
+    """The part of the vocabulary that this process's weight and bias hold.
 
-    The shards of a group must cover the vocabulary without overlap, in any sizes, none included. Every
-    process of the group makes the same calls with the same hidden states, targets and upstream gradients.
+    The shards of a group must cover the vocabulary without overlap; their sizes may differ, and may be 0.
+    Every process of the group must make the same calls with the same hidden states, targets and upstream
+    gradients.
 
     Attributes:
         start: token id of the first row held here.
-        group: the processes that hold the whole vocabulary together.
+        group: the processes that together hold the whole vocabulary.
     """
 
     start: int
     group: dist.ProcessGroup
 
     def combine(self, state: Tensor) -> None:
-        """Turn a shard's state ``[4, N]`` (see :func:`.tiles.scan`) into the whole's, in place."""
+        """Turn a shard's state ``[4, N]`` (see :func:`.tiles.scan`) into the whole vocabulary's, in place."""
         maxima = state[:2].clone()
         dist.all_reduce(maxima, dist.ReduceOp.MAX, group=self.group)
         rebase(state, maxima[0])
@@ -44,19 +44,19 @@ class VocabShard:
 def unwrap(
     weight: Tensor, bias: Tensor | None, vocabulary: VocabShard | None
 ) -> tuple[Tensor, Tensor | None, VocabShard | None]:
-    """Take the local rows of a head that is a DTensor, and where they begin; leave any other as it is.
+    """Replace an LM head of DTensors by its local rows and their place; return any other unchanged.
 
-    Gradients arrive at the DTensors as DTensors of the same placement.
+    The gradients of the DTensors are DTensors of the same placement.
 
     Raises:
-        UsageError: it is spread in another way than by rows over one group of processes.
+        ValueError: it is not sharded by rows over a mesh of one dimension.
     """
     if not isinstance(weight, DTensor):
         return weight, bias, vocabulary
     for tensor in [weight] if bias is None else [weight, bias]:
         if not isinstance(tensor, DTensor) or tensor.placements != (Shard(0),):
             placed = tensor.placements if isinstance(tensor, DTensor) else "a plain tensor"
-            raise UsageError(
+            raise ValueError(
                 f"token_stats got a distributed LM head with a part placed as {placed}; it takes weight and "
                 "bias both as (Shard(0),) over a mesh of one dimension. Under FSDP, call it inside forward."
             )

@@ -14,15 +14,13 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ecrl.callbacks import EntropyDynamics
 from ecrl.callbacks.monitors.accuracy import AccuracyMonitor
 from ecrl.callbacks.monitors.covariance import CovarianceMonitor
-from ecrl.callbacks.monitors.entropy_dynamics import entropy_change
+from ecrl.callbacks.monitors.entropy_dynamics import EntropyDynamics, entropy_change
 from ecrl.callbacks.monitors.leading_tokens import LeadingTokens
 from ecrl.callbacks.monitors.token_picture import TokenPicture
 from ecrl.config.resume import resumed_config
 from ecrl.config.schema import Config
-from ecrl.errors import UsageError
 from ecrl.metrics import Record
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.training.run import train
@@ -35,14 +33,13 @@ from tests.support.tokens import two_prompts
 def observed(config: Config, splits: Sequence[tuple[int, int]]) -> list[Record]:
     """What the monitors say of one minibatch, for each way to split it into micro-batches."""
     dynamics = EntropyDynamics()
-    dynamics.name = "entropy_dynamics"
-    module = make_module(config, [dynamics])
-    monitors = [CovarianceMonitor(every=1), AccuracyMonitor(), LeadingTokens(every=1)]
+    module = make_module(config, [])
+    monitors = [dynamics, CovarianceMonitor(every=1), AccuracyMonitor(), LeadingTokens(every=1)]
     monitors += [TokenPicture(every=1, count=3)]
     module.trainer.callbacks += monitors  # type: ignore[attr-defined]
     batch = replace(make_batch(module), fresh=True)
     rewards = zip(batch.group_ids.tolist(), batch.rewards.tolist(), strict=True)
-    monitors[1].on_rollout(module, [trajectory(*pair) for pair in rewards])  # type: ignore[attr-defined]
+    monitors[2].on_rollout(module, [trajectory(*pair) for pair in rewards])  # type: ignore[attr-defined]
     records = []
     for config.update.max_tokens, config.update.row_tokens in splits:
         gradient(module, batch)
@@ -83,7 +80,7 @@ def test_entropy_change_by_hand() -> None:
     assert measured == pytest.approx(entropy[0] - entropy[1], rel=1e-5)
 
 
-DYNAMICS = ["strategy=[entropy_dynamics]", "log.samples_every=2", "rollout.max_new_tokens=6"]
+DYNAMICS = ["monitor=[standard,entropy_dynamics]", "log.samples_every=2", "rollout.max_new_tokens=6"]
 
 
 def test_a_real_run_shows_everything(tiny: Callable[..., Config]) -> None:
@@ -129,7 +126,7 @@ def test_dynamics_resume_exactly(tiny: Callable[..., Config], tmp_path: Path) ->
 
 @pytest.mark.parametrize("knobs", [{"problems": 0}, {"tokens": 0}, {"problems": 10, "tokens": 9}])
 def test_the_probe_has_a_position_for_each_problem(knobs: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match="between 1 and tokens"):
+    with pytest.raises(ValueError, match="between 1 and tokens"):
         EntropyDynamics(**knobs)
 
 

@@ -8,16 +8,11 @@ from typing import Any
 
 import pytest
 
-from ecrl.envs.code.rows import read_tests
-from ecrl.envs.code.unit_tests import (
-    CodeTests,
-    Verdict,
-    same_text,
-    same_value,
-)
-from ecrl.envs.sandbox import Sandbox, make_sandbox
-from ecrl.envs.sandbox.process import Limits
-from ecrl.envs.sandbox.remote import decode, encode
+from ecrl.envs.code.comparison import same_text, same_value
+from ecrl.envs.code.program_server import decode, encode
+from ecrl.envs.code.unit_test_parsing import read_tests
+from ecrl.envs.code.unit_tests import CodeTests, Verdict
+from ecrl.envs.sandbox import Limits, Sandbox, make_sandbox
 from tests.support.marks import slow_unless
 from tests.support.sandboxes import needs_bwrap
 

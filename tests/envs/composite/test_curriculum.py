@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import gymnasium as gym
+import lightning as L
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
@@ -56,7 +58,7 @@ def make(**kwargs: Any) -> CurriculumEnv:
 # The rule
 
 
-def test_the_ladder_by_hand() -> None:
+def test_the_level_schedule_by_hand() -> None:
     level_schedule = LevelSchedule(last=2, level=0, up=0.7, down=0.1, window=2)
     levels = []
     for success in (1.0, 0.3, 0.9, 0.6, 0.8, 0.2, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0):
@@ -66,7 +68,7 @@ def test_the_ladder_by_hand() -> None:
     assert levels == [0, 0, 0, 1, 1, 1, 0, 0, 0, 1, 1, 2, 2, 2]
 
 
-def test_a_ladder_goes_on_from_its_state() -> None:
+def test_a_level_schedule_continues_from_its_state() -> None:
     one = LevelSchedule(last=5, level=0, up=0.5, down=-1.0, window=3)
     for success in (0.6, 0.6):
         one.observe(success)
@@ -130,6 +132,17 @@ def test_reasoning_gyms_levels_are_levels() -> None:
     env = make(env="reasoning_gym/chain_sum-v0", levels=[{"level": 0}, {"level": 3}])
     lengths = [len(env.reset(seed=1, options={"level": level})[0]) for level in (0, 1)]
     assert lengths[0] < lengths[1]
+
+
+def test_the_environment_declares_its_callback() -> None:
+    assert ReasoningEnv.training_callback is None
+    assert issubclass(resolve_name(str(CurriculumEnv.training_callback)), L.Callback)
+
+
+@pytest.mark.parametrize("rule", [{"up": 0}, {"down": 0.9}, {"window": 0}, {"window": 1.5}, {"window": True}])
+def test_an_impossible_rule_is_a_value_error(rule: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"^{next(iter(rule))} must be"):
+        LevelSchedule(**{"last": 2, "level": 0, "up": 0.7, "down": 0.1, "window": 2, **rule})
 
 
 # Whole runs

@@ -14,9 +14,9 @@ from gymnasium.utils.env_checker import check_env
 from ecrl.config.compose import build_config
 from ecrl.envs import item_seed
 from ecrl.envs.composite.mixture import MixtureEnv
+from ecrl.envs.safe_calls import make as make_env
 from ecrl.envs.tasks.arithmetic import ArithmeticEnv
 from ecrl.errors import UsageError
-from ecrl.training.datamodule import make_env
 
 MEMBERS = [
     {"id": "ecrl/Arithmetic-v0", "weight": 3, "kwargs": {"steps": 4}},
@@ -105,8 +105,8 @@ def test_problems_can_be_judged_by_themselves() -> None:
         ([], "envs must be a list"),
         (None, "envs must be a list"),
         ("ecrl/Countdown-v0", "envs must be a list"),
-        ([{"weight": 1}], "id is a must"),
-        ([{"id": "ecrl/Countdown-v0", "wieght": 1}], "id is a must"),
+        ([{"weight": 1}], "id is required"),
+        ([{"id": "ecrl/Countdown-v0", "wieght": 1}], "id is required"),
         ([{"id": "ecrl/Countdown-v0", "weight": 0}], "weight must be a positive number; got 0"),
         ([{"id": "ecrl/Countdown-v0", "weight": "2"}], "weight must be a positive number"),
         (["ecrl/Countdown-v0", "ecrl/Countdown-v0"], "two members named 'countdown'"),

@@ -11,7 +11,8 @@ import pytest
 from ecrl.envs.adapters.trl import RewardFunctionEnv
 from ecrl.envs.code.env import CodeEnv
 from ecrl.envs.datasets.math_problems import MathEnv
-from ecrl.envs.datasets.rows import RowsEnv, load_rows
+from ecrl.envs.datasets.rows import load_rows
+from ecrl.envs.datasets.rows_env import RowsEnv
 from ecrl.errors import UsageError
 from tests.support.row_files import jsonl
 
@@ -25,9 +26,9 @@ def test_shipped_environments_know_their_like(tmp_path: Path) -> None:
             RewardFunctionEnv(path=path, functions="tests.support.rewards:equals", prompt_column="problem"),
         ]
         envs += [CodeEnv(path=path)] if shutil.which("bwrap") else []
-    assert len(load_rows(path).seen) == len(envs)
+    assert len(load_rows(path).checked_for) == len(envs)
     MathEnv(path=path, template="Solve {problem}")
-    assert len(load_rows(path).seen) == len(envs) + 1
+    assert len(load_rows(path).checked_for) == len(envs) + 1
 
 
 @pytest.mark.parametrize(

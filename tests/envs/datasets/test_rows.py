@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from ecrl.envs.base import Problem, Score, Split
+from ecrl.envs.datasets.cells import value_at
 from ecrl.envs.datasets.row_files import Row
-from ecrl.envs.datasets.rows import RowsEnv, load_rows, value_at
+from ecrl.envs.datasets.rows import load_rows
+from ecrl.envs.datasets.rows_env import RowsEnv
 from ecrl.errors import UsageError
 from tests.support.row_files import jsonl
 
@@ -21,7 +23,7 @@ ROWS = [{"q": f"what is {i}?", "a": str(i), "meta": {"source": [{"name": "x"}]}}
 
 class Quiz(RowsEnv):
     def __init__(self, path: str | None = None, *, split: Split = "train", **kwargs: Any) -> None:
-        super().__init__(path, ["q", "a"], split=split, **kwargs)
+        super().__init__(["q", "a"], path=path, split=split, **kwargs)
 
     def problem_of(self, row: Row) -> Problem:
         if row["a"] == "bad":
@@ -110,7 +112,7 @@ def test_pickle_leaves_the_rows_behind(file: Path) -> None:
 
 
 WRONG = {
-    "malformed": ("a.jsonl", '{"q": "x", "a": "1"}\n{"q": "x", "a" 1}\n', [":2:16", "no JSON"]),
+    "malformed": ("a.jsonl", '{"q": "x", "a": "1"}\n{"q": "x", "a" 1}\n', [":2:16", "not valid JSON"]),
     "no object": ("a.jsonl", "[1]\n", [":1", "an object was wanted", "list"]),
     "no column": ("a.jsonl", '{"q": "x", "b": "1"}\n', [":1: no column 'a'; found q, b"]),
     "no answer": (
@@ -127,16 +129,20 @@ WRONG = {
     "quotes": ("a.csv", 'q,a\n"x\ny",1\n\n"z\nz",""\n', [":5: column 'a' is empty: \"\""]),
     "blank lines": ("a.jsonl", '\n\n{"q": "x", "a": " "}\n', [":3: column 'a' is empty: \" \""]),
     "nan": ("a.jsonl", '{"q": "x", "a": NaN}\n', [":1: column 'a' is empty: NaN"]),
-    "digits": ("a.jsonl", '\n{"q": ' + "1" * 5000 + "}\n", [":2: no row", "4300"]),
-    "deep": ("a.json", '[{"q": "x"},\n' + '{"a":' * 100_000, [":2: no row (nested too deep)"]),
-    "digits in json": ("a.json", '[{"q": "x"},\n{"a": ' + "1" * 5000 + "}]", [":2: no row", "4300"]),
+    "digits": ("a.jsonl", '\n{"q": ' + "1" * 5000 + "}\n", [":2: unreadable row", "4300"]),
+    "deep": ("a.json", '[{"q": "x"},\n' + '{"a":' * 100_000, [":2: unreadable row (nested too deep)"]),
+    "digits in json": ("a.json", '[{"q": "x"},\n{"a": ' + "1" * 5000 + "}]", [":2: unreadable row", "4300"]),
     "line in json": ("a.json", '[{"q": "x", "a": "1"},\n\n {"q": "x",\n "a": []}\n]\n', [":3:", "empty: []"]),
-    "comma in json": ("a.json", '[{"q": "x"}\n{"q": "y"}]', [":2:1: no JSON (Expecting ',' delimiter)"]),
-    "more after json": ("a.json", '[{"q": "x"}]\n\n x', [":3:2: no JSON (Extra data)"]),
-    "open json": ("a.json", '[{"q": "x"},\n', [":2:1: no JSON (Expecting value)"]),
+    "comma in json": (
+        "a.json",
+        '[{"q": "x"}\n{"q": "y"}]',
+        [":2:1: not valid JSON (Expecting ',' delimiter)"],
+    ),
+    "more after json": ("a.json", '[{"q": "x"}]\n\n x', [":3:2: not valid JSON (Extra data)"]),
+    "open json": ("a.json", '[{"q": "x"},\n', [":2:1: not valid JSON (Expecting value)"]),
     "empty json": ("a.json", " [ ] ", ["holds no rows"]),
     "kind": ("a.xlsx", "x", ["unknown kind of file '.xlsx'"]),
-    "bytes": ("a.parquet", "x", ["no Parquet"]),
+    "bytes": ("a.parquet", "x", ["not a Parquet file"]),
 }
 
 
@@ -166,8 +172,8 @@ def test_no_such_row_is_one_line(index: Any, file: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ('{"q": "a", "a": 1', "f.jsonl:2:18: no JSON"),
-        ("[" * 100_000, "f.jsonl:2: no row .nested too deep."),
+        ('{"q": "a", "a": 1', "f.jsonl:2:18: not valid JSON"),
+        ("[" * 100_000, "f.jsonl:2: unreadable row .nested too deep."),
     ],
 )
 def test_rows_that_are_none(line: str, message: str, tmp_path: Path) -> None:
@@ -180,7 +186,7 @@ def test_rows_that_are_none(line: str, message: str, tmp_path: Path) -> None:
 def test_what_is_no_utf_8_names_line_and_column(kind: str, tmp_path: Path) -> None:
     file = tmp_path / f"f.{kind}"
     file.write_bytes(b"\xef\xbb\xbf[\n\nab\xff")
-    with pytest.raises(UsageError, match=rf"f\.{kind}:3:3: no UTF-8 .byte 0xff."):
+    with pytest.raises(UsageError, match=rf"f\.{kind}:3:3: not UTF-8 .byte 0xff."):
         load_rows(str(file))
 
 
@@ -210,7 +216,7 @@ def test_many_environments_try_the_rows_once(file: Path, monkeypatch: pytest.Mon
     for split in splits:
         Quiz(str(file), split=split)
     assert len(read) == len(ROWS)
-    monkeypatch.setattr(Quiz, "looked_at", 30)
+    monkeypatch.setattr(Quiz, "rows_tried", 30)
     Quiz(str(file), where={"a": "7"})
     Quiz(str(jsonl(file.with_name("g.jsonl"), ROWS)))
     assert len(read) == len(ROWS) + 1 + 29  # of 200 every seventh
@@ -218,7 +224,12 @@ def test_many_environments_try_the_rows_once(file: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "does not exist"), ("{", "no JSON"), ('{"q": "x"}', "1: no column 'a'"), ("", "holds no rows")],
+    [
+        (None, "does not exist"),
+        ("{", "not valid JSON"),
+        ('{"q": "x"}', "1: no column 'a'"),
+        ("", "holds no rows"),
+    ],
 )
 def test_training_looks_at_the_rows_of_validation(text: str | None, message: str, file: Path) -> None:
     val = file.with_name("val.jsonl")
@@ -236,7 +247,7 @@ def test_a_folder_that_is_no_data_set_is_refused_at_once(
     with pytest.raises(UsageError, match="a folder without data files"):
         load_rows(str(tmp_path))
     jsonl(tmp_path / "f.jsonl", ROWS)
-    monkeypatch.setattr("ecrl.envs.datasets.row_files._MOST_FILES", 1)
+    monkeypatch.setattr("ecrl.envs.datasets.rows._MOST_FILES", 1)
     with pytest.raises(UsageError, match="more than 1 files"):
         load_rows(str(tmp_path))
 

@@ -21,7 +21,8 @@ from gymnasium.utils.env_checker import check_env
 
 from ecrl.config.compose import build_config
 from ecrl.envs import item_seed
-from ecrl.envs.reasoning_gym.env import TASKS, ReasoningGymEnv, extract
+from ecrl.envs.reasoning_gym.env import ReasoningGymEnv, extract
+from ecrl.envs.reasoning_gym.task_names import TASKS
 from ecrl.errors import EcrlError, UsageError
 from tests.support.marks import slow_unless
 

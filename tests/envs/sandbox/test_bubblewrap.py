@@ -181,8 +181,8 @@ def test_it_dies_with_the_trainer(tmp_path: Path) -> None:
     marker = f"{time.time_ns()}"
     program = f"import subprocess\nsubprocess.run(['/usr/bin/sleep', '8{marker}'])"
     code = (
-        "from ecrl.envs.sandbox import make_sandbox\n"
-        f"make_sandbox().run({program!r}, time_limit=60, memory_limit=128)"
+        "from ecrl.envs.sandbox import Limits, make_sandbox\n"
+        f"make_sandbox().run({program!r}, limits=Limits(60, 128))"
     )
     trainer = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     try:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ecrl.envs.sandbox import Outcome, Sandbox, make_sandbox
+from ecrl.envs.sandbox import Limits, Outcome, Sandbox, make_sandbox
 from ecrl.envs.sandbox.process import MAX_OUTPUT
 from ecrl.errors import UsageError
 from tests.support.sandboxes import run
@@ -48,8 +48,7 @@ class _Fusion(BaseHTTPRequestHandler):
         done = self.sandbox.run(
             request["code"],
             request["stdin"],
-            time_limit=request["run_timeout"],
-            memory_limit=request["memory_limit_MB"],
+            limits=Limits(request["run_timeout"], request["memory_limit_MB"]),
         )
         finished = "TimeLimitExceeded" if done.status == "timeout" else "Finished"
         return {
@@ -105,4 +104,4 @@ def test_http_that_fails_is_no_verdict(fusion: tuple[Sandbox, list[int]]) -> Non
     with pytest.raises(SandboxError, match="failed 3 times"):
         run(remote, "nonsense")
     with pytest.raises(UsageError, match="bubblewrap"):
-        remote.converse("", "", time_limit=1, memory_limit=128)
+        remote.converse("", "", limits=Limits(1, 128))

@@ -107,7 +107,7 @@ def test_limits_that_are_none(local: Sandbox, seconds: Any, memory: Any) -> None
         ({"url": "http://x"}, "sandbox=http only"),
         ({"name": "http"}, "sandbox_url=http"),
         ({"name": "http", "url": "http://127.0.0.1:9"}, "failed 3 times.*refused"),
-        ({"name": "http", "url": "http://x", "python": "p"}, "server's matter"),
+        ({"name": "http", "url": "http://x", "python": "p"}, "the server chooses the interpreter"),
     ],
 )
 def test_bad_choices(kwargs: dict[str, Any], says: str) -> None:

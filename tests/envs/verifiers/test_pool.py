@@ -108,7 +108,7 @@ def test_hangs_and_crashes_do_not_touch_the_calls_beside_them(pool: VerifierPool
     assert time.monotonic() - begin < 120  # five deadlines on two workers, with room; one hang takes an hour
 
 
-def test_killed_workers_and_a_killed_nursery_are_replaced(pool: VerifierPool) -> None:
+def test_killed_workers_and_a_killed_forkserver_are_replaced(pool: VerifierPool) -> None:
     os.kill(pool.run(faults.where), signal.SIGKILL)
     with pytest.raises(VerifierCrashError):
         pool.run(faults.where)

@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 
 @pytest.mark.skipif(not find_spec("triton"), reason="needs triton: pip install 'ecrl[kernels]'")
 def test_kernels_equal_the_torch_path() -> None:
-    # The interpreter is chosen once for all when triton is imported, so this takes a fresh process.
+    # Triton chooses its interpreter when it is imported, so this takes a fresh process.
     interpreter = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(

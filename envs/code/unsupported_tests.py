@@ -1,7 +1,7 @@
-"""Which test code can be run beside a program.
+"""Refuses test code that no program could pass.
 
-There it has no package but what `sandbox.testing` offers of pytest, numpy and unittest. Code that asks for
-more, or asks the program nothing, would fail every program, so it is refused when its row is read.
+Test code runs in a sandbox without packages; `stand_ins` offers parts of pytest, numpy and unittest. Code
+that needs more, or that does not use the program at all, is refused when its row is read.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ import builtins
 import sys
 from collections.abc import Iterator, Sequence
 
-#: What `sandbox.testing` offers; of unittest all is there, but the rest of it cannot work over a pipe.
+#: What `stand_ins` offers. All of unittest can be imported, but the rest of it does not work over a pipe.
 OFFERED = {
     "pytest": {"approx", "mark", "param", "raises"},
     "numpy": {"allclose", "float32", "float64", "ndarray"},
     "unittest": {"TestCase", "main"},
 }
 _MODULES = sys.stdlib_module_names | OFFERED.keys() | {"solution"}
-#: Marks that mean something; the others are words to pytest.
+#: Marks that change what pytest does; it ignores the others.
 _NO_MARKS = {"asyncio", "skip", "skipif", "usefixtures", "xfail"}
 _NO_HOOKS = {"setUpModule", "setup_function", "setup_module"}
 
@@ -26,14 +26,14 @@ _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def check_code(tree: ast.Module, entry: str | None) -> None:
-    """Refuse test code that no program could pass.
+    """Check that a program could pass some test code.
 
     Args:
         tree: the code.
-        entry: the function that `check` gets, where the row names it.
+        entry: the function that the code's `check` gets, if the row names it.
 
     Raises:
-        ValueError: says what is in it.
+        ValueError: no program could; says why.
     """
     nodes = list(ast.walk(tree))
     _check_imports(nodes)
@@ -42,16 +42,16 @@ def check_code(tree: ast.Module, entry: str | None) -> None:
         _check_arguments(test)
     for function in tree.body:
         if isinstance(function, _Function) and function.name in _NO_HOOKS:
-            raise ValueError(f"{function.name} is not called here")
+            raise ValueError(f"{function.name} is not called in the sandbox")
     run = [*_statements(tree), *_tests(tree), *_functions(tree, "check" if entry else None)]
     if not any(isinstance(node, ast.Call) for root in run for node in ast.walk(root)):
         raise ValueError("no test in the code calls anything: neither test_… nor check(…) of entry_column")
-    if not entry and not _asks(nodes):
+    if not entry and not _uses_program(nodes):
         raise ValueError("the test code uses nothing of the program")
 
 
 def _check_imports(nodes: Sequence[ast.AST]) -> None:
-    # In a `try` the code has an answer to a module that is missing.
+    # Within a `try` the code may handle a missing module itself.
     tried = {node for outer in nodes if isinstance(outer, ast.Try) for node in ast.walk(outer)}
     for node in nodes:
         if node in tried or not isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -73,17 +73,17 @@ def _check_attributes(nodes: Sequence[ast.AST]) -> None:
             case ast.Attribute(ast.Name(name), attribute) if name in names:
                 _check_offered(names[name], attribute)
             case ast.Attribute(ast.Attribute(attr="mark") | ast.Name("mark"), mark) if mark in _NO_MARKS:
-                raise ValueError(f"the test code uses pytest.mark.{mark}, which is not to be had here")
+                raise ValueError(f"the test code uses pytest.mark.{mark}, which does not work in the sandbox")
 
 
 def _check_offered(module: str, name: str) -> None:
     if name not in OFFERED.get(module, {name}):
         offered = ", ".join(sorted(OFFERED[module]))
-        raise ValueError(f"the test code uses {module}.{name}; of {module} there are {offered}")
+        raise ValueError(f"the test code uses {module}.{name}; of {module} the sandbox has {offered}")
 
 
 def _check_arguments(test: _Function) -> None:
-    """Refuse tests that want fixtures, or an event loop."""
+    """Refuse a test that needs fixtures or an event loop."""
     if isinstance(test, ast.AsyncFunctionDef):
         raise ValueError(f"{test.name} is asynchronous")
     known = {"self", "cls"}
@@ -94,15 +94,15 @@ def _check_arguments(test: _Function) -> None:
             case ast.Call(ast.Attribute(attr="parametrize"), [ast.List(names) | ast.Tuple(names), *_]):
                 known |= {ast.literal_eval(name) for name in names if isinstance(name, ast.Constant)}
             case ast.Call(ast.Attribute(attr="parametrize")):
-                return  # names that are known when it runs
+                return  # its names are known only at run time
     arguments = [argument.arg for argument in [*test.args.posonlyargs, *test.args.args]]
     required = arguments[: len(arguments) - len(test.args.defaults)]
     if wanted := [name for name in required if name not in known]:
-        raise ValueError(f"{test.name} wants the fixture {wanted[0]!r}, and there are no fixtures")
+        raise ValueError(f"{test.name} needs the fixture {wanted[0]!r}, and the sandbox has no fixtures")
 
 
 def _tests(tree: ast.Module) -> Iterator[_Function]:
-    """The functions and methods that `sandbox.judge` takes for tests."""
+    """Yield the functions and methods that `judge` runs as tests."""
     yield from _functions(tree, None, "test")
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
@@ -120,15 +120,15 @@ def _functions(
 
 
 def _statements(tree: ast.Module) -> Iterator[ast.stmt]:
-    """What runs by itself: neither definitions nor ``if __name__ == "__main__"``."""
+    """Yield the statements that run on import, except definitions and ``if __name__ == "__main__"``."""
     for node in tree.body:
         main = isinstance(node, ast.If) and "__name__" in ast.unparse(node.test)
         if not main and not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             yield node
 
 
-def _asks(nodes: Sequence[ast.AST]) -> bool:
-    """Whether a name can only be the program's."""
+def _uses_program(nodes: Sequence[ast.AST]) -> bool:
+    """Tell whether the code uses a name that only the program can define."""
     used, bound = set(), set(dir(builtins))
     for node in nodes:
         match node:

@@ -1,4 +1,4 @@
-"""What an answer says of which name: ``x = 3``, ``x = 3, y = 4``, ``f(x) = 2x``, ``3 + 4 = 7``."""
+"""Reads answers that name their values: ``x = 3``, ``x = 3, y = 4``, ``f(x) = 2x``, ``3 = x``."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|notin|equiv)(?![a-zA-Z])")
 
 @dataclass(frozen=True)
 class Named:
-    """Values with their names.
+    """Values and their names.
 
     Attributes:
         names: one for each value, without white space.
-        values: as they were written.
+        values: the values as written.
     """
 
     names: tuple[str, ...]
@@ -39,7 +39,7 @@ class Named:
 
     @property
     def of_one(self) -> bool:
-        """Whether all values are of one name, as the roots of an equation are; indices do not count."""
+        """Whether all values have the same name, like the roots of an equation; indices are ignored."""
         return all(name.partition("_")[0] == self.base for name in self.names)
 
     @property
@@ -54,12 +54,12 @@ class Named:
 
     @property
     def joined(self) -> str:
-        """The values alone."""
+        """The values without names, as a list."""
         return ", ".join(self.values)
 
 
 def read(text: str) -> Named | None:
-    """Return what a text says of names, or None if it names nothing, or is an equation that is not solved."""
+    """Return the named values of a text; None if it names none, or is an equation that is not solved."""
     if one := _one(text):
         return Named((one[0],), (one[1],))
     if point := _POINT.fullmatch(text):  # (x, y) = (3, 4)
@@ -74,7 +74,7 @@ def read(text: str) -> Named | None:
 
 
 def alike(one: str, other: str) -> bool:
-    """Whether two names may stand for the same: equal, or both of a function's value."""
+    """Tell whether two names may mean the same: they are equal, or both name the value of a function."""
     return one == other or bool(_DEPENDENT.fullmatch(one) and _DEPENDENT.fullmatch(other))
 
 
@@ -90,7 +90,7 @@ def _one(text: str) -> tuple[str, str] | None:
 
 
 def _may_depend(name: str, value: str) -> bool:
-    """Whether a value fits its function's argument: ``f(y) = x + 1`` is a slip, ``f(y) = 1`` is not."""
+    """Tell whether a value fits its function's argument: ``f(y) = x + 1`` does not, ``f(y) = 1`` does."""
     argument = _ARGUMENT.search(name)
     letters = {found for found in _LETTER.findall(value) if len(found) == 1} - {"e", "i"}
     return argument is None or argument.group(1) in letters or not letters

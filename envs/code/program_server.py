@@ -1,26 +1,27 @@
-"""Calls into a program across the sandbox's border: only plain data passes.
+"""Serves calls to a program that runs in a sandbox; only plain data goes in and out.
 
-The sandbox gets this file as text, so it imports the standard library alone. In the sandbox `serve` loads
-the program and answers requests; outside, `encode` says in which form a value will arrive.
+The sandbox gets this file as text, so it imports only the standard library. In the sandbox, `serve` loads the
+program and answers requests. Outside, `encode` tells the form in which a value will arrive.
 """
 
-# Types stay out: this text is compiled anew in every sandbox.
+# Without type annotations, because every sandbox compiles this text anew.
 # mypy: ignore-errors
 
 import json
 import os
 import sys
 
-#: A generator is read to here; it may have no end.
+#: How many items of a generator are read; it may be endless.
 _MAX_ITEMS = 10_000
 _TAGS = {list: "list", tuple: "tuple", set: "set", frozenset: "set"}
 
 
 def encode(value: object, other: object = repr) -> object:
-    """Turn a value into what JSON can carry.
+    """Encode a value as data that JSON can hold.
 
-    None, booleans, floats and texts stay; an integer is ``["int", hex]``, for JSON's readers differ on long
-    ones; containers are ``[kind, items]``; anything else is ``["object", other(value)]``.
+    None, booleans, floats and strings stay as they are. An integer becomes ``["int", hex]``, because JSON
+    readers treat long integers differently. A container becomes ``[kind, items]``. Anything else becomes
+    ``["object", other(value)]``.
     """
     if value is None or isinstance(value, (bool, float)):
         return value
@@ -41,7 +42,7 @@ def encode(value: object, other: object = repr) -> object:
 
 
 def decode(data, other):
-    """Turn it back; ``other`` makes something of an object's description."""
+    """Decode what `encode` returned; ``other`` turns the description of an object into an object."""
     if not isinstance(data, list):
         return data
     tag, items = data
@@ -59,7 +60,7 @@ def decode(data, other):
 
 
 def take_channel():
-    """Keep stdin and stdout for the talk; what the program reads is empty, what it prints goes nowhere."""
+    """Keep stdin and stdout for requests and answers; the program itself reads and prints to /dev/null."""
     reader = os.fdopen(os.dup(0), encoding="utf-8", errors="surrogatepass")
     writer = os.fdopen(os.dup(1), "w", encoding="utf-8", errors="surrogatepass", buffering=1)
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -70,7 +71,7 @@ def take_channel():
 
 
 class _Program:
-    """A loaded program and the objects it handed out."""
+    """A loaded program, and the objects of it that the other side refers to."""
 
     def __init__(self, sources):
         module = type(sys)("solution")
@@ -81,7 +82,7 @@ class _Program:
             exec(compile(source, "program.py", "exec"), self.names)
 
     def answer(self, request):
-        """Do what is asked and describe the result or the exception."""
+        """Carry out a request and encode the result or the exception."""
         try:
             args = decode(request.get("args", ["list", []]), self.objects.__getitem__)
             kwargs = decode(request.get("kwargs", ["dict", []]), self.objects.__getitem__)
@@ -109,7 +110,7 @@ class _Program:
 
     @staticmethod
     def _finite(value):
-        """Read what can be iterated only once, and views, into a list."""
+        """Turn iterators and views into a list."""
         if type(value).__name__ in _LAZY:
             return [item for _, item in zip(range(_MAX_ITEMS), value, strict=False)]
         return value
@@ -120,7 +121,7 @@ _LAZY |= {"dict_keys", "dict_values", "dict_items", "dict_keyiterator", "range",
 
 
 def serve(*sources):
-    """Load a program and answer requests, one JSON text a line, until there are no more."""
+    """Load a program and answer requests, one line of JSON each, until stdin ends."""
     reader, writer = take_channel()
     program = _Program(sources)
     for line in reader:

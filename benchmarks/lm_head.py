@@ -1,12 +1,12 @@
-"""Peak memory and time of a GRPO loss from hidden states: plain formula, ecrl's head, Liger kernel's loss.
+"""Peak memory and time of a GRPO loss from hidden states: plain formula, ecrl's LM head, Liger kernel's loss.
 
-    python benchmarks/head.py --rounds 3 --output head.json
+    python benchmarks/lm_head.py --rounds 3 --output lm_head.json
 
-Forward and backward of the same clipped loss on the same random inputs. Each measurement is a process of its
-own; the versions take turns, in rotating order. Their losses and gradients are compared as they run. Memory
-is the peak above the inputs; the gradient of the head's weight is in it. Liger has no entropy, so it is left
-out of the case with an entropy bonus; ecrl computes the entropy in both. Linux; Liger needs
-``pip install liger-kernel`` (its row says so otherwise).
+Forward and backward of the same clipped loss on the same random inputs. Each measurement is a separate
+process; the versions take turns, in rotating order, and their gradients are compared. Memory is the peak
+above the inputs, including the gradient of the LM head's weight. Liger computes no entropy, so it is left
+out of the case with an entropy bonus; ecrl computes the entropy in both. It needs Linux; Liger needs ``pip
+install liger-kernel`` (otherwise its row says that it is not installed).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 GIB = 2**30
-RESERVE = 2 * GIB  # left to the rest of the machine
-SEQUENCE = 1024  # tokens of a completion; Liger takes one at a time, as TRL calls it
+RESERVE = 2 * GIB  # memory left to the rest of the machine
+SEQUENCE = 1024  # tokens of a completion; Liger processes one at a time, as TRL calls it
 CLIP, BONUS = 0.2, 0.01
 DOES_NOT_FIT, NOT_INSTALLED = 3, 4  # exit codes of a worker
 CASES = {"loss": ["plain", "ecrl", "liger"], "loss and entropy bonus": ["plain", "ecrl"]}
@@ -33,7 +33,7 @@ CASES = {"loss": ["plain", "ecrl", "liger"], "loss and entropy bonus": ["plain",
 
 @dataclass(frozen=True)
 class Size:
-    """What is measured: tokens, vocabulary, hidden size, device."""
+    """Number of tokens, vocabulary, hidden size and device of a measurement."""
 
     tokens: int
     vocabulary: int
@@ -45,7 +45,7 @@ class Size:
 
 
 def clipped(logprobs: Any, advantages: Any) -> Any:
-    """Token-mean PPO loss on fresh samples: the ratio is 1, its gradient is not 0."""
+    """Token-mean PPO loss on fresh samples: the ratio is 1, and its gradient is not 0."""
     import torch
 
     ratio = (logprobs - logprobs.detach()).exp()
@@ -90,13 +90,13 @@ VERSIONS: dict[str, Callable[..., Any]] = {"plain": plain, "ecrl": ecrl, "liger"
 
 
 def field(path: str, name: str) -> int:
-    """A `name: 123 kB` line of a file in /proc, in bytes."""
+    """Read a `name: 123 kB` line of a file in /proc; return bytes."""
     line = next(line for line in Path(path).read_text().splitlines() if line.startswith(f"{name}:"))
     return int(line.split()[1]) * 1024
 
 
 def limit_memory() -> None:
-    """Let an allocation fail in this process, instead of the kernel killing some other one."""
+    """Limit this process's memory, so that an allocation fails before the kernel kills a process."""
     import resource
 
     limit = field("/proc/self/status", "VmSize") + field("/proc/meminfo", "MemAvailable") - RESERVE
@@ -120,7 +120,7 @@ def worker(which: str, case: str, size: Size) -> dict[str, Any]:
     import torch
 
     bonus = 0.0 if case == "loss" else BONUS
-    # Thread pools, libraries and kernels are set up before the baseline is read.
+    # A first call sets up thread pools, libraries and kernels before the baseline is read.
     VERSIONS[which](*make_inputs(Size(64, 512, size.hidden, size.device)), bonus).backward()
     inputs = make_inputs(size)
     cuda = size.device == "cuda"
@@ -130,7 +130,7 @@ def worker(which: str, case: str, size: Size) -> dict[str, Any]:
         before = torch.cuda.memory_allocated()
     else:
         limit_memory()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from here
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
         before = field("/proc/self/status", "VmRSS")
     start = time.perf_counter()
     loss = VERSIONS[which](*inputs, bonus)
@@ -170,7 +170,7 @@ def run_worker(arguments: argparse.Namespace) -> None:
 
 
 def measure(which: str, case: str, size: Size) -> dict[str, Any] | str:
-    """Run a worker; a string says why there is no result."""
+    """Run a worker; return its result, or a string that says why there is none."""
     command = [
         sys.executable, __file__, "--worker", which, "--case", case, "--tokens", str(size.tokens),
         "--vocabularies", str(size.vocabulary), "--hidden", str(size.hidden), "--device", size.device,
@@ -178,7 +178,7 @@ def measure(which: str, case: str, size: Size) -> dict[str, Any] | str:
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=600)
     if done.returncode == NOT_INSTALLED:
         return "not installed"
-    if done.returncode in (DOES_NOT_FIT, -9):  # -9: the kernel chose it when memory ran out
+    if done.returncode in (DOES_NOT_FIT, -9):  # -9: the kernel killed it when memory ran out
         return "does not fit"
     done.check_returncode()
     result: dict[str, Any] = json.loads(done.stdout)
@@ -187,7 +187,7 @@ def measure(which: str, case: str, size: Size) -> dict[str, Any] | str:
 
 
 def compare(case: str, size: Size, rounds: int) -> dict[str, list[Any]]:
-    """Let the versions take turns; one that has no result is not asked again."""
+    """Run the versions in turns; a version without a result is not run again."""
     versions = CASES[case]
     runs: dict[str, list[Any]] = {which: [] for which in versions}
     for index in range(rounds):
@@ -200,7 +200,7 @@ def compare(case: str, size: Size, rounds: int) -> dict[str, list[Any]]:
 
 
 def check_same(results: list[dict[str, Any]], device: str) -> None:
-    """Stop if the versions did not compute the same thing."""
+    """Stop if the versions' gradients differ."""
     tolerance = 2e-2 if device == "cuda" else 1e-3  # of norms; bfloat16 on CUDA
     for result in results[1:]:
         pairs = zip(result["gradients"], results[0]["gradients"], strict=True)
@@ -208,13 +208,13 @@ def check_same(results: list[dict[str, Any]], device: str) -> None:
             raise SystemExit(f"The versions disagree: {results}")
 
 
-def middle(runs: list[dict[str, Any]], key: str) -> float:
+def median(runs: list[dict[str, Any]], key: str) -> float:
     return float(statistics.median(run[key] for run in runs))
 
 
-def spread(runs: list[dict[str, Any]], key: str) -> str:
+def median_and_range(runs: list[dict[str, Any]], key: str) -> str:
     values = [run[key] for run in runs]
-    return f"{middle(runs, key):.2f} ({min(values):.2f}–{max(values):.2f})"
+    return f"{median(runs, key):.2f} ({min(values):.2f}–{max(values):.2f})"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -229,10 +229,10 @@ def table(rows: list[dict[str, Any]]) -> str:
             if isinstance(runs[0], str):
                 cells += [runs[0], "", "", ""]
             else:
-                cells += [spread(runs, "seconds"), spread(runs, "gib")]
+                cells += [median_and_range(runs, "seconds"), median_and_range(runs, "gib")]
                 beside = which != "plain" and not isinstance(base[0], str)
                 cells += [
-                    f"{middle(runs, k) / middle(base, k):.2f}" if beside else "" for k in ("seconds", "gib")
+                    f"{median(runs, k) / median(base, k):.2f}" if beside else "" for k in ("seconds", "gib")
                 ]
             lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -260,7 +260,7 @@ def main() -> None:
         for case in CASES:
             rows.append({**asdict(size), "case": case, "runs": compare(case, size, arguments.rounds)})
     about = f"{arguments.tokens:,} tokens, hidden size {arguments.hidden}, {arguments.device}"
-    print(f"\n{table(rows)}\n\n{about}; median (least–most) of {arguments.rounds}; load before: {load:.1f}.")
+    print(f"\n{table(rows)}\n\n{about}; median (min–max) of {arguments.rounds}; load before: {load:.1f}.")
     if arguments.output:
         arguments.output.write_text(json.dumps({"load": load, "rows": rows}, indent=1) + "\n")
 

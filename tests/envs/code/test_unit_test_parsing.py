@@ -12,14 +12,9 @@ from typing import Any
 
 import pytest
 
-from ecrl.envs.code.rows import read_entry, read_tests
-from ecrl.envs.code.unit_tests import (
-    CallTests,
-    CodeTests,
-    StdinTests,
-    split_asserts,
-)
-from ecrl.envs.sandbox.remote import encode
+from ecrl.envs.code.program_server import encode
+from ecrl.envs.code.unit_test_parsing import read_entry, read_tests, split_asserts
+from ecrl.envs.code.unit_tests import CallTests, CodeTests, StdinTests
 
 
 def test_forms() -> None:
@@ -107,8 +102,8 @@ def test_asserts_that_have_to_be_run(source: str) -> None:
         ({"inputs": ["1"], "outputs": ["1", "2"]}, "found 1 and 2"),
         ({"inputs": [1], "outputs": ["1"]}, "found 1"),
         ({"fn_name": "f", "inputs": ["1"], "outputs": ["1"]}, "lists of arguments"),
-        ("def f(:", "no Python"),
-        ("assert f(1) ==", "no Python"),
+        ("def f(:", "not valid Python"),
+        ("assert f(1) ==", "not valid Python"),
         ([{"input": "1"}], "'output' is missing"),
         ([{"input": "1", "output": "1", "testtype": "functional"}], "entry_column"),
         (
@@ -124,16 +119,19 @@ def test_asserts_that_have_to_be_run(source: str) -> None:
         ("import pandas\nassert f(1) == pandas.NA", "imports pandas"),
         ("import numpy.testing\nf(1)", "imports numpy.testing"),
         ("from . import f\nf(1)", "imports ."),
-        ("import numpy as np\nassert f(np.array([1])) == 2", "uses numpy.array; of numpy there are allclose"),
+        (
+            "import numpy as np\nassert f(np.array([1])) == 2",
+            "uses numpy.array; of numpy the sandbox has allclose",
+        ),
         ("from unittest.mock import patch\nf(1)", "imports unittest.mock"),
-        ("from pytest import fixture\nf(1)", "uses pytest.fixture; of pytest there are approx, mark"),
+        ("from pytest import fixture\nf(1)", "uses pytest.fixture; of pytest the sandbox has approx, mark"),
         ("import pytest\n@pytest.fixture\ndef x(): return 1\ndef test(x): f(x)", "uses pytest.fixture"),
-        ("def test(capsys):\n    f(1)", "test wants the fixture 'capsys'"),
-        ("class TestF:\n    def test(self, tmp_path):\n        f(1)", "wants the fixture 'tmp_path'"),
+        ("def test(capsys):\n    f(1)", "test needs the fixture 'capsys'"),
+        ("class TestF:\n    def test(self, tmp_path):\n        f(1)", "needs the fixture 'tmp_path'"),
         ("import pytest\n@pytest.mark.skip\ndef test(): f(1)", "pytest.mark.skip"),
         ("async def test(): f(1)", "asynchronous"),
         ("def setup_module(): pass\ndef test(): f(1)", "setup_module is not called"),
-        ("assert f(" + "(" * 300 + ")" * 300 + ")", "no Python"),
+        ("assert f(" + "(" * 300 + ")" * 300 + ")", "not valid Python"),
     ],
 )
 def test_bad_cells(cell: Any, says: str) -> None:
@@ -144,7 +142,7 @@ def test_bad_cells(cell: Any, says: str) -> None:
 @pytest.mark.parametrize(
     ("case", "says"),
     [
-        ({"input": "x", "output": "1"}, "`input` of case 1 must be JSON, a value a line; found 'x'"),
+        ({"input": "x", "output": "1"}, "`input` of case 1 must be JSON, one value on each line; found 'x'"),
         ({"input": "1", "output": "x"}, "`output` of case 1 must be JSON"),
         ({"input": 1, "output": "1"}, "`input` of case 1 .* found 1"),
         ({"input": "1", "output": None}, "`output` of case 1 .* found None"),

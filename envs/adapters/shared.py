@@ -1,10 +1,7 @@
-"""What adapters share: a target by name, and randomness that stays where it was."""
+"""What the adapters share: importing a target by its name, and reading metrics and chat messages."""
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -17,7 +14,7 @@ def load_target(target: str) -> Any:
     """Import ``module:name``.
 
     Raises:
-        UsageError: there is no such module or name.
+        UsageError: the module or the name does not exist.
     """
     module, _, name = target.partition(":")
     try:
@@ -26,21 +23,8 @@ def load_target(target: str) -> Any:
         raise UsageError(f"target={target!r} cannot be imported ({error}); write module:Name.") from None
 
 
-@contextmanager
-def randomness(seed: int) -> Iterator[None]:
-    """Seed the global generators, which others draw from, and give them back as they were."""
-    python, numpy = random.getstate(), np.random.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-
-
 def numbers(info: Any) -> dict[str, float]:
-    """The finite numbers of a mapping, as metrics."""
+    """Return the finite numbers of a dictionary, as metrics; empty if ``info`` is no dictionary."""
     if not isinstance(info, dict):
         return {}
     plain = {k: float(v) for k, v in info.items() if isinstance(v, (bool, int, float))}
@@ -48,7 +32,7 @@ def numbers(info: Any) -> dict[str, float]:
 
 
 def text_of(messages: Any) -> str:
-    """The text of a prompt, which may be a text or a list of chat messages."""
+    """Return the text of a prompt or completion, which may be a string or a list of chat messages."""
     if isinstance(messages, str):
         return messages
     return "\n\n".join(str(message["content"]) for message in messages)

@@ -1,11 +1,12 @@
-"""Runs test code beside a program that it cannot see and that cannot see it.
+"""Runs test code in one sandbox against a program in another.
 
-The tests' sandbox gets this file as text, after `remote.py` and `testing.py`. What the tests import from the
-program are stand-ins: a call sends its arguments to the program's own sandbox and gets plain data back.
-Nothing else crosses, so no program can read the expected values, and none can touch what compares them.
+The sandbox of the test code gets this file as text, after `program_server.py` and `stand_ins.py`. Names that
+the tests import from the program are proxies: a call sends its arguments to the program's sandbox and gets
+plain data back. Nothing else passes between the two, so a program can neither read the expected values nor
+change the code that compares them.
 """
 
-# Types stay out: this text is compiled anew in every sandbox.
+# Without type annotations, because every sandbox compiles this text anew.
 # mypy: ignore-errors
 # ruff: noqa: D102
 
@@ -15,12 +16,12 @@ import os
 import sys
 import types
 
-from ecrl.envs.sandbox.remote import decode, encode, take_channel
-from ecrl.envs.sandbox.testing import adapt_unittest, make_numpy, make_pytest
+from ecrl.envs.code.program_server import decode, encode, take_channel
+from ecrl.envs.code.stand_ins import adapt_unittest, make_numpy, make_pytest
 
 
 class _Ended(BaseException):
-    """The program is gone: no exception of its own, so no test may expect it."""
+    """The program has ended. A BaseException, so that no test can expect it as an exception."""
 
 
 class _Channel:
@@ -43,20 +44,20 @@ class _Channel:
         return answer
 
     def get(self, **where):
-        return decode(self.ask({"get": True, **where})["value"], Thing)
+        return decode(self.ask({"get": True, **where})["value"], Proxy)
 
     def call(self, args, kwargs, **where):
         mutable = any(isinstance(arg, (list, dict, set)) for arg in args)
-        encoded = encode(list(args), _refer), encode(kwargs, _refer)
+        encoded = encode(list(args), _reference), encode(kwargs, _reference)
         answer = self.ask({"args": encoded[0], "kwargs": encoded[1], "mutable": mutable, **where})
         if mutable:
-            for mine, theirs in zip(args, decode(answer["args"], Thing), strict=False):
+            for mine, theirs in zip(args, decode(answer["args"], Proxy), strict=False):
                 _become(mine, theirs)
-        return decode(answer["value"], Thing)
+        return decode(answer["value"], Proxy)
 
 
 def _become(mine, theirs):
-    """Repeat in a test's own argument what the program did to its copy."""
+    """Repeat on a test's own argument the changes that the program made to its copy."""
     if type(mine) is not type(theirs) or not isinstance(mine, (list, dict, set)):
         return
     if isinstance(mine, list):
@@ -67,10 +68,10 @@ def _become(mine, theirs):
 
 
 def _exception(names, message):
-    """The built-in exception nearest to the program's; never one that could end the judge quietly."""
+    """Return the nearest built-in exception to the program's, but none that could end the judge silently."""
     for name in names:
         kind = getattr(builtins, name, None)
-        # StopIteration would end a loop of the tests, `all(map(f, cases))` say, as if all was well.
+        # StopIteration would end a loop of the tests, such as `all(map(f, cases))`, without a failure.
         if isinstance(kind, type) and issubclass(kind, Exception) and not name.startswith("Stop"):
             break
     else:
@@ -83,16 +84,17 @@ def _exception(names, message):
     return error
 
 
-def _refer(value):
-    if isinstance(value, Thing):
+def _reference(value):
+    if isinstance(value, Proxy):
         return value._id
     raise TypeError(f"a {type(value).__name__} cannot be sent to the program")
 
 
-class Thing:
-    """An object that stays in the program's sandbox.
+class Proxy:
+    """A proxy of an object that stays in the program's sandbox.
 
-    It forwards attributes and a few questions, but no comparison: that would send the expected value.
+    It forwards attributes, calls and a few other operations, but no comparison, because a comparison would
+    send the expected value to the program.
     """
 
     def __init__(self, description):
@@ -100,7 +102,7 @@ class Thing:
 
     def __getattr__(self, name):
         value = _channel.get(object=self._id, name=name)
-        return Function(name, object=self._id) if isinstance(value, Thing) and value._callable else value
+        return FunctionProxy(name, object=self._id) if isinstance(value, Proxy) and value._callable else value
 
     def __call__(self, *args, **kwargs):
         return _channel.call(args, kwargs, object=self._id, name="__call__")
@@ -125,8 +127,8 @@ class Thing:
         return iter(_channel.call((), {}, object=self._id, name="__iter__"))
 
 
-class Function:
-    """A name of the program: called, it runs there; asked for an attribute, it is fetched there."""
+class FunctionProxy:
+    """A proxy of a function of the program; calls and attributes are looked up in the program's sandbox."""
 
     def __init__(self, name, **where):
         self.__name__ = name
@@ -140,17 +142,17 @@ class Function:
 
 
 class _Solution(types.ModuleType):
-    """What `import solution` gives the tests."""
+    """The module that the tests get from `import solution`."""
 
     def __getattr__(self, name):
         if name.startswith("__"):
             raise AttributeError(name)
         value = _channel.get(name=name)
-        return Function(name) if isinstance(value, Thing) and value._callable else value
+        return FunctionProxy(name) if isinstance(value, Proxy) and value._callable else value
 
 
 class _Names(dict):
-    """The tests' global names; the program's come after their own and the built-in ones."""
+    """The tests' global names: their own first, then the built-in ones, then the program's."""
 
     def __missing__(self, name):
         if hasattr(builtins, name):
@@ -162,14 +164,14 @@ class _Names(dict):
 
 
 def _hook(where, name, *rest):
-    """Call what a class may have to be called before and after its tests; pytest's may take the method."""
+    """Call a set-up or tear-down function if there is one; pytest's may take the test method."""
     hook = getattr(where, name, None)
     if hook is not None:
         hook(*rest[: hook.__code__.co_argcount - 1])
 
 
-def _play(test):
-    """Run the tests of a class, each on an object of its own."""
+def _run_class(test):
+    """Run the tests of a class, each on a new object."""
     _hook(test, "setUpClass")
     _hook(test, "setup_class")
     for name in [name for name in dir(test) if name.startswith("test")]:
@@ -186,9 +188,9 @@ def _play(test):
 
 
 def judge(tests, entry):
-    """Run test code: its top level, then `check`, then every `test_*`; exit code 0 says that all held."""
+    """Run test code: its top level, then `check`, then every `test_*`; exit with 0 if all pass."""
     global _channel
-    # Only this copy may say that all went well.
+    # Keep a reference of our own, because the test code may replace `os._exit`.
     leave = os._exit
     _channel = _Channel()
     sys.modules["solution"] = _Solution("solution")
@@ -196,20 +198,20 @@ def judge(tests, entry):
     names = _Names(__name__="tests", __builtins__=builtins)
     cases = adapt_unittest() if "unittest" in tests else ()
     if entry:
-        names["candidate"] = names[entry] = Function(entry)
+        names["candidate"] = names[entry] = FunctionProxy(entry)
     try:
         exec(compile(tests, "tests.py", "exec"), names)
         if entry and callable(names.get("check")):
-            names["check"](Function(entry))
+            names["check"](FunctionProxy(entry))
         for name, test in list(names.items()):
             if name.startswith("test") and isinstance(test, types.FunctionType):
                 for row in getattr(test, "rows", [{}]):
                     test(**row)
             elif isinstance(test, type) and (name.startswith("Test") or issubclass(test, cases)):
-                _play(test)
+                _run_class(test)
     except BaseException as error:
         sys.stderr.write(f"{type(error).__name__}: {error}"[:1000])
         sys.stderr.flush()
         leave(1)
-    # Tests that asked the program nothing say nothing about it.
+    # Tests that never called the program prove nothing about it.
     leave(0 if _channel.calls and not _channel.ended else 1)

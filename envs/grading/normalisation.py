@@ -1,4 +1,4 @@
-"""Brings an answer's LaTeX to one way of writing."""
+"""Rewrites the LaTeX of an answer in one standard notation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ _TEMPERATURE = re.compile(r"\bdegrees ([CF])\b")
 _DOLLARS = re.compile(r"(?<![\d.])\\\$\s*([\d.,{}]*\d)")
 _CHOOSE = re.compile(r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}")
 _TIMES = re.compile(r"(?<=\d)\s*x\s*(?=10\s*\^)")
-_INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")  # not the marks that change the direction
+# Without the marks that change the direction of writing, because these change what a reader sees.
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
 _VULGAR = re.compile("[¼-¾⅐-⅞]")
 _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
 _RAISED_RUN = re.compile("⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
@@ -34,7 +35,7 @@ _MARKED = re.compile(r"(\*\*?|[\"'])(.*)\1")
 _INTEGER = re.compile(r"\s*,?\s*(?:where |for )?([a-z]) ?\\in ?\\mathbb ?\{?Z\}?$")
 _ALL_BUT = re.compile(r"\\mathbb ?\{?R\}? ?(?:\\setminus|\\backslash|-) ?\\\{([^,{}\\]+)\\\}")
 _BRACES = re.compile(r"\{([^{},]*)\}")
-#: What is said in words or with a sign.
+#: Answers that may be written in words or as a symbol.
 _MEANINGS = {
     "(-\\infty, \\infty)": re.compile(r"\\(?:mathbb|mathbf) ?\{?R\}?|(?:all|the) reals?(?: numbers?)?"),
     "\\emptyset": re.compile(r"(?i:(?:there (?:is|are) )?no solutions?)"),
@@ -92,16 +93,15 @@ _REPLACE = re.compile(
 
 
 def normalise(answer: str) -> str:
-    """Write an answer the plain way: no spacing commands, one name for each symbol, braces in place.
+    """Rewrite an answer in standard notation: no spacing commands, one name for each symbol, all braces.
 
     Text in ``\\text{…}`` stays, without the command.
     """
-    text = (
-        _without_unicode(answer).strip().replace("\\\\", "\\cr ")
-    )  # rows of a matrix, before what follows a backslash counts
+    # First the ends of a matrix's rows, whose double backslashes would look like other commands.
+    text = _without_unicode(answer).strip().replace("\\\\", "\\cr ")
     text = _REPLACE.sub(lambda m: _REPLACED[m.group()], text)
     text = _SPACES.sub(" ", text)
-    for _ in range(3):  # commands within commands
+    for _ in range(3):  # commands may stand within commands
         text = _WRAPPED.sub(r" \1 ", text)
     text = _DEGREES.sub(" degrees ", text)
     text = _DOLLARS.sub(r"\1 dollars", text)
@@ -127,7 +127,7 @@ def normalise(answer: str) -> str:
 
 
 def _without_unicode(text: str) -> str:
-    """Write fractions and exponents of one character in LaTeX, and leave out what cannot be seen."""
+    """Write Unicode fractions, exponents and roots in LaTeX, and remove invisible characters."""
     text = _RAISED_RUN.sub(lambda m: f"^{{{m.group().translate(_RAISED)}}}", _INVISIBLE.sub("", text))
     text = _ROOT.sub(lambda m: f"\\sqrt{'[3]' if m.group(1) == '∛' else ''}{{{m.group(2)}}}", text)
     return _VULGAR.sub(_fraction, text)
@@ -139,7 +139,7 @@ def _fraction(match: re.Match[str]) -> str:
 
 
 def _inward(match: re.Match[str]) -> str:
-    """Write an interval whose open ends are turned outward with round brackets; leave others as they are."""
+    """Rewrite an interval such as ]1, 2[ with round brackets; leave other intervals as they are."""
     left, inside, right = match.groups()
     if left != "]" and right != "[":
         return match.group()
@@ -147,5 +147,5 @@ def _inward(match: re.Match[str]) -> str:
 
 
 def _without_stop(text: str) -> str:
-    """Drop a full stop at the end, but not the dots of something that goes on."""
+    """Remove a full stop, comma or semicolon at the end, but not the dots of an ellipsis."""
     return re.sub(r"(?<!\.)\.$|[,;]+$", "", text.strip()).strip()

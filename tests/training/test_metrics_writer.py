@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from ecrl.callbacks.monitors.writer import LAYOUT
 from ecrl.metrics import Record
 from ecrl.runs.metrics_file import is_wall_time, read_metrics
+from ecrl.training.metrics_writer import LAYOUT
 from tests.support.lightning import fit
 
 

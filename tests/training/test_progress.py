@@ -8,8 +8,8 @@ from pathlib import Path
 import lightning as L
 import pytest
 
-from ecrl.callbacks.monitors import progress
-from ecrl.callbacks.monitors.progress import ProgressMonitor
+from ecrl.training import progress
+from ecrl.training.progress import ProgressMonitor
 from tests.support.lightning import fit
 
 

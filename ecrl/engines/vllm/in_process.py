@@ -1,4 +1,4 @@
-"""Starts and ends vLLM inside the trainer's own process, and keeps the two out of each other's way."""
+"""Starts and ends vLLM inside the trainer's process, and undoes its side effects on the process."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from ecrl.policy.model import PolicyModel
 
 
 def start(model: PolicyModel, dtype: torch.dtype, *, enforce_eager: bool, **knobs: Any) -> Any:
-    """Start a vLLM of the policy's architecture, without weights.
+    """Start a vLLM with the policy's architecture and without weights.
 
     Args:
         model: the policy.
-        dtype: of vLLM's weights.
-        enforce_eager: neither compile nor capture graphs; always so on CPU.
+        dtype: type of vLLM's weights.
+        enforce_eager: whether to skip compilation and CUDA graphs; they are always skipped on CPU.
         **knobs: further arguments of ``vllm.LLM``.
 
     Returns:
         The ``vllm.LLM``.
 
     Raises:
-        UsageError: the policy's heads are of a size that vLLM's CPU attention does not have.
+        UsageError: vLLM's CPU attention does not support the size of the policy's attention heads.
     """
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -43,7 +43,7 @@ def start(model: PolicyModel, dtype: torch.dtype, *, enforce_eager: bool, **knob
 
     vllm_plugin.register()
     check_head_size(model.lm.config)
-    # What vLLM keeps must not be born under the trainer's inference mode: later loads write to it.
+    # Tensors made in inference mode, which the trainer may use here, could not be written to later.
     with TemporaryDirectory() as folder, _launcher_variables(), torch.inference_mode(False):
         _save_config(model, Path(folder))
         return LLM(
@@ -57,7 +57,7 @@ def start(model: PolicyModel, dtype: torch.dtype, *, enforce_eager: bool, **knob
             enable_prefix_caching=True,
             logprobs_mode="processed_logprobs",
             worker_extension_cls=EXTENSION,
-            # An initialised default group is the trainer's: vLLM then makes its own groups inside it.
+            # If the trainer has a default process group, vLLM makes its own groups inside that one.
             distributed_executor_backend="external_launcher" if dist.is_initialized() else "uni",
             **knobs,
         )
@@ -68,13 +68,13 @@ def shutdown(llm: Any, owns_group: bool) -> None:
 
     Args:
         llm: the ``vllm.LLM``.
-        owns_group: the default process group is vLLM's, so it ends too; otherwise it is the trainer's.
+        owns_group: whether vLLM made the default process group, so that the group ends too.
     """
     core = llm.llm_engine.engine_core
     if owns_group:
         core.shutdown()
         return
-    # vLLM's own shutdown would destroy the default group whoever made it.
+    # vLLM's own shutdown would also destroy the trainer's default group.
     from vllm.distributed import parallel_state
 
     core._finalizer.detach()
@@ -86,7 +86,7 @@ def shutdown(llm: Any, owns_group: bool) -> None:
 
 @contextmanager
 def trainer_state_kept() -> Iterator[None]:
-    """Undo what vLLM does to the process: it seeds and uses the global generators, and fixes the threads."""
+    """Restore global state that vLLM changes: random generators, and torch's setting of threads."""
     python, numpy, set_threads = random.getstate(), np.random.get_state(), torch.set_num_threads
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
         yield
@@ -96,23 +96,23 @@ def trainer_state_kept() -> Iterator[None]:
 
 
 def _save_config(model: PolicyModel, folder: Path) -> None:
-    """Write the ``config.json`` that vLLM builds its model from: the policy's, wherever it came from."""
+    """Write the policy's ``config.json``, from which vLLM builds its model."""
     config: Any = copy(model.lm.config)
-    # A sharding plan renames the classes it wraps.
+    # FSDP puts its name before that of a class that it wraps.
     config.architectures = config.architectures or [type(model.lm).__name__.removeprefix("FSDP")]
     config.save_pretrained(folder)
 
 
 @contextmanager
 def _launcher_variables() -> Iterator[None]:
-    """Tell vLLM its place in the trainer's default group, by the environment variables it reads."""
+    """Set the environment variables from which vLLM reads its rank in the trainer's default group."""
     if not dist.is_initialized():
         yield
         return
     device = torch.cuda.current_device() if torch.cuda.is_available() else 0
-    place = {"RANK": str(dist.get_rank()), "LOCAL_RANK": str(device)}
-    before = {name: os.environ.get(name) for name in place}
-    os.environ.update(place)
+    ranks = {"RANK": str(dist.get_rank()), "LOCAL_RANK": str(device)}
+    before = {name: os.environ.get(name) for name in ranks}
+    os.environ.update(ranks)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Reads the tests of a row, in the forms in which public data sets write them."""
+"""Reads the unit tests of a row, in the forms that public data sets use."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ecrl.envs.code.unit_test_forms import check_code
-from ecrl.envs.code.unit_tests import Call, CallTests, CodeTests, StdinTests, Tests, split_asserts
-from ecrl.envs.sandbox.remote import encode
+from ecrl.envs.code.program_server import encode
+from ecrl.envs.code.unit_tests import Call, CallTests, CodeTests, StdinTests, Tests
+from ecrl.envs.code.unsupported_tests import check_code
 
 
 def read_tests(cell: Any, entry: str | None) -> Tests:
-    """Tell the form of a tests cell and read it.
+    """Read a cell with tests, in any of these forms.
 
-    - ``{"inputs": […], "outputs": […]}``: texts for stdin and stdout; with ``"fn_name"``, or with ``entry``
-      and inputs that are lists, arguments and results of a function.
-    - ``[{"input": …, "output": …, "testtype": "stdin" | "functional"}, …]``: LiveCodeBench's.
-    - ``["assert …", …]`` or a text: test code.
-    - Any of these as JSON text; LiveCodeBench's packed form.
+    - ``{"inputs": […], "outputs": […]}``: strings for stdin and stdout. With ``"fn_name"``, or with ``entry``
+      and inputs that are lists, these are arguments and results of a function.
+    - ``[{"input": …, "output": …, "testtype": "stdin" | "functional"}, …]``: LiveCodeBench's form.
+    - ``["assert …", …]`` or a string: test code.
+    - Each of these as a JSON string, or packed as LiveCodeBench does.
 
     Args:
-        cell: of one column, or of several joined in a list of lists.
-        entry: the function under test, where the row names it.
+        cell: the cell of one column, or a list of the cells of several.
+        entry: the function under test, if the row names it.
 
     Raises:
-        ValueError: it is none of these, or it holds no test; the text says what was found.
+        ValueError: the cell has none of these forms, or holds no test; says what was found.
     """
     value = _unpack(cell)
     if isinstance(value, Mapping):
@@ -49,10 +49,13 @@ def read_tests(cell: Any, entry: str | None) -> Tests:
 
 
 def read_entry(cell: Any) -> str | None:
-    """Read a function's name: as it is, or as LiveCodeBench's ``func_name`` in (JSON of) a mapping.
+    """Read the name of a function: a string, or LiveCodeBench's mapping (or its JSON) with ``func_name``.
+
+    Returns:
+        The name; None if the cell is None or a mapping without a name.
 
     Raises:
-        ValueError: it is no name; None and a mapping without it are fine.
+        ValueError: the cell is anything else.
     """
     value = _unpack(cell)
     if isinstance(value, Mapping):
@@ -77,7 +80,7 @@ def _from_lists(value: Mapping[str, Any], entry: str | None) -> Tests:
         return StdinTests(tuple(map(_text, inputs)), tuple(map(_text, outputs)))
     if not all(isinstance(args, list) for args in inputs):
         raise ValueError(f"inputs of the function {name!r} must be lists of arguments")
-    # The APPS family writes each result as a list of one.
+    # Data sets in the form of APPS write each result as a list with one item.
     if value.get("fn_name") and all(isinstance(x, list) and len(x) == 1 for x in outputs):
         outputs = [x[0] for x in outputs]
     return _calls(name, inputs, outputs)
@@ -101,11 +104,13 @@ def _from_cases(cases: Sequence[Mapping[str, Any]], entry: str | None) -> Tests:
 
 
 def _lines(value: Any, what: str) -> list[Any]:
-    """Read a JSON value a line."""
+    """Read one JSON value from each line."""
     try:
         return [json.loads(line) for line in _text(value).split("\n") if line]
     except ValueError as error:
-        raise ValueError(f"{what} must be JSON, a value a line; found {_shown(value)} ({error})") from None
+        raise ValueError(
+            f"{what} must be JSON, one value on each line; found {_shown(value)} ({error})"
+        ) from None
 
 
 def _from_code(source: str, entry: str | None) -> Tests:
@@ -116,8 +121,62 @@ def _from_code(source: str, entry: str | None) -> Tests:
             compile(tree, "tests", "exec", dont_inherit=True)
             check_code(tree, entry)
     except (SyntaxError, RecursionError, MemoryError) as error:
-        raise ValueError(f"the test code is no Python: {error}") from None
+        raise ValueError(f"the test code is not valid Python: {error}") from None
     return calls or CodeTests(source, entry)
+
+
+def split_asserts(tree: ast.Module) -> CallTests | None:
+    """Read test code in which every line is ``assert f(<literals>) == <literal>``.
+
+    The call may stand on either side; ``assert f(…)`` and ``assert not f(…)`` are read as well.
+
+    Returns:
+        The calls; None for any other code, which has to be run.
+    """
+    try:
+        calls = tuple(map(_split, tree.body))
+    except (ValueError, TypeError, RecursionError, MemoryError):
+        return None
+    return CallTests(calls, loose=False) if calls else None
+
+
+def _split(statement: ast.stmt) -> Call:
+    """Read one assert.
+
+    Raises:
+        ValueError: it has another form.
+    """
+    match statement:
+        case ast.Assert(ast.Compare(left, [ast.Eq()], [right])):
+            if isinstance(left, ast.Call) and not _is_empty_set(left):
+                return _call(left, encode(ast.literal_eval(right)))
+            if isinstance(right, ast.Call):
+                return _call(right, encode(ast.literal_eval(left)))
+        case ast.Assert(ast.UnaryOp(ast.Not(), ast.Call() as call)):
+            return _call(call, None, truth=False)
+        case ast.Assert(ast.Call() as call):
+            return _call(call, None, truth=True)
+    raise ValueError("not a call compared with a literal")
+
+
+def _is_empty_set(node: ast.expr) -> bool:
+    """Tell whether a node is ``set()``: `literal_eval` takes it for a literal, the parser for a call."""
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "set"
+        and not node.args
+    )
+
+
+def _call(node: ast.Call, wanted: Any, truth: bool | None = None) -> Call:
+    if not isinstance(node.func, ast.Name):
+        raise ValueError("not a plain function")
+    args = [ast.literal_eval(arg) for arg in node.args]
+    kwargs = {k.arg: ast.literal_eval(k.value) for k in node.keywords}
+    if None in kwargs:
+        raise ValueError("not plain arguments")
+    return Call(node.func.id, encode(args), encode(kwargs), wanted, truth)
 
 
 def _calls(name: str, inputs: Sequence[Sequence[Any]], outputs: Sequence[Any]) -> CallTests:
@@ -126,7 +185,7 @@ def _calls(name: str, inputs: Sequence[Sequence[Any]], outputs: Sequence[Any]) -
 
 
 def _text(value: Any) -> str:
-    """APPS has texts as lists of lines, too."""
+    """Return an input or output as a string; APPS also writes it as a list of lines."""
     if isinstance(value, list) and all(isinstance(line, str) for line in value):
         return "\n".join(value)
     if not isinstance(value, str):
@@ -135,14 +194,14 @@ def _text(value: Any) -> str:
 
 
 class _DataOnly(pickle.Unpickler):
-    """An unpickler for plain data: it imports nothing, so it runs nothing."""
+    """An unpickler for plain data only: it imports nothing, so it executes nothing."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"{module}.{name} is no plain data")
+        raise pickle.UnpicklingError(f"{module}.{name} is not plain data")
 
 
 def _unpack(cell: Any) -> Any:
-    """Read JSON text, and LiveCodeBench's base64 of zlib of a pickled JSON text."""
+    """Decode a JSON string, or LiveCodeBench's form: base64 of zlib of a pickled JSON string."""
     if not isinstance(cell, str):
         return cell
     try:
@@ -153,7 +212,7 @@ def _unpack(cell: Any) -> Any:
     try:
         packed = zlib.decompress(base64.b64decode(cell, validate=True))
         return _unpack(_DataOnly(io.BytesIO(packed)).load())
-    except Exception:  # what is not packed can look so, and unpickling it raises anything
+    except Exception:  # other strings can look like the packed form, and unpickling them raises anything
         return cell
 
 

@@ -1,9 +1,9 @@
-"""What test code finds in place of pytest, numpy and unittest: the little that can work beside a program.
+"""Stand-ins for pytest, numpy and unittest, with the few parts that test code can use in a sandbox.
 
-The tests' sandbox gets this file as text, between `remote.py` and `judge.py`.
+The sandbox of the test code gets this file as text, between `program_server.py` and `judge.py`.
 """
 
-# Types stay out: this text is compiled anew in every sandbox.
+# Without type annotations, because every sandbox compiles this text anew.
 # mypy: ignore-errors
 
 import itertools
@@ -61,7 +61,7 @@ def _parametrize(argnames, argvalues, **_):
 
 
 class _Marks:
-    """`pytest.mark`: all but one are words, with arguments or without."""
+    """`pytest.mark`: every mark except ``parametrize`` does nothing, with arguments or without."""
 
     parametrize = staticmethod(_parametrize)
 
@@ -74,14 +74,14 @@ def _param(*values, **_):
 
 
 def make_pytest():
-    """The little of pytest that tests of one function use."""
+    """Make a module with the parts of pytest that tests of functions use."""
     module = types.ModuleType("pytest")
     module.raises, module.approx, module.mark, module.param = _Raises, _Approx, _Marks(), _param
     return module
 
 
 def _assert_raises(case, kinds, function=None, *args, match=None, msg=None, **kwargs):
-    """`TestCase.assertRaises` for exceptions of the program, too."""
+    """`TestCase.assertRaises` that also accepts the program's own exceptions."""
     raises = _Raises(kinds, match)
     if function is None:
         return raises
@@ -94,7 +94,7 @@ def _assert_raises_regex(case, kinds, match, function=None, *args, **kwargs):
 
 
 def adapt_unittest():
-    """Let unittest's classes be ours to run, with exceptions that may be the program's."""
+    """Let `judge` run unittest's classes, and let them accept the program's own exceptions."""
     import unittest
 
     unittest.main = lambda *_, **__: None
@@ -113,7 +113,7 @@ def _allclose(got, want, rtol=1e-5, atol=1e-8):
 
 
 def make_numpy():
-    """The little of numpy that HumanEval+ and MBPP+ compare with; the sandbox has none."""
+    """Make a module with the parts of numpy that the tests of HumanEval+ and MBPP+ use."""
     module = types.ModuleType("numpy")
     module.allclose, module.ndarray = _allclose, type("ndarray", (), {})
     module.float32 = module.float64 = float

@@ -1,4 +1,4 @@
-"""Inequalities for one variable, as the intervals that they are."""
+"""Turns inequalities in one variable into intervals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ecrl.envs.grading.structure import split
 
 _SIGN = re.compile(r"(<|>|\\(?:le|ge|lt|gt|ne)(?![a-zA-Z]))")
 _BELOW = {"<": "<", "\\lt": "<", "\\le": "\\le"}
-_ABOVE = {">": "<", "\\gt": "<", "\\ge": "\\le"}  # read from the other side
+_ABOVE = {">": "<", "\\gt": "<", "\\ge": "\\le"}  # with both sides swapped
 _OR = re.compile(r"\s(?:or)\s|\\(?:lor|vee)(?![a-zA-Z])|,")
 _AND = re.compile(r"\s(?:and)\s|\\(?:land|wedge)(?![a-zA-Z])")
 _SET = re.compile(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?::|\||\\mid)(.*)\\\}")
@@ -18,9 +18,9 @@ _Range = tuple[str, str, str]  # variable, left end with its bracket, right end 
 
 
 def as_interval(text: str) -> tuple[str, str] | None:
-    """Return the variable and the interval, or union of intervals, of an inequality; None if it is none.
+    """Return the variable and the interval (or union of intervals) of an inequality; None for other texts.
 
-    Bounds must be without variables: ``y > x`` and ``x < y`` are the same, as intervals they would not be.
+    Bounds must not contain variables: ``y > x`` equals ``x < y``, but their intervals would differ.
     """
     if described := _SET.fullmatch(text):  # {x : x > 2}
         inside = as_interval(described.group(2))
@@ -33,7 +33,7 @@ def as_interval(text: str) -> tuple[str, str] | None:
 
 
 def _either(text: str) -> list[_Range] | None:
-    """One inequality, a chain of two, or two with an *and* between them."""
+    """Read one inequality, a chain of two, or two joined by *and*; None for other texts."""
     if len(both := _AND.split(text)) == 2:
         one, other = (_either(part) for part in both)
         if one is None or other is None or len(one) != 1 or len(other) != 1 or one[0][0] != other[0][0]:

@@ -1,0 +1,55 @@
+"""Turns the errors of Hydra, OmegaConf and YAML into one line that says what to write instead."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from hydra.errors import OverrideParseException
+
+from ecrl.config.groups import GROUPS, options
+from ecrl.config.keys import unknown_key
+from ecrl.errors import UsageError, unknown_name
+
+
+def explain(error: Exception, config_dir: Path | None) -> UsageError:
+    """Return the one-line error for what Hydra raised while composing."""
+    if isinstance(error, OverrideParseException):
+        return unreadable(error)
+    text = str(error)
+    missing = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
+    if missing and missing[1] in GROUPS:
+        return unknown_name(missing[1], missing[2], options(missing[1], config_dir))
+    group = re.search(r"Could not override '(\w+)'", text) or re.search(r"Key '(\w+)' (?:is )?not in", text)
+    full = re.search(r"full_key: ([\w.]+)", text) or re.search(r"Could not override '([\w.]+)'", text)
+    if full and ("not in" in text or "Could not override" in text):
+        return unknown_key(full[1])
+    if group:
+        return unknown_key(group[1])
+    cause = f": {first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
+    return UsageError(first_line(error) + cause)
+
+
+def unreadable(error: OverrideParseException) -> UsageError:
+    """Return the error for a value that Hydra's grammar cannot read; it shows how to quote the value."""
+    key, _, value = error.override.lstrip("+").partition("=")
+    listed = value.startswith("[") and value.endswith("]")
+    parts = value[1:-1].split(",") if listed else [value]
+    quoted = ",".join("'" + part.replace("'", r"\'") + "'" for part in parts)
+    shown = f"[{quoted}]" if listed else quoted
+    return UsageError(
+        f'{key}={value} cannot be read. Quote the value, and all of it for the shell: "{key}={shown}"'
+    )
+
+
+def last_cause(error: BaseException) -> str:
+    """Return the error at the end of the chain, e.g. the import that failed inside the named module."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of a message; the error's class if there is no message."""
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

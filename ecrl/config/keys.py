@@ -1,0 +1,50 @@
+"""Dotted keys of the configuration: which there are, and how two of them are related."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from ecrl.config.groups import OPEN_NODES
+from ecrl.config.schema import Config
+from ecrl.errors import UsageError, unknown_name
+
+
+def all_keys() -> list[str]:
+    """Return every key of the schema."""
+    keys: list[str] = []
+
+    def walk(node: Mapping[str, Any], prefix: str) -> None:
+        for key in node:
+            keys.append(f"{prefix}{key}")
+            child = OmegaConf.select(node, key)  # type: ignore[arg-type]
+            if isinstance(child, DictConfig):
+                walk(cast(Mapping[str, Any], child), f"{prefix}{key}.")
+
+    walk(cast(Mapping[str, Any], OmegaConf.structured(Config)), "")
+    return keys
+
+
+def is_open(key: str) -> bool:
+    """Whether a constructor's signature, not the schema, says what the key may be."""
+    return re.match(rf"({'|'.join(OPEN_NODES)}|env\.kwargs)\.", key) is not None
+
+
+def is_below(key: str, roots: Iterable[str]) -> bool:
+    """Whether the key is one of the roots or lies below one."""
+    return any(key == root or key.startswith(f"{root}.") for root in roots)
+
+
+def key_of(override: str) -> str:
+    """Return the key that an override sets."""
+    return override.partition("=")[0]
+
+
+def unknown_key(key: str) -> UsageError:
+    """Return the error for a key that the schema lacks; it lists the keys beside it, or else all."""
+    node = key.rpartition(".")[0]
+    siblings = [known for known in all_keys() if node and known.rpartition(".")[0] == node]
+    return unknown_name("key", key, siblings or all_keys())

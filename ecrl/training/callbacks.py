@@ -1,0 +1,45 @@
+"""The callbacks that a configuration asks for beside its strategies: its monitors, and its environment's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning as L
+
+from ecrl.config.schema import Config
+from ecrl.config.targets import build, resolve
+from ecrl.envs.safe_calls import make
+from ecrl.errors import UsageError
+
+
+def build_callbacks(config: Config) -> list[L.Callback]:
+    """Build the monitors of ``monitor=[…]`` in config order.
+
+    Raises:
+        UsageError: a node that is not a Lightning callback.
+    """
+    return [_monitor(name, node) for name, node in config.monitor.items()]
+
+
+def _monitor(name: str, node: Any) -> L.Callback:
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise UsageError(
+            f"monitor.{name} has no `_target_`, got {node!r}; is {name} in monitor=[…]? "
+            "One of your own needs a `_target_` that names a Lightning callback."
+        )
+    monitor = build(node)
+    if not isinstance(monitor, L.Callback):
+        raise UsageError(f"monitor.{name} built a {type(monitor).__name__}; it must be a lightning Callback.")
+    return monitor
+
+
+def environment_callbacks(config: Config) -> list[L.Callback]:
+    """Build the callback that the training environment declares, if it declares one.
+
+    Raises:
+        UsageError: it cannot be imported.
+    """
+    env: Any = make(config.env.id, "train", dict(config.env.kwargs)).unwrapped
+    target = getattr(env, "training_callback", None)
+    return [resolve(target, f"{config.env.id}: training_callback")(env)] if target else []

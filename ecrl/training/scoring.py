@@ -1,0 +1,151 @@
+"""Scoring: the policy as the processes share it, and the log-probs of its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
+from transformers import PreTrainedTokenizerBase
+
+from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.config.schema import Config
+from ecrl.distributed.loading import load_sharded_policy
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.distributed.sharding import Sharding
+from ecrl.policy.attention import row_limit
+from ecrl.policy.lora import without_adapters
+from ecrl.policy.model import PolicyModel
+from ecrl.policy.packing import MicroBatch, pack_micro_batches
+
+
+class Scorer:
+    """Loads the policy, packs batches into micro-batches, and scores their tokens.
+
+    Module and data module share one: the first scores with gradient, the second without.
+
+    Args:
+        config: the run's configuration.
+        path: directory or hub id of the initial policy.
+        tokenizer: the policy's.
+        process_group: the processes that share the work.
+
+    Attributes:
+        model: the policy; there after ``load``.
+        sharding: how the policy lies over the processes; there after ``load``.
+    """
+
+    model: PolicyModel
+    sharding: Sharding
+
+    def __init__(
+        self, config: Config, path: str, tokenizer: PreTrainedTokenizerBase, process_group: ProcessGroup
+    ) -> None:
+        self.path = path
+        self.tokenizer = tokenizer
+        self.process_group = process_group
+        self._config = config
+        self._reference: PolicyModel | None = None
+
+    def load(self, device: torch.device, mesh: DeviceMesh | None) -> PolicyModel:
+        """Load the policy and shard it over the processes.
+
+        Args:
+            device: where this process computes.
+            mesh: of all processes; None for one process.
+
+        Raises:
+            UsageError: there is no such model, it cannot be split, or its logits are post-processed.
+        """
+        trainer = self._config.trainer
+        self._device = device
+        self.sharding = Sharding(
+            mesh,
+            shard=mesh is not None and trainer.parallel != "ddp",
+            bf16=trainer.precision == "bf16-mixed",
+            cpu_offload=trainer.cpu_offload,
+        )
+        self.model = self._load(adapters=True)
+        self.model.check_head()
+        return self.model
+
+    def _load(self, adapters: bool) -> PolicyModel:
+        settings, seed = self._config.model, self._config.seed
+        return load_sharded_policy(
+            self.path, self.tokenizer, settings, self.sharding, self._device, seed, adapters
+        )
+
+    def score(self, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
+        """Compute the policy's log-probs ``[N]`` and entropies ``[N]`` of a batch without gradient, nats.
+
+        Each process scores its share of the micro-batches; all processes get all tokens.
+        """
+        return self._score(self.model, batch)
+
+    def reference_logprobs(self, batch: RolloutBatch) -> Tensor:
+        """Log-probs ``[N]`` of the initial policy, nats: the base without its adapters, or a frozen copy."""
+        if self._config.model.lora.r:
+            with without_adapters(self.model.lm):
+                return self._score(self.model, batch)[0]
+        if self._reference is None:
+            self._reference = self._load(adapters=False).eval().requires_grad_(False)
+        return self._score(self._reference, batch)[0]
+
+    @torch.no_grad()
+    def _score(self, model: PolicyModel, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
+        joint = batch.old_logprobs.new_zeros(2, batch.num_tokens)
+        for micro_batch in self.micro_batches(batch):
+            joint[:, micro_batch.order] = torch.stack(model(micro_batch, batch.temperature)).to(joint)
+        logprobs, entropy = self.process_group.sum(joint)
+        return logprobs, entropy
+
+    def micro_batches(self, batch: RolloutBatch) -> list[MicroBatch]:
+        """Pack a batch, and return this process's micro-batches."""
+        if not batch.num_tokens:
+            return []
+        update = self._config.update
+        row_tokens = row_limit(self.model.attention, update.max_tokens, update.row_tokens)
+        return pack_micro_batches(
+            batch.sequences, update.max_tokens, row_tokens, self.process_group.rank, self.process_group.size
+        )
+
+
+class ForwardPasses:
+    """The forward passes with gradient over an optimizer minibatch, one for each micro-batch.
+
+    Iterating makes them one at a time, so that only one graph is alive. A single micro-batch is passed at
+    once: planning then reads its log-probs and needs no pass of its own.
+
+    Args:
+        scorer: scores the tokens.
+        batch: the minibatch, ``N`` tokens.
+    """
+
+    def __init__(self, scorer: Scorer, batch: RolloutBatch) -> None:
+        self._scorer = scorer
+        self._batch = batch
+        self._micro_batches = scorer.micro_batches(batch)
+        self._scored = batch.old_logprobs.new_zeros(2, batch.num_tokens)
+        self._ahead = [self._pass(m) for m in self._micro_batches] if len(self._micro_batches) == 1 else []
+
+    def current(self) -> tuple[Tensor, Tensor]:
+        """Log-probs ``[N]`` and entropies ``[N]`` of the current policy, without gradient, nats."""
+        return self.scored() if self._ahead else self._scorer.score(self._batch)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield each pass: which tokens ``[n]`` it scored, their log-probs and entropies with gradient."""
+        for micro_batch in self._micro_batches:
+            logprobs, entropy = self._ahead.pop() if self._ahead else self._pass(micro_batch)
+            yield micro_batch.order, logprobs, entropy
+
+    def scored(self) -> tuple[Tensor, Tensor]:
+        """Log-probs ``[N]`` and entropies ``[N]`` that the passes so far gave, over all processes, nats."""
+        logprobs, entropy = self._scorer.process_group.sum(self._scored.clone())
+        return logprobs, entropy
+
+    def _pass(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        scores = self._scorer.model(micro_batch, self._batch.temperature)
+        logprobs, entropy = (x.to(self._scored.device) for x in scores)
+        self._scored[:, micro_batch.order] = torch.stack([logprobs.detach(), entropy.detach()])
+        return logprobs, entropy

@@ -1,0 +1,82 @@
+"""Lightning's trainer with the settings that every command shares, and the processes that it joins."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from transformers.utils.logging import disable_progress_bar
+
+from ecrl.config.schema import Config
+from ecrl.distributed.launch import processes
+from ecrl.distributed.lightning_strategies import MultiProcessStrategy, SingleProcessStrategy
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.errors import UsageError
+
+
+def make_trainer(config: Config, **kwargs: Any) -> L.Trainer:
+    """Make a Lightning trainer.
+
+    Args:
+        config: the whole configuration.
+        **kwargs: further settings of ``lightning.Trainer``.
+
+    Raises:
+        UsageError: Lightning knows no such accelerator or precision, or it is not on this machine.
+    """
+    settings = config.trainer
+    many = processes(config) > 1
+    precision: Any = settings.precision
+    strategy: Any = SingleProcessStrategy(_device(settings.accelerator))
+    if many:
+        strategy = MultiProcessStrategy(processes(config), settings.tensor_parallel_size, settings.timeout)
+        # FSDP casts by itself, before it gathers; autocast would gather in float32.
+        precision = precision if settings.parallel == "ddp" else "32-true"
+    try:
+        return L.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=strategy,
+            precision=precision,
+            logger=False,
+            num_sanity_val_steps=0,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            log_every_n_steps=1,
+            **kwargs,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise UsageError(f"trainer: {error}") from None
+
+
+def connect(trainer: L.Trainer, config: Config) -> ProcessGroup:
+    """Join the run's other processes, if there are any."""
+    if processes(config) == 1:
+        return ProcessGroup()
+    trainer.strategy.setup_environment()
+    return ProcessGroup(config.trainer.tensor_parallel_size, config.trainer.timeout)
+
+
+def _device(accelerator: str) -> torch.device:
+    gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
+    return torch.device("cuda", 0) if gpu else torch.device("cpu")
+
+
+def quiet() -> None:
+    """Silence the libraries' messages about themselves; our own messages stay."""
+    redistribution = "torch.distributed.tensor._redistribute"  # warns of every gathered shard
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "transformers", redistribution):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    disable_progress_bar()
+    warnings.filterwarnings("ignore", module=r"lightning\.")
+    warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+    torch.set_float32_matmul_precision("highest")
