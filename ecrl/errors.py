@@ -52,7 +52,7 @@ def usage_errors(prefix: str = "") -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise UsageError(f"{prefix}{error}") from None
+        raise UsageError(f"{prefix}{error}") from error
 
 
 def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:

@@ -99,7 +99,8 @@ class PolicyModel(nn.Module):
                 position_ids=micro_batch.position_ids.to(device),
                 use_cache=False,
             ).last_hidden_state
-        return hidden.flatten(0, 1)[micro_batch.source.to(device)]
+        # Indexing would add up the gradients of a shared position in an order that depends on the threads.
+        return hidden.flatten(0, 1).index_select(0, micro_batch.source.to(device))
 
     def generate(self, **kwargs: Any) -> Tensor:
         """Generate with transformers; see ``GenerationMixin.generate``."""

@@ -46,7 +46,6 @@ def test_words_settings_overrides_and_flags_are_told_apart(
         "~/mine",
         "env.kwargs.path=~/data",
         "--multirun",
-        "width=4",
     ]
     assert RUN.parse(line) == Arguments(
         [],
