@@ -24,8 +24,8 @@ def test_show_prints_a_right_and_a_wrong_answer(capsys: pytest.CaptureFixture[st
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        (["envs", "show"], "needs an environment"),
-        (["envs", "check", "numbers=3"], "needs an environment"),
+        (["envs", "show"], "ecrl envs show ID"),
+        (["envs", "check", "numbers=3"], "ecrl envs check ID"),
         (["envs", "check", "nowhere"], "nowhere"),
         (["envs", "show", "countdown", "digits=3"], "digits"),
         (["envs", "list"], "ecrl envs show ID"),

@@ -66,13 +66,13 @@ def test_adapters_start_as_nothing_and_can_be_left_out(tiny: Callable[..., Confi
     trained = [p for p in adapted.model.parameters() if p.requires_grad]
     assert len(trained) == 2 * 2  # A and B in each of two layers
     with without_adapters(adapted.model.lm):
-        without, _ = adapted.score(adapted.model, batch)
+        without, _ = adapted.scorer.score(batch)
     with torch.no_grad():
         for parameter in trained:
             parameter.normal_()
-    with_adapters, _ = adapted.score(adapted.model, batch)
+    with_adapters, _ = adapted.scorer.score(batch)
     with without_adapters(adapted.model.lm):
-        again, _ = adapted.score(adapted.model, batch)
+        again, _ = adapted.scorer.score(batch)
     assert torch.equal(without, again) and not torch.allclose(without, with_adapters, atol=1e-2)
     after = state_of(adapted.model.lm)
     assert {n for n in after if not torch.equal(after[n], before[n])} == {
