@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 
-.PHONY: install install-vllm train test test-vllm check lint types clean
+.PHONY: install install-vllm train test test-all test-vllm check lint types clean
 
 install: $(VENV)/.installed
 
@@ -39,8 +39,13 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
 train: install
 	$(BIN)/ecrl train
 
+# What matters most of every folder, in a few minutes; `test-all` adds the tests that are marked slow.
 test: export HF_HUB_OFFLINE = 1
 test: install
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: export HF_HUB_OFFLINE = 1
+test-all: install
 	$(BIN)/python -m pytest
 
 # The vLLM engines, with the real vLLM on CPU; and what needs Triton, which came with it.

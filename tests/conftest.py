@@ -24,7 +24,8 @@ from ecrl.config.compose import build_config
 from ecrl.config.schema import Config, ModelConfig
 from ecrl.policy.tiny_model import build_model, build_tokenizer
 from ecrl.training.trainer import quiet
-from tests.support.tiny import TINY
+from tests.support.runs import run
+from tests.support.tiny import FINISHED, LEARNING, STACK, TINY, VALIDATED
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -80,3 +81,17 @@ def tiny(tiny_model: Path, tmp_path: Path) -> Callable[..., Config]:
         return build_config([*base, *overrides], config_dir)
 
     return compose
+
+
+@pytest.fixture(scope="session")
+def validated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of ten iterations that learns and is validated after each; to be read only."""
+    base = [*TINY, f"model.path={tiny_model}", *LEARNING, *VALIDATED]
+    return run(base, tmp_path_factory.mktemp("validated") / "run", "iterations=10")
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of two iterations with two strategies, validation and samples; to be read only."""
+    base = [*TINY, f"model.path={tiny_model}", *STACK, *FINISHED]
+    return run(base, tmp_path_factory.mktemp("finished") / "run")

@@ -1,4 +1,4 @@
-"""Reading runs, ours and others', and pairing rewards with entropies."""
+"""Reading runs, ours and others'."""
 
 from __future__ import annotations
 
@@ -7,14 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 from torch.utils.tensorboard import SummaryWriter
 
-from ecrl.analysis.law import fit_law
-from ecrl.analysis.points import default_reward, is_validation, pair, smooth
-from ecrl.analysis.series import Series, from_rows, read_series
+from ecrl.analysis.points import pair
+from ecrl.analysis.series import read_series
 from ecrl.errors import UsageError, usage_errors
-from ecrl.runs.metrics_file import read_metrics, runs_in
 
 # A validation before the first iteration and after the second and fourth; one entropy was not measured.
 ROWS = [
@@ -70,55 +67,6 @@ def test_every_source_reads_the_same(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(series["val/task/avg@4"], [0.1, np.nan, 0.3, np.nan, 0.5], rtol=1e-6)
 
 
-def test_a_validation_goes_with_the_entropy_of_the_next_rollout() -> None:
-    points = pair(from_rows(ROWS, Path("run")))
-    assert points.reward_name == "val/task/avg@4"
-    # 0 → 1; 2 → 4, since 3 was not measured; none follows 4.
-    assert points.iteration.tolist() == [0, 2]
-    assert points.reward.tolist() == [0.1, 0.3] and points.entropy.tolist() == [0.9, 0.4]
-    assert "iteration t + 1" in points.pairing
-    wide = pair(from_rows(ROWS, Path("run")), width=2)
-    assert wide.entropy.tolist() == pytest.approx([0.9, 0.55]) and wide.reward.tolist() == [0.1, 0.3]
-    assert "trailing mean of 2" in wide.pairing
-
-
-def test_a_training_reward_goes_with_the_entropy_of_its_rollout() -> None:
-    points = pair(from_rows(ROWS, Path("run")), "rollout/reward")
-    assert points.iteration.tolist() == [1, 2, 4]
-    assert points.reward.tolist() == [0.12, 0.2, 0.35] and points.entropy.tolist() == [0.9, 0.7, 0.4]
-    wide = pair(from_rows(ROWS, Path("run")), "rollout/reward", width=2)  # of 1 and 2; 4 is left over
-    assert wide.iteration.tolist() == [2]
-    assert (wide.reward[0], wide.entropy[0]) == pytest.approx((0.16, 0.8))
-
-
-def test_the_default_reward_is_the_first_validation_mean() -> None:
-    def series(*names: str) -> Series:
-        return from_rows([{"iteration": 1, **dict.fromkeys(names, 0.5)}], Path("run"))
-
-    assert (
-        default_reward(series("rollout/reward", "val/b/avg@8", "val/a/avg@8", "val/a/pass@8"))
-        == "val/a/avg@8"
-    )
-    assert default_reward(series("rollout/reward", "val/a/pass@8")) == "rollout/reward"
-
-
-def test_smoothed_points_keep_the_nominal_rate_and_overlapping_means_would_not() -> None:
-    rng, apart, overlapping = np.random.default_rng(0), 0, 0
-    entropy = np.linspace(0.8, 0.1, 100)
-    for _ in range(400):
-        reward = 0.9 - 0.3 * np.exp(entropy) + 0.05 * rng.standard_normal(100)
-        rows = [
-            {"iteration": i, "policy/entropy": h, "rollout/reward": r}
-            for i, (h, r) in enumerate(zip(entropy.tolist(), reward.tolist(), strict=True), start=1)
-        ]
-        low, high = pair(from_rows(rows, Path("run")), width=5).law().a_interval
-        apart += low <= 0.3 <= high
-        low, high = fit_law(smooth(entropy, 5), smooth(reward, 5)).a_interval
-        overlapping += low <= 0.3 <= high
-    least, most = stats.binom.interval(0.9999, 400, 0.95)
-    assert least <= apart <= most and overlapping < least
-
-
 def test_columns_of_others_get_our_names(tmp_path: Path) -> None:
     path = tmp_path / "verl.csv"
     path.write_text("trained,actor/entropy,note\n10,0.5,warm\n20,0.4,\n")
@@ -170,7 +118,7 @@ def bad(tmp_path: Path, name: str, text: str) -> Path:
         ("log.jsonl", '{"policy/entropy": "low"}\n', r"column 'policy/entropy' holds 'low' \(row 1\), which"),
         ("log.csv", "iteration;policy/entropy\n1;0,5\n", r"column 'policy/entropy' holds '0,5' \(row 1"),
         ("log.csv", "iteration,a,a\n1,2,3\n", r"log.csv: two columns are called 'a'"),
-        ("run/metrics.jsonl", '{"iteration": 1, "loss": NaN}\n', r"metrics.jsonl, line 1: holds NaN, no f"),
+        ("run/metrics.jsonl", '{"iteration": 1, "loss": NaN}\n', r"line 1: holds NaN, which is no finite"),
     ],
 )  # fmt: skip
 def test_bad_input_names_the_file_and_what_is_missing(
@@ -220,34 +168,3 @@ def test_several_folders_with_events_are_refused(tmp_path: Path) -> None:
         read_series(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="'actor/entropy'"):
         read_series(write_csv(tmp_path / "log.csv"), columns={"policy/entropy": "actor/entropy"})
-
-
-@pytest.mark.parametrize("name", ["val/a/avg@4", "val-core/acc", "eval_reward", "test.acc", "validation/r"])
-def test_what_begins_with_the_word_is_a_validation(name: str) -> None:
-    assert is_validation(name)
-
-
-@pytest.mark.parametrize("name", ["value_loss_reward", "values/mean", "testing", "evaluate", "rollout/val"])
-def test_what_merely_begins_alike_is_none(name: str) -> None:
-    assert not is_validation(name)
-
-
-def test_a_path_that_cannot_be_looked_at_is_refused() -> None:
-    with pytest.raises(UsageError, match="does not exist"):
-        read_series(Path("x" * 5000))
-    with pytest.raises(UsageError, match=r"metrics\.jsonl cannot be read: File name too long"):
-        read_metrics(Path("x" * 5000) / "metrics.jsonl")
-
-
-def test_metrics_that_are_a_folder_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").mkdir()
-    with pytest.raises(UsageError, match=r"metrics\.jsonl cannot be read: Is a directory"):
-        read_series(tmp_path)
-
-
-def test_runs_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
-    for name in ("arm_10-1", "arm_2-10", "arm_2-9", "arm", "10", "9"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "metrics.jsonl").touch()
-    order = ["9", "10", "arm", "arm_2-9", "arm_2-10", "arm_10-1"]
-    assert [run.name for run in runs_in(tmp_path)] == order

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from ecrl.algorithm.strategy_stack import check_stack
 from ecrl.cli import main
-from ecrl.config.compose import build_config
-from ecrl.policy.tiny_model import build_tokenizer
 from ecrl.runs.commands import Command, read_commands
 from tests.support.cli import refused
 from tests.support.tiny import TINY
@@ -67,8 +63,6 @@ from tests.support.tiny import TINY
         (["train", "trainer.timeout=1e12"], "trainer.timeout"),
         (["train", "model.lora.r=4", "model.lora.alpha=0"], "model.lora.alpha must be above 0"),
         (["train", "model.lora.r=4", "model.lora.target_modules=[]"], "adapts nothing"),
-        (["plan", "gpu_memory=inf"], "must be a finite number"),
-        (["plan", "engine.gpu_memory_utilization=2", "engine=vllm"], "(0, 1]"),
         (["serve", "model.path=x", "port=99999"], "1 to 65535"),
         (["train", "rollout.staleness=-1"], "at least 0"),
         (["train", "model.attention=flex_attention", "trainer.accelerator=cpu"], "on a GPU only"),
@@ -129,94 +123,11 @@ from tests.support.tiny import TINY
         (["train", "--config-dir", "/nowhere"], "not a folder"),
         (["train", "+strategy.mine._target_=no.such.Thing"], "no.such.Thing"),
         (["train", "seed=-1"], "seed"),
-        (["envs", "x"], "ecrl envs show ID"),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
 def test_bad_input_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert says in refused(capsys, *words)
-
-
-def test_home_is_spelt_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    keys = ("run_dir", "output", "resume", "model.path", "env.kwargs.path")
-    assert main(["eval", "--cfg", *(f"{key}=~/x" for key in keys)]) == 0
-    shown = OmegaConf.create(capsys.readouterr().out)
-    assert [OmegaConf.select(shown, key) for key in keys] == [f"{tmp_path}/x"] * 5
-    assert build_config(["run_dir='~/x'"]).run_dir == f"{tmp_path}/x"
-    assert f"{tmp_path}/x/config.yaml is missing" in refused(capsys, "train", "resume=~/x")
-
-
-def test_an_output_that_cannot_be_written_is_refused_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("")
-    for command in ("eval", "warmup"):
-        words = (f"output={tmp_path}/file/result", "model.path=/nowhere")
-        assert "cannot be written" in refused(capsys, command, *words)
-        assert "nowhere" in refused(capsys, command, f"output={tmp_path}/new/result", "model.path=/nowhere")
-    assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_run_directory_that_cannot_be_written_is_refused_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "file").write_text("")
-    assert "cannot be written" in refused(capsys, "train", f"run_dir={tmp_path}/file/run")
-    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.structured(build_config([]))))
-
-    def read_only(dir: Path) -> None:
-        raise OSError(errno.EROFS, "Read-only file system", str(dir))
-
-    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
-    assert "Read-only file system" in refused(capsys, "train", f"resume={tmp_path}")
-
-
-def test_a_path_that_no_file_system_takes_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", f"run_dir={'x' * 300}"]) == 1
-    assert capsys.readouterr().err == f"ecrl: {'x' * 300}: File name too long.\n"
-
-
-def test_off_policy_updates_without_a_ratio_warn() -> None:
-    def warnings(*words: str) -> list[str]:
-        return check_stack(build_config(["strategy=[]", *words]), [])
-
-    (warning,) = warnings("objective=rloo")
-    assert "all but the first of the 4 updates" in warning
-    assert warnings("objective=rloo", "update.minibatches=1") == []
-    assert warnings("objective=rloo", "objective.surrogate._target_=ecrl.algorithm.losses.ppo_clip") == []
-    assert warnings("objective=grpo") == []
-
-
-def test_a_directory_without_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    build_tokenizer().save_pretrained(tmp_path)
-    assert "holds no model" in refused(capsys, "train", f"model.path={tmp_path}", f"run_dir={tmp_path}/r")
-    (tmp_path / "tokenizer_config.json").unlink()
-    assert "holds no tokenizer" in refused(capsys, "train", f"model.path={tmp_path}", f"run_dir={tmp_path}/r")
-    assert not (tmp_path / "r").exists()
-
-
-def test_a_tokenizer_without_eos(
-    tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for file in tiny_model.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    path = tmp_path / "tokenizer_config.json"
-    settings = json.loads(path.read_text())
-    settings["eos_token"] = None
-    path.write_text(json.dumps(settings))
-    assert "has no EOS token" in refused(capsys, "train", f"model.path={tmp_path}")
-
-
-def test_nothing_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    keep = tmp_path / "keep.json"
-    keep.write_text("mine")
-    assert "nothing is overwritten" in refused(capsys, "train", f"run_dir={tmp_path}")
-    assert "nothing is overwritten" in refused(capsys, "eval", f"output={keep}")
-    assert "nothing is overwritten" in refused(capsys, "warmup", f"output={keep}")
-    assert keep.read_text() == "mine"
 
 
 def test_sweep_runs_every_combination(tiny_model: Path, tmp_path: Path) -> None:

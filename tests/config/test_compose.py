@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.cli import main
@@ -13,6 +14,18 @@ from ecrl.config.groups import GROUPS, LISTED, options
 from ecrl.config.targets import build
 from ecrl.errors import UsageError
 from tests.support.cli import refused
+
+
+def test_home_is_spelt_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    keys = ("run_dir", "output", "resume", "model.path", "env.kwargs.path")
+    assert main(["eval", "--cfg", *(f"{key}=~/x" for key in keys)]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert [OmegaConf.select(shown, key) for key in keys] == [f"{tmp_path}/x"] * 5
+    assert build_config(["run_dir='~/x'"]).run_dir == f"{tmp_path}/x"
+    assert f"{tmp_path}/x/config.yaml is missing" in refused(capsys, "train", "resume=~/x")
 
 
 @pytest.mark.parametrize("group", [g for g in GROUPS if g not in LISTED])
@@ -61,6 +74,14 @@ def test_a_broken_yaml_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture
     ):
         path.write_text(text)
         refused(capsys, "train", "strategy=[broken]", "--config-dir", str(tmp_path))
+
+
+def test_the_command_line_changes_an_experiment() -> None:
+    config = build_config(
+        ["experiment=paper_32b_kl_cov", "strategy=[clip_cov,clip_higher]", "engine=hf", "update.lr=1e-5"]
+    )
+    assert list(config.strategy) == ["clip_cov", "clip_higher"] and config.update.lr == 1e-5
+    assert config.engine["_target_"] == "ecrl.engines.hf.HFEngine" and config.rollout.prompts == 256
 
 
 def test_monitors_are_listed_like_strategies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

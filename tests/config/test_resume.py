@@ -22,6 +22,7 @@ def test_what_cannot_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[st
     for words, says in {
         ("iteration=3",): "Did you mean 'iterations'?",
         ("trainer.devces=2",): "Did you mean 'trainer.devices'?",
+        ("update.lr=1",): "'update.lr' cannot change on resume",
         ("strategy.kl_cov.fraction=0.1",): "cannot change on resume",
         ("trainer.precision=bf16-mixed",): "cannot change on resume",
         ("engine._target_=x",): "cannot change on resume",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ecrl.config.resume import resumed_config
-from ecrl.training.run import train
-from tests.support.runs import assert_same_run, run, silent
+from tests.support.runs import assert_same_run
 from tests.support.tiny import TINY
 
 SLOW = ["env=tests.support.faulty:test/SlowDigits-v0", "checkpoint.every=1"]
@@ -116,6 +113,7 @@ def assert_one_line(output: str, *parts: str) -> None:
     assert len([line for line in output.splitlines() if all(p in line for p in parts)]) == 1, output
 
 
+@pytest.mark.slow
 def test_a_killed_process(start: Callable[..., Run], undisturbed: Path) -> None:
     broken = start(*MANY, "iterations=500").reach(2)
     os.kill(broken.rank(1), signal.SIGKILL)
@@ -126,6 +124,7 @@ def test_a_killed_process(start: Callable[..., Run], undisturbed: Path) -> None:
     assert_resumes(broken.run_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_killed_launcher_takes_its_processes_along(start: Callable[..., Run]) -> None:
     orphaned = start(*MANY, "iterations=500").reach(1)
     assert len(orphaned.alive()) == 3
@@ -134,6 +133,7 @@ def test_a_killed_launcher_takes_its_processes_along(start: Callable[..., Run]) 
     assert orphaned.alive() == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to_all", [False, True], ids=["SIGTERM-to-launcher", "SIGINT-to-all"])
 def test_signals_stop_all_at_one_iteration(
     to_all: bool, start: Callable[..., Run], undisturbed: Path
@@ -149,6 +149,7 @@ def test_signals_stop_all_at_one_iteration(
     assert_resumes(stopped.run_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_second_signal_stops_all_at_once(start: Callable[..., Run]) -> None:
     stopped = start(*MANY, "rollout.group_size=64", "iterations=500").reach(1)  # some seconds an iteration
     for _ in range(2):
@@ -166,6 +167,7 @@ def test_an_environment_that_raises_on_one_process(start: Callable[..., Run]) ->
     assert_one_line(output, "SlowDigits-v0", "ZeroDivisionError", "faulty.py")
 
 
+@pytest.mark.slow
 def test_an_engine_that_stops_answering(start: Callable[..., Run]) -> None:
     engine = "engine._target_=tests.support.faulty.HangingEngine"
     code, output = start(*MANY, engine, "trainer.timeout=10", "iterations=500").end()
@@ -174,6 +176,7 @@ def test_an_engine_that_stops_answering(start: Callable[..., Run]) -> None:
     assert output.count("did not return within 20 s") == 1 and "faulty.py" in output, output
 
 
+@pytest.mark.slow
 def test_a_process_without_memory(start: Callable[..., Run]) -> None:
     engine = "engine._target_=tests.support.faulty.GreedyEngine"
     code, output = start(*MANY, engine, "iterations=500").end()
@@ -181,6 +184,7 @@ def test_a_process_without_memory(start: Callable[..., Run]) -> None:
     assert_one_line(output, "Out of memory on this machine", "update.max_tokens")
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs(start: Callable[..., Run]) -> None:
     frozen = start(*MANY, "trainer.timeout=10", "iterations=500", shutdown=5).reach(1)
     os.kill(frozen.rank(1), signal.SIGSTOP)
@@ -189,6 +193,7 @@ def test_a_process_that_hangs(start: Callable[..., Run]) -> None:
     assert_one_line(output, "stopped answering within trainer.timeout")
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_while_all_draw(start: Callable[..., Run]) -> None:
     engine = "engine._target_=tests.support.faulty.FreezingEngine"
     code, output = start(*MANY, engine, "trainer.timeout=10", "iterations=500", shutdown=5).end()
@@ -197,6 +202,7 @@ def test_a_process_that_hangs_while_all_draw(start: Callable[..., Run]) -> None:
     assert_one_line(output, "stopped answering within trainer.timeout")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_full_disk(processes: int, start: Callable[..., Run], undisturbed: Path) -> None:
     settings = [*MANY, f"trainer.devices={processes}"]
@@ -211,21 +217,10 @@ def test_a_full_disk(processes: int, start: Callable[..., Run], undisturbed: Pat
         assert_resumes(full.run_dir, undisturbed)
 
 
+@pytest.mark.slow
 def test_two_runs_at_once(start: Callable[..., Run], undisturbed: Path) -> None:
     both = [start(*MANY, f"iterations={TOTAL}", name=name) for name in ("one", "other")]
     for each in both:
         code, output = each.end()
         assert code == 0, output
         assert_same_run(each.run_dir, undisturbed)
-
-
-def test_a_checkpoint_cut_short(base: list[str], tmp_path: Path) -> None:
-    whole = run(base, tmp_path / "whole", "iterations=4")
-    cut = run(base, tmp_path / "cut", "iterations=2")
-    folder = cut / "checkpoints" / "last"
-    shutil.copytree(folder, folder.with_name("last.partial"))  # died while writing the next one,
-    (folder.with_name("last.partial") / "progress.pt").write_bytes(b"half")
-    folder.rename(folder.with_name("last.old"))  # or between the two renames
-    train(resumed_config([f"resume={cut}", "iterations=4"]), silent)
-    assert_same_run(whole, cut)
-    assert [p.name for p in (cut / "checkpoints").iterdir()] == ["last"]

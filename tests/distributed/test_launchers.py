@@ -58,6 +58,7 @@ def own(base: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_dir
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [torchrun, slurm], ids=lambda f: f.__name__)
 def test_the_same_run(launcher, base: list[str], own: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     run_dir = tmp_path / "run"
@@ -82,6 +83,7 @@ def test_the_same_run(launcher, base: list[str], own: Path, tmp_path: Path) -> N
     assert_same_run(own, run_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [torchrun, slurm], ids=lambda f: f.__name__)
 def test_another_number_of_processes_is_one_line(launcher, base: list[str]) -> None:  # type: ignore[no-untyped-def]
     environment = launcher(0)[0][1] or {"RANK": "0", "WORLD_SIZE": "2"}

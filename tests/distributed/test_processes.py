@@ -18,6 +18,7 @@ from ecrl.cli import main
 from tests.support import worker
 from tests.support.checkpoints import checkpoint_tensors
 from tests.support.conformance import ROWS, Row, node
+from tests.support.marks import slow_unless
 from tests.support.runs import assert_same_run, history
 from tests.support.tiny import TINY
 
@@ -37,6 +38,13 @@ BUDGET = [  # the knob moves, and stays within its limits
     "strategy.kl_cov.fraction=0.4",
 ]
 KEEP = "update.lr=1e-4"  # AdamW turns rounding of vanishing gradients into steps of this size
+QUICK_ROW = "kl_cov"  # of the runs of every strategy
+QUICK_RUNS = {"run-uneven", "run-whole", "run-parts", "run-parts-resumed", f"run-{QUICK_ROW}"}
+
+
+def is_quick(job: str) -> bool:
+    """Whether a job is for a test that is not slow."""
+    return job in QUICK_RUNS or job in {f"minibatch-fsdp-{row.name}" for row in ROWS}
 
 
 def jobs_for(model: Path, families: dict[str, Path], out: Path) -> dict[str, dict[str, Any]]:
@@ -92,12 +100,22 @@ def jobs_for(model: Path, families: dict[str, Path], out: Path) -> dict[str, dic
 
 
 @pytest.fixture(scope="module")
-def many(tiny_model: Path, families: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes made of all jobs: results and run directories."""
+def many(
+    request: pytest.FixtureRequest,
+    tiny_model: Path,
+    families: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """What two processes made of all jobs that the chosen tests need: results and run directories."""
     out = tmp_path_factory.mktemp("many")
-    start = [*TINY, f"model.path={tiny_model}", *EVAL, KEEP, f"run_dir={out / 'from-one'}"]
-    worker.run({"kind": "train", "overrides": start})
-    work_through(jobs_for(tiny_model, families, out), out, processes=2)
+    jobs = jobs_for(tiny_model, families, out)
+    here = [item for item in request.session.items if item.path == request.path]
+    if any(item.get_closest_marker("slow") for item in here):
+        start = [*TINY, f"model.path={tiny_model}", *EVAL, KEEP, f"run_dir={out / 'from-one'}"]
+        worker.run({"kind": "train", "overrides": start})
+    else:
+        jobs = {name: job for name, job in jobs.items() if is_quick(name)}
+    work_through(jobs, out, processes=2)
     return out
 
 
@@ -172,18 +190,20 @@ def assert_same_minibatch(got: dict[str, Any], model: Path, row: Row) -> None:
         assert name.startswith("time/") or got["numbers"][name] == pytest.approx(value, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", slow_unless(lambda mode: mode == "fsdp", MODES))
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_loss_gradient_and_choices(row: Row, mode: str, many: Path, tiny_model: Path) -> None:
     assert_same_minibatch(result(many, f"minibatch-{mode}-{row.name}"), tiny_model, row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", ["qwen3", "llama", "mistral"])
 def test_other_architectures(name: str, mode: str, many: Path, families: dict[str, Path]) -> None:
     assert_same_minibatch(result(many, f"minibatch-{mode}-{name}"), families[name], ROWS[0])
 
 
+@pytest.mark.slow
 def test_shards_of_split_layers(tmp_path: Path, tiny_model: Path, alone: Callable[..., Path]) -> None:
     """Four processes: two data-parallel ranks of two tensor-parallel ones."""
     settings = ["trainer.accelerator=cpu", "trainer.devices=4", "trainer.tensor_parallel_size=2"]
@@ -198,18 +218,21 @@ def test_shards_of_split_layers(tmp_path: Path, tiny_model: Path, alone: Callabl
     assert_close(tmp_path / "four", alone(*EVAL, KEEP))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row", slow_unless(lambda row: row.name == QUICK_ROW, ROWS), ids=lambda row: row.name
+)
 def test_a_run_of_every_strategy(row: Row, many: Path, alone: Callable[..., Path]) -> None:
     result(many, f"run-{row.name}")
     assert_close(many / row.name, alone(*EVAL, KEEP, strategy=node(row, row.active)))
 
 
-@pytest.mark.parametrize("name", ["uneven", "uneven-ddp"])
+@pytest.mark.parametrize("name", ["uneven", pytest.param("uneven-ddp", marks=pytest.mark.slow)])
 def test_uneven_shares_and_several_turns(name: str, many: Path, alone: Callable[..., Path]) -> None:
     result(many, f"run-{name}")
     assert_close(many / name, alone(*EVAL, *UNEVEN, *MANY_TURNS, KEEP))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
@@ -227,7 +250,10 @@ def test_settings(name: str, overrides: list[str], many: Path, alone: Callable[.
     assert_close(many / name, alone(*EVAL, KEEP, *overrides))
 
 
-@pytest.mark.parametrize("name", ["uneven", "uneven-ddp", "tensor-parallel", "adapters"])
+@pytest.mark.parametrize(
+    "name",
+    slow_unless(lambda name: name == "uneven", ["uneven", "uneven-ddp", "tensor-parallel", "adapters"]),
+)
 def test_a_checkpoint_of_two_is_exported_whole(name: str, many: Path, tmp_path: Path) -> None:
     result(many, f"run-{name}")
     assert main(["export", str(many / name), str(tmp_path / "out")]) == 0
@@ -241,6 +267,7 @@ def test_resume_with_two_processes_is_exact(many: Path) -> None:
     assert_same_run(many / "whole", many / "parts")
 
 
+@pytest.mark.slow
 def test_a_run_of_two_goes_on_in_one_and_back(many: Path, alone: Callable[..., Path]) -> None:
     result(many, "run-to-one")
     result(many, "run-from-one")
@@ -253,6 +280,7 @@ def test_a_run_of_two_goes_on_in_one_and_back(many: Path, alone: Callable[..., P
     assert_close(many / "from-one", whole)
 
 
+@pytest.mark.slow
 def test_bf16_keeps_float32_weights(many: Path) -> None:
     result(many, "run-bf16")
     rows = history(many / "bf16")

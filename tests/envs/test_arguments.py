@@ -124,9 +124,3 @@ def test_show_lists_the_arguments_about_rows(tmp_path: Path, capsys: pytest.Capt
 def test_an_unknown_inner_environment_is_named() -> None:
     with pytest.raises(UsageError, match="Unknown env 'nope'"):
         gym.make("ecrl/PythonTool-v0", env="nope")
-
-
-def test_checking_what_cannot_be_made_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["envs", "check", "ecrl/Gem-v0"]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.count("\n") == 1 and "target" in captured.err

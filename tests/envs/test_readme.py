@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support.paths import ROOT
 
 
+@pytest.mark.slow
 def test_the_shortest_environment_works_as_written(tmp_path: Path) -> None:
     section = (ROOT / "README.md").read_text().partition("## Environments")[2]
     code = re.findall(r"```python\n# (\S+)\n(.*?)```", section, re.DOTALL)

@@ -66,13 +66,13 @@ def test_adapters_start_as_nothing_and_can_be_left_out(tiny: Callable[..., Confi
     trained = [p for p in adapted.model.parameters() if p.requires_grad]
     assert len(trained) == 2 * 2  # A and B in each of two layers
     with without_adapters(adapted.model.lm):
-        without, _ = adapted.score(adapted.model, batch)
+        without, _ = adapted.scorer.score(batch)
     with torch.no_grad():
         for parameter in trained:
             parameter.normal_()
-    with_adapters, _ = adapted.score(adapted.model, batch)
+    with_adapters, _ = adapted.scorer.score(batch)
     with without_adapters(adapted.model.lm):
-        again, _ = adapted.score(adapted.model, batch)
+        again, _ = adapted.scorer.score(batch)
     assert torch.equal(without, again) and not torch.allclose(without, with_adapters, atol=1e-2)
     after = state_of(adapted.model.lm)
     assert {n for n in after if not torch.equal(after[n], before[n])} == {
@@ -92,16 +92,6 @@ def test_what_cannot_be_adapted_is_refused_before_anything_starts(
 
 def test_one_layer_may_be_named_in_full(tiny: Callable[..., Config]) -> None:
     check_size(tiny(*LORA, "model.lora.target_modules=[layers.1.self_attn.q_proj]"))
-
-
-@pytest.mark.parametrize("extra", [[], LORA])
-def test_export_of_a_checkpoint_is_the_policy(extra: list[str], tiny_model: Path, tmp_path: Path) -> None:
-    run_dir = run([*TINY, f"model.path={tiny_model}", *extra], tmp_path / "run", "iterations=1")
-    assert main(["export", str(run_dir), str(tmp_path / "out")]) == 0
-    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "out").state_dict()
-    policy = AutoModelForCausalLM.from_pretrained(run_dir / "policy").state_dict()
-    assert all(torch.equal(exported[name], policy[name]) for name in policy)
-    assert main(["export", str(run_dir), str(tmp_path / "out")]) == 2  # nothing is overwritten
 
 
 def test_a_checkpoint_of_another_model_is_one_line(

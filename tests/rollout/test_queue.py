@@ -63,6 +63,7 @@ def test_staleness_shows_as_mismatch_and_none_as_none(base: list[str], tmp_path:
     assert [[row[n] for n in shared] for row in plain] == [[row[n] for n in shared] for row in fresh]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("staleness", [1, 2])
 def test_learning_holds(staleness: int, tiny_model: Path, tmp_path: Path) -> None:
     base = [*TINY, f"model.path={tiny_model}", "rollout.prompts=16", "rollout.group_size=8", "update.lr=3e-3"]

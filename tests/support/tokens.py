@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -45,3 +46,13 @@ def make_tokens(
         key=key,
         **extra,
     )
+
+
+def two_prompts() -> TokenBatch:
+    """Prompt 7 has three responses of lengths 2, 1, 1; prompt 3 two of length 1; prompt 9 one."""
+    tokens = make_tokens(
+        [-1.0, -3.0, -1.0, -3.0, -1.0, -2.0, -0.5],
+        [3.0, 3.0, 0.0, 0.0, 1.0, -1.0, 0.0],
+        sequences=[0, 0, 1, 2, 3, 4, 5],
+    )
+    return replace(tokens, group_ids=torch.tensor([7, 7, 7, 7, 3, 3, 9]))

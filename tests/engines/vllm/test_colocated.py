@@ -18,6 +18,8 @@ from ecrl.engines.vllm.colocated import VLLMEngine
 from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.model import PolicyModel
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30], [40, 41]]
 KEYS = [2**64 - 1, 2**63, 3, 4]
 GREEDY, RANDOM = Sampling(0.0, 1.0, 12), Sampling(1.0, 1.0, 12)

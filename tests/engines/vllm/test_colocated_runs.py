@@ -29,7 +29,7 @@ from ecrl.training.run import train
 from tests.support.tiny import TINY
 
 # Each first start on a machine compiles a little.
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23], [30], [40, 41], [50, 51, 52]]
 KEYS = list(range(len(PROMPTS)))
 SAMPLING = Sampling(1.0, 1.0, 8)

@@ -25,6 +25,8 @@ from ecrl.policy.weights import HFWeights
 from tests.support.paths import ROOT
 from tests.support.processes import session_processes
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = ROOT / "examples" / "ray_servers.py"
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30, 5], [40, 41]] * 4
 SECONDS = 600.0  # for starting or ending, on a busy machine

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
 
 import httpx
 import pytest
@@ -17,8 +18,8 @@ from ecrl.engines.base import Sampling
 from ecrl.engines.vllm import weight_channel as channel
 from ecrl.engines.vllm.replica import Replica
 from ecrl.engines.vllm.replica_pool import draw
-from ecrl.engines.vllm.requirements import is_old
-from ecrl.errors import EcrlError
+from ecrl.engines.vllm.requirements import is_old, require_vllm
+from ecrl.errors import EcrlError, UsageError
 
 VLLM = {"/version": {"version": "0.32.0"}, "/weight_info": {}}
 
@@ -127,3 +128,9 @@ def test_no_url(url: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_urls(capsys: pytest.CaptureFixture[str]) -> None:
     assert "needs the replicas that `ecrl serve` started" in refused(capsys, "")
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is here")
+def test_a_missing_vllm_is_one_line() -> None:
+    with pytest.raises(UsageError, match=r"not installed: pip install 'ecrl\[vllm\]'"):
+        require_vllm()

@@ -31,6 +31,8 @@ from tests.support.processes import session_processes
 from tests.support.runs import history, run
 from tests.support.tiny import TINY
 
+pytestmark = pytest.mark.slow
+
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=12)
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30, 5], [40, 41]] * 8
 KEYS = list(range(len(PROMPTS)))

@@ -167,7 +167,7 @@ def test_a_run_climbs_as_it_succeeds(tiny_model: Path, tmp_path: Path) -> None:
     assert {row["val/curriculum/avg@2"] for row in rows if "val/curriculum/avg@2" in row} == {0.0}
 
 
-@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize("staleness", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_resume_is_exact(staleness: int, tiny_model: Path, tmp_path: Path) -> None:
     ahead = f"rollout.staleness={staleness}"
     whole = run(tiny_model, tmp_path / "whole", "iterations=5", ahead)

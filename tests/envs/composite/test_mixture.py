@@ -30,12 +30,11 @@ def make(**kwargs: Any) -> MixtureEnv:
     return env
 
 
-@pytest.mark.parametrize("envs", [["ecrl/Countdown-v0", "ecrl/Arithmetic-v0"], MEMBERS])
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_gymnasium_is_content(envs: list[Any], split: str) -> None:
+def test_gymnasium_is_content(split: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(make(envs=envs, split=split))
+        check_env(make(envs=MEMBERS, split=split))
 
 
 def test_shares_are_the_weights() -> None:
@@ -90,15 +89,6 @@ def test_a_seed_is_a_problem_and_a_copy_goes_on() -> None:
     twin = pickle.loads(pickle.dumps(one))
     assert twin.step("1")[:4] == one.step("1")[:4]
     assert [twin.reset()[0] for _ in range(5)] == [one.reset()[0] for _ in range(5)]
-
-
-def test_splits_are_disjoint() -> None:
-    keys = {
-        split: {make_.reset(seed=item_seed(0, i))[1]["problem"].key for i in range(300)}
-        for split in ("train", "val")
-        for make_ in [make(split=split)]
-    }
-    assert not keys["train"] & keys["val"]
 
 
 def test_problems_can_be_judged_by_themselves() -> None:

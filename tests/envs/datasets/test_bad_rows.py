@@ -76,3 +76,20 @@ def test_nesting_too_deep_for_a_test_is_one_line(tmp_path: Path) -> None:
     )
     with pytest.raises(UsageError, match=r"f\.jsonl:1: column 'tests': nested too deep"):
         CodeEnv(path=str(file))
+
+
+BAD = {
+    "no tests": ({"problem": "x"}, "no column 'tests'; found problem"),
+    "empty": ({"problem": "x", "tests": {}}, "column 'tests' is empty: {}"),
+    "lengths": ({"problem": "x", "tests": {"inputs": ["1"], "outputs": []}}, "tests"),
+    "kind": ({"problem": "x", "tests": {"foo": 1}}, "tests"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_rows_name_file_row_and_column(name: str, tmp_path: Path) -> None:
+    row, part = BAD[name]
+    path = str(jsonl(tmp_path / "bad.jsonl", [row]))
+    with pytest.raises(UsageError) as caught:
+        CodeEnv(path=path)
+    assert path in str(caught.value) and "bad.jsonl:1: " in str(caught.value) and part in str(caught.value)

@@ -24,6 +24,7 @@ from ecrl.envs import item_seed
 from ecrl.envs.reasoning_gym.env import ReasoningGymEnv, extract
 from ecrl.envs.reasoning_gym.task_names import TASKS
 from ecrl.errors import EcrlError, UsageError
+from tests.support.marks import slow_unless
 
 pytest.importorskip("reasoning_gym")
 from reasoning_gym.factory import DATASETS, create_dataset
@@ -34,6 +35,8 @@ from tests.support.paths import ROOT
 SETTINGS = {"composite": {"datasets": [{"name": "gcd"}, {"name": "leg_counting", "weight": 2}]}}
 #: Tasks whose scorers evaluate the answer, as Python or by sympy.
 EVALUATED = ["binary_matrix", "n_queens", "spiral_matrix", "string_insertion", *sorted(_BY_SYMPY)]
+#: Tasks that `make test` draws: of each kind of answer, one without, one of several, one that runs programs.
+QUICK = {"chain_sum", "word_sorting", "sudoku", "countdown", "graph_color", "composite", "codeio", "maze"}
 #: Tasks that only say how to score an answer, and give none.
 UNSOLVED = {"boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour"}
 
@@ -67,7 +70,7 @@ def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ReasoningGymEnv(task="gcd")
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", slow_unless(lambda task: task in QUICK, TASKS))
 def test_every_task_draws_by_its_seed_and_pays_for_its_answers(task: str) -> None:
     one, other = make(task), make(task, split="train")
     before, numpy_before = random.getstate(), np.random.get_state()[1].tolist()  # type: ignore[index]
@@ -173,6 +176,7 @@ def test_lists_still_count_where_the_scorer_takes_them() -> None:
     assert judge(env.task, entry, repr(list(entry["answer"]))) == pytest.approx(0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["puzzle24", "polynomial_multiplication", "simple_integration"])
 def test_towers_of_powers_are_cut_short(task: str) -> None:
     env = make(task)
@@ -185,7 +189,12 @@ def test_towers_of_powers_are_cut_short(task: str) -> None:
         assert env.step(env.solution(env.problem, np.random.default_rng(0)))[1] == 1.0  # the pool goes on
 
 
-@pytest.mark.parametrize("task", ["gcd", "sudoku", "tower_of_hanoi", "countdown", "codeio", "boxnet"])
+@pytest.mark.parametrize(
+    "task",
+    slow_unless(
+        lambda task: task == "sudoku", ["gcd", "sudoku", "tower_of_hanoi", "countdown", "codeio", "boxnet"]
+    ),
+)
 def test_hostile_text_earns_nothing_and_ends_in_time(task: str) -> None:
     from ecrl.envs.conformance import HOSTILE
 
@@ -306,6 +315,7 @@ def test_splits_are_disjoint() -> None:
     assert len(keys["val"]) > 100 and not keys["train"] & keys["val"]
 
 
+@pytest.mark.slow
 def test_levels_either_draw_or_say_why_not() -> None:
     made, refusals = 0, []
     for task, level in product(sorted(set(TASKS) - {"composite"}), range(3)):

@@ -88,6 +88,7 @@ def test_a_worker_is_warm_until_it_is_recycled() -> None:
     assert len(set(pids[:3])) == 1 and len(set(pids[3:])) == 1 and pids[0] != pids[3]
 
 
+@pytest.mark.slow
 def test_hangs_and_crashes_do_not_touch_the_calls_beside_them(pool: VerifierPool) -> None:
     def one(number: int) -> int | str:
         try:
@@ -143,7 +144,9 @@ time.sleep(3600)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL], ids=lambda s: s.name
+)
 def test_nothing_outlives_the_trainer(number: signal.Signals) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True

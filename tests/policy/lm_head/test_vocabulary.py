@@ -19,6 +19,7 @@ from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from ecrl.policy.lm_head import VocabShard, token_stats
 from tests.support.lm_head import problem
+from tests.support.marks import slow_unless
 
 TOKENS, VOCABULARY, HIDDEN = 9, 13, 4
 
@@ -160,7 +161,7 @@ def _process(rank: int, size: int, port: int) -> None:
     dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("size", CHECKS)
+@pytest.mark.parametrize("size", slow_unless(lambda size: size == 2, CHECKS))
 def test_real_processes_equal_one(size: int) -> None:
     # An error in one process is an error here; its traceback names the check.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)

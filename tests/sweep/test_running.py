@@ -1,4 +1,4 @@
-"""Sweeps: real runs, cut off, resumed, failing; and definitions that are refused."""
+"""Sweeps: real runs, cut off, resumed, failing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,11 @@ import pytest
 from ecrl.algorithm.strategy import Strategy
 from ecrl.cli import main
 from ecrl.config.compose import build_config
-from ecrl.errors import UsageError
-from ecrl.runs.metrics_file import read_metrics
-from ecrl.sweep.definition import Cell, Sweep
+from ecrl.sweep.definition import Cell
 from ecrl.sweep.running import is_finished
 from ecrl.training.run import train
 from tests.support.cli import refused
+from tests.support.runs import history, silent
 from tests.support.tiny import TINY
 
 ARMS = 'arms={grpo: "strategy=[]", on_policy: ["strategy=[]", "update.minibatches=1"]}'
@@ -60,12 +58,6 @@ def sweep(*words: str) -> tuple[int, str]:
     return process.returncode, output
 
 
-def history(run_dir: Path) -> list[dict[str, Any]]:
-    """Metrics but for those of the clock."""
-    rows = read_metrics(run_dir / "metrics.jsonl")
-    return [{k: v for k, v in r.items() if not k.startswith(("time/", "throughput/"))} for r in rows]
-
-
 def working(folder: Path) -> list[int]:
     """Process ids of the cells at work in a sweep's folder."""
     found = []
@@ -92,6 +84,7 @@ def begun(folder: Path) -> list[Path]:
     return list(folder.glob("*/checkpoints/last"))
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_and_resumed(common: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     words = [f"output={folder}", ARMS, "seeds=[1,2]", "jobs=2", *common, *SLOW, "iterations=4"]
@@ -110,7 +103,7 @@ def test_killed_in_the_middle_and_resumed(common: list[str], tmp_path: Path) -> 
     assert {p.parent.name for p in folder.glob("*/summary.json")} == names
     cut = history(folder / "on_policy-1")
     alone = ["strategy=[]", "update.minibatches=1", "seed=1", f"run_dir={tmp_path / 'alone'}", "iterations=4"]
-    train(build_config([*common, *SLOW, *alone]), lambda line: None)
+    train(build_config([*common, *SLOW, *alone]), silent)
     assert cut == history(tmp_path / "alone")
 
     # The same problems and random numbers in both arms of a seed, others in another seed.
@@ -141,9 +134,10 @@ def test_a_signal_stops_all_cells_with_a_checkpoint(common: list[str], tmp_path:
         assert (folder / cell / "summary.json").exists()
 
 
+@pytest.mark.slow
 def test_a_failing_cell_is_named_and_the_others_go_on(common: list[str], tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
-    fails = "strategy.mine._target_=tests.sweep.test_sweep.Fails"
+    fails = "strategy.mine._target_=tests.sweep.test_running.Fails"
     broken = f'arms={{broken: ["strategy=[]", "{fails}"], grpo: "strategy=[]"}}'
     words = [f"output={folder}", broken, "seeds=[1]", "jobs=1", *common, "iterations=3"]
     (folder / "broken-1").mkdir(parents=True)
@@ -161,77 +155,6 @@ def test_a_failing_cell_is_named_and_the_others_go_on(common: list[str], tmp_pat
     assert not (folder / "broken-1" / "checkpoints" / "last").exists()
     assert sweep(str(folder))[0] == 1
     assert [row["iteration"] for row in history(folder / "broken-1")] == [1]
-
-
-def test_a_file_and_more_seeds(common: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file, folder = tmp_path / "study.yaml", tmp_path / "out"
-    file.write_text(
-        "arms:\n  grpo: 'strategy=[]'\n  small: ['strategy=[clip_cov]']\n"
-        "seeds: [1]\noverrides: [iterations=2]\n"
-    )
-    assert main(["sweep", str(file), f"output={folder}", "--cfg"]) == 0
-    assert (
-        f"ecrl train iterations=2 'strategy=[clip_cov]' seed=1 run_dir={folder}/small-1"
-        in capsys.readouterr().out
-    )
-    assert not folder.exists()
-    folder.mkdir()
-    (folder / "sweep.yaml").write_text(file.read_text())
-    # Anything but more arms and more seeds is another sweep.
-    for words, says in {
-        ("overrides", "iterations=3"): "the common overrides was ['iterations=2'], now ['iterations=3']",
-        ("seeds", "seeds=[2]"): "seeds was [1], now [2]",
-        ("arms", "arms={grpo: 'strategy=[kl_cov]', small: 'strategy=[clip_cov]'}"): "arm 'grpo'",
-        ("arm", "arms={grpo: 'strategy=[]'}"): "arm 'small'",
-    }.items():
-        assert says in refused(capsys, "sweep", str(folder), words[1])
-
-
-@pytest.mark.parametrize(
-    ("words", "says"),
-    [
-        ([ARMS, "seeds=[1]"], "needs output=DIR"),
-        (["output=o", "seeds=[1]"], "arms must map names to overrides"),
-        (["output=o", "arms={}", "seeds=[1]"], "arms must map"),
-        (["output=o", "arms={a: 'strategy=[]'", "seeds=[1]"], "not valid YAML"),
-        (["output=o", "arms={a: seed=1}", "seeds=[1]"], "for the sweep to set"),
-        (["output=o", "arms={a: 3}", "seeds=[1]"], "one override or a list"),
-        (["output=o", "arms={a: strategy=[]}", "seeds=[1]"], "put quotes around"),
-        (["output=o", "arms={../a: 'strategy=[]'}", "seeds=[1]"], "cannot name a folder"),
-        (["output=o", "arms={a: 'strategy=[]', a: 'strategy=[kl_cov]'}", "seeds=[1]"], "duplicate key"),
-        (["output=o", ARMS], "seeds must be whole numbers"),
-        (["output=o", ARMS, "seeds=[1,1]"], "stands twice"),
-        (["output=o", ARMS, "seeds=3"], "neither a list"),
-        (["output=o", ARMS, "seeds=[-1]"], "seeds must be whole numbers"),
-        (["output=o", ARMS, "seeds=[1]", "jobs=0"], "jobs must be"),
-        (["output=o", ARMS, "seeds=[1]", "run_dir=x"], "for the sweep to set"),
-        (["output=o", ARMS, "seeds=[1]", "rollout.promts=2"], "Did you mean 'rollout.prompts'?"),
-        (["output=o", "arms={a: 'strategy=[clip_cv]'}", "seeds=[1]"], "arm 'a': Unknown strategy"),
-        (
-            ["output=o", "arms={a: 'strategy=[]', b: update.minibatches=4}", "strategy=[]", "seeds=[1]"],
-            "one and the same",
-        ),
-        (["output=o", "arms={a: 'strategy=[]', b: env=sudoku}", "seeds=[1]"], "the same problems"),
-        (["output=o", "arms={a: 'strategy=[]', b: rollout.prompts=32}", "seeds=[1]"], "the same problems"),
-        (["output=o", ARMS, "seeds=[1]", "-m"], "no -m"),
-        (["no_such_file.yaml", "output=o"], "cannot be read"),
-    ],
-)
-def test_bad_input_is_one_line(
-    words: list[str],
-    says: str,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert says in refused(capsys, "sweep", *words)
-    assert not (tmp_path / "o").exists()
-
-
-def test_a_definition_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "study.yaml").write_bytes(bytes([0x80, 0xFF]))
-    assert "cannot be read" in refused(capsys, "sweep", str(tmp_path / "study.yaml"), "output=o")
 
 
 def test_two_sweeps_do_not_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,23 +177,3 @@ def test_two_sweeps_do_not_share_a_folder(tmp_path: Path, capsys: pytest.Capture
 def test_only_a_whole_summary_finishes_a_cell(summary: str, finished: bool, tmp_path: Path) -> None:
     (tmp_path / "summary.json").write_text(summary)
     assert is_finished(Cell("a", 1, tmp_path, [], 3)) is finished
-
-
-def test_what_is_said_of_another_definition_is_what_differs() -> None:
-    many = [f"log.samples_every={i}" for i in range(50)]
-    old = Sweep({"a": [*many, "update.lr=1e-4"]}, [1], [*many, "iterations=2"])
-    old.check_grown_from(old, Path("d/sweep.yaml"))
-    for new, says in (
-        (replace(old, overrides=[*many, "iterations=3"]), r"overrides was \['iterations=2'\], now \['iter"),
-        (replace(old, arms={"a": [*many, "update.lr=1e-5"]}), r"'a' was \['update.lr=1e-4'\], now \['update"),
-    ):
-        with pytest.raises(UsageError, match=says):
-            new.check_grown_from(old, Path("d/sweep.yaml"))
-    with pytest.raises(UsageError, match="another definition"):  # env.kwargs={…} after env.kwargs.x=…
-        replace(old, overrides=[*old.overrides[::-1]]).check_grown_from(old, Path("d/sweep.yaml"))
-
-
-def test_arms_of_other_problems_are_told_by_the_key(tmp_path: Path) -> None:
-    arms = {"a": ["strategy=[]"], "b": ["strategy=[]", "env.kwargs.x=1"]}
-    with pytest.raises(UsageError, match=r"in env.kwargs.x, so .*: None and 1\."):
-        Sweep(arms, [1]).cells(tmp_path)

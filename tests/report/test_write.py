@@ -1,36 +1,54 @@
-"""Reports: names of any kind, figures of any size, and paths that cannot be used."""
+"""Reports: numbers against the runs they come from, names of any kind, paths that cannot be used."""
 
 from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
 
 import pytest
 
-from ecrl.analysis.stats import Interval
 from ecrl.cli import main
-from ecrl.report.tables import _alone, _cells, _difference, _mean
 from tests.support.cli import refused
 from tests.support.reports import make_run, rows, table
 
-NAN = math.nan
+
+def test_numbers_are_those_of_the_runs(runs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert main(["report", str(runs), f"output={out}", "baseline=plain"]) == 0
+    assert {p.name for p in out.iterdir()} >= {"index.html", "report.md", "curves.csv", "final.csv"}
+    assert len(list(out.glob("*.png"))) == 8
+    found = {(r["arm"], r["metric"], r["kind"], r["seed"]): r for r in table(out / "final.csv")}
+    late = [row["val/task/avg@4"] for row in rows(2) if row["iteration"] > 32 and row["iteration"] % 2 == 0]
+    assert len(late) == 4  # 34, 36, 38, 40: the last fifth
+    assert float(found["plain", "val/task/avg@4", "final", "2"]["value"]) == pytest.approx(sum(late) / 4)
+    # Differences .04, .05, .06 by seed: standard deviation .01, t(.975, 2) = 4.302653.
+    gain = found["better", "val/task/avg@4", "difference", "all"]
+    assert float(gain["value"]) == pytest.approx(0.05)
+    assert float(gain["low"]) == pytest.approx(0.05 - 4.302653 * 0.01 / math.sqrt(3), abs=1e-6)
+    assert float(gain["high"]) == pytest.approx(0.05 + 4.302653 * 0.01 / math.sqrt(3), abs=1e-6)
+    assert not any(arm == "plain" and kind == "difference" for arm, _, kind, _ in found)
+    curve = [r for r in table(out / "curves.csv") if (r["arm"], r["metric"]) == ("plain", "val/task/avg@4")]
+    assert [int(r["iteration"]) for r in curve] == list(range(0, 41, 2))
+    assert float(curve[3]["mean"]) == pytest.approx(rows(2)[6]["val/task/avg@4"])
+    text = (out / "report.md").read_text()
+    # The law is found again: a, b and ceiling of plain, the mean over seeds adding 0.02.
+    law = next(line for line in text.splitlines() if line.startswith("| plain | 0.5"))
+    assert re.findall(r"\| (-?[\d.]+) ±", law)[:3] == ["0.500", "1.220", "0.720"]
+    assert "**+0.0500 \\[+0.0252, +0.0748\\]**" in text
+    assert "strategy.clip\\_cov.fraction" in text
 
 
-def test_a_column_has_one_number_of_decimals_and_three_figures() -> None:
-    small, large = Interval(0.000123, NAN, NAN, 1), Interval(0.5, 0.4, 0.6, 3)
-    assert _cells([small, None, large], _mean) == ["0.000123", "–", "0.500000 ± 0.100000"]
-    assert _cells([large, Interval(0.0, 0.0, 0.0, 3)], _mean) == ["0.500 ± 0.100", "0.000 ± 0.000"]
-    assert _cells([Interval(123.456, NAN, NAN, 1)], _alone) == ["123.46"]
+@pytest.mark.slow
+def test_one_run_alone_has_no_intervals(runs: Path, tmp_path: Path) -> None:
+    assert main(["report", str(runs / "plain-1"), f"output={tmp_path / 'out'}"]) == 0
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "One seed an arm" in text and "Paired differences" not in text and "nan" not in text
+    assert {r["low"] for r in table(tmp_path / "out" / "final.csv")} == {""}
 
 
-def test_no_zero_has_a_minus() -> None:
-    noise = Interval(-1e-17, -2e-17, 0.0, 3)
-    assert _cells([noise], _difference) == ["+0.000 [+0.000, +0.000]"]
-    # The interval is the wider: it says how much of the mean counts.
-    assert _cells([Interval(-0.00001, -0.06, 0.06, 3)], _difference) == ["+0.0000 [-0.0600, +0.0600]"]
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a$b_$", "$", "_x", os.fsdecode(b"caf\xe9")])
 def test_a_name_of_any_kind(name: str, tmp_path: Path) -> None:
     for arm, overrides in ((name, ["strategy=[clip_cov]"]), ("plain", [])):
@@ -43,6 +61,7 @@ def test_a_name_of_any_kind(name: str, tmp_path: Path) -> None:
     assert f"# {escaped}\n" in (out / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_metrics_that_differ_by_a_sign_have_pictures_of_their_own(tmp_path: Path) -> None:
     more = ("val/a b/avg@4", "val/a_b/avg@4", "val/A/b/avg@4", "val/a/b/pass@1", "val/a/b/pass@2")
     run = make_run(tmp_path / "r-1", metrics=[row | dict.fromkeys(more, 0.5) for row in rows(1)])
@@ -53,27 +72,7 @@ def test_metrics_that_differ_by_a_sign_have_pictures_of_their_own(tmp_path: Path
     assert len({name.lower() for name in files}) == len(files) == len(list((tmp_path / "out").glob("*.png")))
 
 
-@pytest.mark.parametrize("summary", ["[]", "3", '{"iterations": "x"}', '{"versions": []}'])
-def test_a_summary_that_is_none_is_named(
-    summary: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = make_run(tmp_path / "r-1", metrics=rows(1))
-    (run / "summary.json").write_text(summary)
-    line = refused(capsys, "report", str(run), f"output={tmp_path / 'out'}")
-    assert f"{run / 'summary.json'} is no summary of a run" in line
-    # Also where the sweep's folder is given.
-    (tmp_path / "sweep.yaml").write_text("arms: {r: 'strategy=[]'}\nseeds: [1]\n")
-    assert "summary.json is no summary" in refused(capsys, "report", str(tmp_path))
-
-
-def test_numbers_that_no_array_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = make_run(tmp_path / "r-1", metrics=[*rows(1), {"iteration": 10**30}])
-    line = refused(capsys, "report", str(run), f"output={tmp_path / 'out'}")
-    assert "metrics.jsonl, line 42: not a row of metrics" in line
-    run = make_run(tmp_path / "s-1", metrics=[row | {"x": 10**400} for row in rows(1)])
-    assert main(["report", str(run), f"output={tmp_path / 'out'}"]) == 0
-
-
+@pytest.mark.slow
 def test_paths_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = make_run(tmp_path / "runs" / "r-1", metrics=rows(1))
     assert "does not exist" in refused(capsys, "report", "x" * 5000, "output=o")

@@ -1,0 +1,63 @@
+"""`ecrl plan`: what fits, what does not and how it could."""
+
+from __future__ import annotations
+
+import pytest
+
+from ecrl.cli import main
+from ecrl.estimate.advice import ways_out
+from tests.support.jobs import job
+
+
+def test_a_plan_that_fits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "experiment=paper_7b_kl_cov", "gpus=8", "gpu_memory=80"]) == 0
+    shown = capsys.readouterr().out
+    for part in ("weights", "gradients", "optimizer", "activations", "logits", "vLLM weights", "KV cache"):
+        assert part in shown
+    assert "7.62e9 parameters" in shown and "planning" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "largest"),
+    [
+        pytest.param(
+            ["experiment=paper_32b_kl_cov", "gpus=32", "trainer.cpu_offload=false"],
+            "vLLM weights (61.0 GiB)",
+            marks=pytest.mark.slow,
+        ),
+        (["experiment=paper_7b_grpo", "gpus=1"], "optimizer (56.7 GiB)"),
+        pytest.param(["experiment=paper_7b_grpo", "gpus=4"], "KV cache (31.8 GiB)", marks=pytest.mark.slow),
+    ],
+)
+def test_a_plan_that_does_not_fit(words: list[str], largest: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *words]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "does not fit" in error and f"largest part is {largest}" in error
+    ways = list(ways_out(job(*words)))
+    assert len(ways) >= 2 and ways[0] in error
+    for way in ways:
+        capsys.readouterr()
+        assert main(["plan", *words, *way.split()]) == 0, way
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["gpus=6", "trainer.tensor_parallel_size=4"], "does not divide the 6 processes"),
+        (["experiment=paper_7b_grpo", "gpus=8", "trainer.tensor_parallel_size=8"], "28 query heads"),
+        (["model.path=no/such-model"], "plan downloads nothing"),
+        (["gpu=h1000"], "Did you mean 'h100'?"),
+        (["gpus=many"], "many"),
+        (["utilisation=0"], "in (0, 1]"),
+        (["gpu_memory=-1"], "must be above 0"),
+        (["gpu_memory=inf"], "must be a finite number"),
+        (["engine.gpu_memory_utilization=2", "engine=vllm"], "(0, 1]"),
+        (["gpu_memory=much"], "gpu_memory takes a number"),
+        (["-m", "seed=0,1"], "has no -m"),
+        (["gpu_memry=80"], "gpu_memry"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", *words]) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1

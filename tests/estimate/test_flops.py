@@ -1,0 +1,87 @@
+"""Work and time: by hand, and against published figures (docs/scale.md)."""
+
+from __future__ import annotations
+
+import pytest
+
+from ecrl.estimate.advice import missing
+from ecrl.estimate.flops import body_flops, iteration
+from ecrl.estimate.memory import GIB, moments
+from tests.support.jobs import job
+
+
+def test_work_of_a_small_model_by_hand() -> None:
+    model = job().model  # 3 layers, 4 heads × 32
+    assert body_flops(model, count=10, pairs=55) == 2 * 3 * model.layer_parameters * 10 + 4 * 3 * 128 * 55
+    # 64 × 8 completions of 16 × 0.5 = 8 tokens, prompts of 20: rows of 256 hold a whole group.
+    plan = job("strategy=[]", "update.epochs=2", "update.row_tokens=256", length=0.5, prompt=20)
+    forward = body_flops(model, 512 * 8 + 64 * 20, 512 * (8 * 20 + 32) + 64 * 200)
+    forward += 2 * model.vocabulary * 128 * 512 * 8
+    phases = iteration(plan)
+    assert set(phases) == {"prefill", "decode", "forward", "backward", "recomputation"}
+    assert phases["forward"].flops == pytest.approx(2 * forward)
+    assert phases["backward"].flops == pytest.approx(4 * forward)
+    assert phases["forward"].seconds == pytest.approx(2 * forward / (989e12 * 0.35))
+
+
+def test_what_costs_a_pass() -> None:
+    base = iteration(job("strategy=[]"))
+    assert "reference" in iteration(job("strategy=[reference_kl]")).keys() - base.keys()
+    planned = iteration(job("strategy=[kl_cov]"))
+    assert planned["planning"].flops == pytest.approx(planned["forward"].flops * 3 / 4)
+    assert "old log-probs" in iteration(job("engine=vllm")).keys() - base.keys()
+    frozen = iteration(job("strategy=[]", "model.lora.r=4"))
+    assert frozen["backward"].flops == base["backward"].flops / 2
+
+
+def test_published_grpo_step_of_llama_8b() -> None:
+    """NeMo-RL issue 959: Llama-3.1-8B, 8 GPUs: training 38 s, two log-prob passes 19 s, generation 57 s."""
+    plan = job(
+        "model.path=meta-llama/Llama-3.1-8B",
+        "engine=vllm_bf16",
+        "strategy=[reference_kl]",
+        "rollout.prompts=64",
+        "rollout.group_size=32",
+        "rollout.max_new_tokens=4096",
+        "update.max_tokens=8192",
+        "update.row_tokens=0",
+        "model.activation_checkpointing=true",
+        "trainer.precision=bf16-mixed",
+        gpus=8,
+        length=777 / 4096,
+        prompt=100,
+    )
+    seconds = {name: phase.seconds for name, phase in iteration(plan).items()}
+    assert sum(seconds[n] for n in ("forward", "backward", "recomputation")) == pytest.approx(38, rel=0.1)
+    assert seconds["old log-probs"] + seconds["reference"] == pytest.approx(19, rel=0.1)
+    assert seconds["prefill"] + seconds["decode"] == pytest.approx(57, rel=0.1)
+    assert missing(plan) <= 0
+
+
+@pytest.mark.parametrize(
+    ("length", "mfu", "rate", "memory"), [(16384, 0.111, 11.90e3, 12.5), (65536, 0.268, 10.15e3, 19.6)]
+)
+def test_published_trainer_of_qwen3(length: int, mfu: float, rate: float, memory: float) -> None:
+    """prime-rl's table: Qwen3-0.6B on one H100, full training, recomputation."""
+    plan = job(
+        "model.path=Qwen/Qwen3-0.6B",
+        "engine=vllm_bf16",
+        "strategy=[]",
+        "rollout.prompts=1",
+        "rollout.group_size=2",
+        f"rollout.max_new_tokens={length - 1}",
+        f"update.max_tokens={length}",
+        "update.row_tokens=0",
+        "update.minibatches=1",
+        "model.activation_checkpointing=true",
+        "trainer.precision=bf16-mixed",
+        length=1.0,
+        prompt=1,
+        utilisation=mfu,
+    )
+    phases = iteration(plan)
+    assert 2 * length / (phases["forward"].seconds + phases["backward"].seconds) == pytest.approx(
+        rate, rel=0.02
+    )
+    peak = max(sum(parts.values()) for name, parts in moments(plan).items() if name != "rollout")
+    assert peak / GIB == pytest.approx(memory, rel=0.1)

@@ -1,0 +1,76 @@
+"""Memory: shards by hand, a peak that is measured."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import Qwen2Config
+
+from ecrl.estimate.memory import moments
+from tests.support.jobs import job
+from tests.support.paths import ROOT
+
+
+def test_shards_and_copies() -> None:
+    words = ["experiment=paper_7b_grpo"]
+    whole = 4 * 7_615_616_512
+    for overrides, gpus, share in (
+        ([], 8, 1 / 8),
+        (["trainer.parallel=ddp"], 8, 1.0),
+        (["trainer.tensor_parallel_size=2"], 8, 1 / 8),
+        (["trainer.parallel=ddp", "trainer.tensor_parallel_size=2"], 8, 1 / 2),
+    ):
+        parts = moments(job(*words, *overrides, gpus=gpus))["head"]
+        assert parts["weights"] == parts["gradients"] == pytest.approx(whole * share)
+        assert parts["optimizer"] == pytest.approx(2 * whole * share)
+    assert "weights" not in moments(job(*words, "trainer.cpu_offload=true", gpus=8))["head"]
+    lora = moments(job(*words, "model.lora.r=16", gpus=8))["head"]
+    assert lora["optimizer"] < 0.02 * whole and lora["weights"] > whole / 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", ["false", "true"])
+def test_measured_peak_memory(checkpointing: str, tmp_path: Path) -> None:
+    Qwen2Config(
+        hidden_size=384,
+        intermediate_size=1152,
+        num_hidden_layers=6,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        vocab_size=4096,
+        tie_word_embeddings=False,
+    ).save_pretrained(tmp_path)
+    plan = job(
+        f"model.path={tmp_path}",
+        f"model.activation_checkpointing={checkpointing}",
+        "trainer.accelerator=cpu",
+        "update.max_tokens=1024",
+    )
+    predicted = max(sum(parts.values()) for name, parts in moments(plan).items() if name != "rollout")
+    # Large tensors go back to the system when they are freed, so that the peak is that of live ones.
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "0",
+        "MALLOC_ARENA_MAX": "1",
+    }
+    command = [sys.executable, "-m", "tests.support.measure_memory", str(tmp_path), "1024", checkpointing]
+    result = subprocess.run(
+        command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=250, check=True
+    )
+    measured = int(result.stdout)
+    print(f"predicted {predicted / 2**20:.0f} MiB, measured {measured / 2**20:.0f} MiB")
+    assert measured > 250e6
+    assert predicted == pytest.approx(measured, rel=0.15)
+
+
+def test_only_an_engine_on_the_trainers_gpus_takes_their_memory() -> None:
+    vllm = moments(job("engine=vllm"))["rollout"]
+    assert vllm["vLLM weights"] > 0 and vllm["KV cache"] > 0
+    servers = job("engine=vllm_server", "engine.urls=[http://localhost:8000]")
+    assert moments(servers)["rollout"].keys() == moments(servers)["step"].keys() - {"step"}
+    assert "logits" in moments(job("engine=hf"))["rollout"]

@@ -1,0 +1,117 @@
+"""Packing: budgets, shares of processes, and rows that score like single sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from ecrl.config.schema import Config
+from ecrl.errors import UsageError, usage_errors
+from ecrl.policy.model import PolicyModel
+from ecrl.policy.packing import pack_micro_batches
+from tests.support.conformance import make_batch, make_module
+
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
+
+
+#: All layers, or the second one of two, see three tokens back.
+NEAR = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+
+
+ARCHITECTURES = {
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8)),
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES)),
+    "qwen2-windows": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, **NEAR)),
+    "qwen3-windows": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, **NEAR, head_dim=8)),
+    "mistral-window": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=4)),
+}
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def lm(request: pytest.FixtureRequest) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made: PreTrainedModel = ARCHITECTURES[request.param]()
+    return made
+
+
+def test_packed_rows_score_like_single_sequences(lm: PreTrainedModel, tiny: Callable[..., Config]) -> None:
+    config = tiny()
+    batch = make_batch(make_module(config, []))
+    model = PolicyModel(lm.eval(), eos_ids=[1], pad_id=0)
+    model.check_head()
+    results = []
+    for row_tokens in (0, 64, 256):
+        logprobs = torch.zeros(batch.num_tokens)
+        for micro_batch in pack_micro_batches(batch.sequences, 10**6, row_tokens):
+            with torch.no_grad():
+                logprobs[micro_batch.order] = model(micro_batch, 1.0)[0]
+        results.append(logprobs)
+    assert torch.allclose(results[0], results[1], atol=1e-5)
+    assert torch.allclose(results[0], results[2], atol=1e-5)
+    # And like the model itself, one sequence at a time.
+    start = 0
+    for sequence in batch.sequences:
+        ids = torch.tensor([sequence.prompt_ids + sequence.response_ids])
+        with torch.no_grad():
+            reference = lm(input_ids=ids).logits[0].log_softmax(-1)
+        for step, token in enumerate(sequence.response_ids):
+            position = len(sequence.prompt_ids) - 1 + step
+            assert float(results[0][start]) == pytest.approx(float(reference[position, token]), abs=1e-5)
+            start += 1
+
+
+def test_layouts_respect_the_budget_and_cover_every_token(tiny: Callable[..., Config]) -> None:
+    batch = make_batch(make_module(tiny(), []))
+    for max_tokens, row_tokens in [(10**6, 256), (64, 64), (40, 256), (20, 0)]:
+        micro_batches = pack_micro_batches(batch.sequences, max_tokens, row_tokens)
+        assert all(micro_batch.input_ids.numel() <= max_tokens for micro_batch in micro_batches)
+        order = torch.cat([micro_batch.order for micro_batch in micro_batches])
+        assert torch.equal(order.sort().values, torch.arange(batch.num_tokens))
+        targets = torch.cat([micro_batch.targets for micro_batch in micro_batches])
+        assert torch.equal(targets, batch.token_ids[order])
+
+
+@pytest.mark.parametrize("size", [2, 3, 7])
+def test_processes_share_tokens_and_make_equally_many_passes(size: int, tiny: Callable[..., Config]) -> None:
+    batch = make_batch(make_module(tiny(), []))
+    for max_tokens, row_tokens in [(10**6, 256), (40, 30), (25, 0)]:
+        shares = [
+            pack_micro_batches(batch.sequences, max_tokens, row_tokens, rank, size) for rank in range(size)
+        ]
+        assert len({len(share) for share in shares}) == 1
+        order = torch.cat([micro_batch.order for share in shares for micro_batch in share])
+        assert torch.equal(order.sort().values, torch.arange(batch.num_tokens))
+        loads = [sum(int((x.prompt_group >= 0).sum()) for x in share if len(x.order)) for share in shares]
+        longest = max(len(s) for s in batch.sequences) if row_tokens < 100 else 60
+        assert max(loads) - min(loads) <= longest
+
+
+def test_a_budget_below_one_sequence_is_refused(tiny: Callable[..., Config]) -> None:
+    batch = make_batch(make_module(tiny(), []))
+    says = r"update\.max_tokens=9 cannot hold a sequence of \d+ tokens"
+    with pytest.raises(UsageError, match=says), usage_errors("update."):
+        pack_micro_batches(batch.sequences, 9, 256)
