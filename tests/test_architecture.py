@@ -22,7 +22,7 @@ TEXT = (ROOT / "CONTRIBUTING.md").read_text()
 ROWS: dict[str, str] = dict(re.findall(r"^\| `(\S+)` \| (.+) \|$", section(TEXT, "The map"), re.M))
 FLAT = {"ecrl": 6, "envs": 8}
 #: The queue of rollouts is called what it is.
-TAKEN = sys.stdlib_module_names - {"queue"}
+TAKEN = sys.stdlib_module_names
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 

@@ -59,7 +59,7 @@ class Strategy(L.Callback):
         return self._generate_state_key(name=self.name)
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
-        """Look at the whole configuration before the run.
+        """Check the whole configuration before the run.
 
         Args:
             config: the resolved configuration.

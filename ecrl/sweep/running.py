@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from ecrl.distributed.parent_death import end_with_parent
+from ecrl.distributed.signals import handling_signals
 from ecrl.errors import UsageError
 from ecrl.runs.metrics_file import read_summary
 from ecrl.sweep.definition import Cell
@@ -128,12 +129,8 @@ class Interrupt:
     @contextmanager
     def listening(self) -> Iterator[Interrupt]:
         """Handle both signals within the block."""
-        before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handling_signals(self._note):
             yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = signal.Signals(number)

@@ -1,4 +1,4 @@
-"""Checkpoints that are always whole, and a stop that always leaves one."""
+"""Checkpoints that are complete at any moment, and a stop that always leaves one."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from ecrl.distributed.launch import is_first_process
 from ecrl.distributed.lightning_strategies import load_progress
 from ecrl.distributed.process_group import ProcessGroup
+from ecrl.distributed.signals import handling_signals
 from ecrl.errors import EcrlError, NonFiniteError, UsageError
 from ecrl.runs.manifest import check_manifest, write_manifest
 from ecrl.training.module import finished_iterations
@@ -24,20 +25,22 @@ OLD = ".old"
 
 
 class StopRequest:
-    """Turns the first SIGINT or SIGTERM into a wish to stop; a second one interrupts at once.
+    """Turns the first SIGINT or SIGTERM into a request to stop; a second one interrupts at once.
 
     Attributes:
-        signal: that this process or, as agreed, another one of the run got first.
+        signal: the first signal that reached this process or, as agreed, another process of the run.
     """
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._received = False  # by this process: all may have agreed on a signal that has yet to reach it
+        self._received = (
+            False  # by this process; the processes may agree on a signal before it reaches this one
+        )
 
     def agreed(self, process_group: ProcessGroup) -> bool:
-        """Whether any process got a signal; then all have it, so that they stop together."""
+        """Whether any process got a signal; then every process takes it, so that they stop together."""
         number = process_group.max(self.signal or 0)
-        # One that came while they agreed on none is for the next time.
+        # A signal that came during this exchange is kept for the next one.
         if number:
             self.signal = signal.Signals(number)
         return bool(number)
@@ -45,17 +48,13 @@ class StopRequest:
     @contextmanager
     def listening(self) -> Iterator[StopRequest]:
         """Handle both signals within the block."""
-        before = {s: signal.signal(s, self.on_signal) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with handling_signals(self.on_signal):
             yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Take note of a signal."""
+        """Record a signal, and tell the user what happens next."""
         if self._received:
-            raise KeyboardInterrupt(number)  # how `ecrl.cli.main` knows which one it was
+            raise KeyboardInterrupt(number)  # tells `ecrl.cli.main` which signal it was
         self._received = True
         self.signal = signal.Signals(number)
         if not is_first_process():
@@ -70,7 +69,7 @@ class StopRequest:
 class RunCheckpoint(Checkpoint):
     """Writes ``checkpoints/last`` between iterations.
 
-    An iteration is never cut: at its border the state is small and resumes exactly.
+    Between iterations the state is small and resumes exactly, so no checkpoint is written within one.
 
     Args:
         run_dir: the run directory.
@@ -90,7 +89,7 @@ class RunCheckpoint(Checkpoint):
         signal.signal(signal.SIGTERM, self._stop.on_signal)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save if it is time, or the last chance."""
+        """Save if a checkpoint is due, or if the run stops here."""
         stopping = self._stop.agreed(self._process_group)
         if stopping:
             trainer.should_stop = True
@@ -133,7 +132,7 @@ def save(trainer: L.Trainer, folder: Path, process_group: ProcessGroup) -> None:
 
 
 def find_checkpoint(run_dir: Path) -> Path:
-    """Return the last checkpoint of a run, after a look at every byte.
+    """Return the last checkpoint of a run, after checking every byte of it.
 
     Raises:
         UsageError: there is none, or it is damaged.
@@ -152,6 +151,6 @@ def find_checkpoint(run_dir: Path) -> Path:
 
 
 def completed_iterations(folder: Path) -> int:
-    """Iterations that a checkpoint has behind it."""
+    """Number of iterations that the run of a checkpoint had completed."""
     progress = load_progress(folder)["loops"]["fit_loop"]["epoch_progress"]["current"]
     return int(progress["processed"])

@@ -22,8 +22,8 @@ from ecrl.metrics import MetricsRecorder
 from ecrl.policy.weights import HFWeights
 from ecrl.rollout.batching import build_batch, kept_by, sequence_entropy, split_minibatches
 from ecrl.rollout.collector import Collector
-from ecrl.rollout.queue import Rollout, RolloutQueue
 from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
+from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.observer import RolloutObserver
 from ecrl.training.scoring import Scorer

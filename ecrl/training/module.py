@@ -31,7 +31,7 @@ from ecrl.training.scoring import ForwardPasses, Scorer
 
 
 def finished_iterations(trainer: L.Trainer) -> int:
-    """Finished iterations. Lightning's ``current_epoch`` lags behind while an epoch's end hooks run."""
+    """Number of finished iterations. Lightning's ``current_epoch`` counts one less in an epoch's end hooks."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     return int(progress.processed)
 

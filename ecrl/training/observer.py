@@ -1,4 +1,4 @@
-"""Callbacks that look at a run: at every rollout, at every plan."""
+"""Callbacks that observe a run: every rollout, every plan."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RolloutObserver(ABC):
-    """A callback that looks at every rollout."""
+    """A callback that observes every rollout."""
 
     @abstractmethod
     def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
@@ -22,7 +22,7 @@ class RolloutObserver(ABC):
 
 
 class PlanObserver(ABC):
-    """A callback that looks at every plan."""
+    """A callback that observes every plan."""
 
     @abstractmethod
     def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ecrl.config.compose import build_config
 from ecrl.config.resume import resumed_config
-from ecrl.rollout.queue import Rollout, RolloutQueue
+from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.training.run import train
 from tests.support.engines import DisaggregatedEngine
 from tests.support.runs import assert_same_run, history, run, silent
