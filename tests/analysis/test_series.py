@@ -118,7 +118,7 @@ def bad(tmp_path: Path, name: str, text: str) -> Path:
         ("log.jsonl", '{"policy/entropy": "low"}\n', r"column 'policy/entropy' holds 'low' \(row 1\), which"),
         ("log.csv", "iteration;policy/entropy\n1;0,5\n", r"column 'policy/entropy' holds '0,5' \(row 1"),
         ("log.csv", "iteration,a,a\n1,2,3\n", r"log.csv: two columns are called 'a'"),
-        ("run/metrics.jsonl", '{"iteration": 1, "loss": NaN}\n', r"line 1: holds NaN, which is no finite"),
+        ("run/metrics.jsonl", '{"iteration": 1, "loss": NaN}\n', r"jsonl, line 1: holds NaN, which is no f"),
     ],
 )  # fmt: skip
 def test_bad_input_names_the_file_and_what_is_missing(
