@@ -33,9 +33,8 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._received = (
-            False  # by this process; the processes may agree on a signal before it reaches this one
-        )
+        # Whether a signal reached this process; the processes may agree on one before it does.
+        self._received = False
 
     def agreed(self, process_group: ProcessGroup) -> bool:
         """Whether any process got a signal; then every process takes it, so that they stop together."""

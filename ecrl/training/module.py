@@ -31,7 +31,7 @@ from ecrl.training.scoring import ForwardPasses, Scorer
 
 
 def finished_iterations(trainer: L.Trainer) -> int:
-    """Number of finished iterations. Lightning's ``current_epoch`` counts one less in an epoch's end hooks."""
+    """Number of finished iterations. In an epoch's end hooks Lightning's ``current_epoch`` is one less."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     return int(progress.processed)
 
