@@ -115,17 +115,20 @@ def outputs(repository: Path, tiny_model: Path) -> dict[str, str]:
     return printed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_it_trains_from_inside(part: str, repository: Path, outputs: dict[str, str]) -> None:
     check_run(part, repository / "runs" / part, outputs[part])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_its_commands_succeed_from_inside(part: str, outputs: dict[str, str]) -> None:
     codes = [line for line in outputs[part].splitlines() if line.startswith("exit code ")]
     assert codes == ["exit code 0"] * len(RECIPES[part].inside), outputs[part]
 
 
+@pytest.mark.slow
 def test_the_strategy_inherits_the_conformance_suite(repository: Path) -> None:
     command = [sys.executable, "-m", "pytest", "tests/callbacks/test_conformance.py"]
     done = subprocess.run(
