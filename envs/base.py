@@ -129,6 +129,10 @@ class ReasoningEnv(gym.Env[str, str], ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} writes no worked solutions.")
 
+    def same_answer(self, problem: Problem, one: str, other: str) -> bool:
+        """Whether two extracted answers to a problem count as one in a majority vote: equal texts do."""
+        return one == other
+
     @property
     def problem(self) -> Problem:
         """The current problem.

@@ -23,28 +23,29 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     return 1.0 - comb(num_samples - num_correct, k) / comb(num_samples, k)
 
 
-def majority_correct(answers: Sequence[str | None], correct: Sequence[bool]) -> float:
-    """Return 1 if the most frequent answer is right, else 0; for a tie, the mean over the tied answers.
+def majority_correct(votes: Sequence[int | None], correct: Sequence[bool]) -> float:
+    """Return how right the most frequent answer to a problem is: a tie counts as the mean of the tied
+    answers.
+
+    Completions without an answer vote too, for none: where they are the most frequent, the majority is wrong.
 
     Args:
-        answers: extracted answers to one problem; None if none could be extracted.
-        correct: whether each answer is right.
+        votes: class of equivalent answers of each completion; None without an answer.
+        correct: whether each is right; the same for all of a class.
     """
-    votes = Counter(answer for answer in answers if answer is not None)
-    if not votes:
-        return 0.0
-    most = max(votes.values())
-    right = {answer: ok for answer, ok in zip(answers, correct, strict=True)}
-    winners = [float(right[answer]) for answer, count in votes.items() if count == most]
+    counts = Counter(votes)
+    most = max(counts.values())
+    right = {vote: ok for vote, ok in zip(votes, correct, strict=True)} | {None: False}
+    winners = [float(right[vote]) for vote, count in counts.items() if count == most]
     return sum(winners) / len(winners)
 
 
-def summarise(rewards: NDArray[np.float64], answers: Sequence[Sequence[str | None]]) -> dict[str, float]:
+def summarise(rewards: NDArray[np.float64], votes: Sequence[Sequence[int | None]]) -> dict[str, float]:
     """Summarise ``k`` answers to each of ``P`` problems.
 
     Args:
         rewards: ``[P, k]``; an answer is right if its reward is at least 1.
-        answers: ``[P][k]`` extracted answers.
+        votes: ``[P][k]`` classes of equivalent answers; None without an answer.
 
     Returns:
         ``avg@k`` (mean reward), ``pass@j`` for j = 1, 2, 4, … k, and ``maj@k``.
@@ -54,6 +55,6 @@ def summarise(rewards: NDArray[np.float64], answers: Sequence[Sequence[str | Non
     result = {f"avg@{k}": float(rewards.mean())}
     for j in sorted({2**i for i in range(k.bit_length()) if 2**i <= k} | {k}):
         result[f"pass@{j}"] = float(np.mean([pass_at_k(k, int(row.sum()), j) for row in correct]))
-    votes = [majority_correct(a, c.tolist()) for a, c in zip(answers, correct, strict=True)]
-    result[f"maj@{k}"] = float(np.mean(votes))
+    majorities = [majority_correct(v, c.tolist()) for v, c in zip(votes, correct, strict=True)]
+    result[f"maj@{k}"] = float(np.mean(majorities))
     return result

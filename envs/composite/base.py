@@ -88,6 +88,12 @@ class CompositeEnv(ReasoningEnv):
         member: MemberProblem = problem.answer
         return self._reasoning(member.index).solution(member.problem, rng, correct)
 
+    def same_answer(self, problem: Problem, one: str, other: str) -> bool:
+        """Let the member that the problem comes from compare the answers, if it can."""
+        member: MemberProblem = problem.answer
+        env = self.members[member.index].unwrapped
+        return env.same_answer(member.problem, one, other) if isinstance(env, ReasoningEnv) else one == other
+
     def close(self) -> None:
         """Close all members."""
         for env in self.members:

@@ -110,6 +110,10 @@ class PythonToolEnv(ReasoningEnv):
         """Answer without a call, as the other environment's solutions do."""
         return self.task.solution(problem, rng, correct)
 
+    def same_answer(self, problem: Problem, one: str, other: str) -> bool:
+        """Compare answers as the other environment does."""
+        return self.task.same_answer(problem, one, other)
+
     def _run(self, program: str) -> str:
         self._calls += 1
         outcome = self._sandbox.run(program, limits=self.limits)

@@ -13,6 +13,7 @@ from ecrl.envs.datasets.cells import prompt_text, read_cell
 from ecrl.envs.datasets.row_files import Row
 from ecrl.envs.datasets.rows_env import RowsEnv
 from ecrl.envs.grading import Verdict, extract, grade
+from ecrl.envs.grading.equivalence import equivalent
 from ecrl.envs.verifiers.pool import VerifierCrashError, VerifierTimeoutError, shared_pool
 from ecrl.errors import UsageError
 
@@ -90,6 +91,14 @@ class MathEnv(RowsEnv):
         if correct:
             return f"The answer is \\boxed{{{problem.answer}}}."
         return f"The answer is \\boxed{{{self.sample_problem(rng).answer}}}."
+
+    def same_answer(self, problem: Problem, one: str, other: str) -> bool:
+        """Whether the grader takes one for the other; False where it does not come to a verdict."""
+        try:
+            same: bool = shared_pool().run(equivalent, one, other, self.tolerance, timeout=self.time_limit)
+        except (VerifierTimeoutError, VerifierCrashError, MemoryError, RecursionError):
+            return False
+        return same
 
     def _judge(self, answer: str, response: str) -> Verdict:
         verdict: Verdict = shared_pool().run(grade, answer, response, self.tolerance, timeout=self.time_limit)

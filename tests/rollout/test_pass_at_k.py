@@ -25,17 +25,19 @@ def test_pass_at_k_is_unbiased() -> None:
 
 
 def test_majority() -> None:
-    assert majority_correct(["7", "7", "3"], [True, True, False]) == 1.0
-    assert majority_correct(["7", "3", "3"], [True, False, False]) == 0.0
-    assert majority_correct(["7", "3"], [True, False]) == 0.5
-    assert majority_correct([None, None, "7"], [False, False, True]) == 1.0
+    assert majority_correct([0, 0, 1], [True, True, False]) == 1.0
+    assert majority_correct([0, 1, 1], [True, False, False]) == 0.0
+    assert majority_correct([0, 1], [True, False]) == 0.5
+    # Completions without an answer vote for none.
+    assert majority_correct([None, None, 0], [False, False, True]) == 0.0
+    assert majority_correct([None, 0], [False, True]) == 0.5
     assert majority_correct([None, None], [False, False]) == 0.0
 
 
 def test_summary_over_problems() -> None:
     rewards = np.asarray([[1.0, 0.0, 0.0, 0.5], [1.0, 1.0, 1.0, 1.0]])
-    answers = [["a", "b", "b", "c"], ["a", "a", "a", "a"]]
-    result = summarise(rewards, answers)
+    votes = [[0, 1, 1, 2], [0, 0, 0, 0]]
+    result = summarise(rewards, votes)
     assert result == pytest.approx(
         {"avg@4": 0.6875, "pass@1": 0.625, "pass@2": 0.75, "pass@4": 1.0, "maj@4": 0.5}
     )
