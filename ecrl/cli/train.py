@@ -48,22 +48,30 @@ def main(options: Arguments[NoSettings]) -> int:
     if not options.sweep:
         return _one(options, options.overrides)
     jobs = expand_sweep(options.overrides)
-    # All are composed before any runs, so that a typo in the last one shows at once.
-    for job in jobs:
-        build_config(job, options.config_dir)
-    for number, job in enumerate(jobs, start=1):
+    placed = [_own_run_dir(job, number) for number, job in enumerate(jobs, start=1)]
+    # All are checked before any runs, so that a mistake in the last one shows at once.
+    for words in placed:
+        config = _config(options, words)
+        if not options.show:
+            preflight(config)
+    for number, (job, words) in enumerate(zip(jobs, placed, strict=True), start=1):
         print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
-        code = _one(options, _own_run_dir(job, number))
+        code = _one(options, words)
         if code:
             return code
     return 0
 
 
-def _one(options: Arguments[NoSettings], overrides: Sequence[str]) -> int:
+def _config(options: Arguments[NoSettings], overrides: Sequence[str]) -> Config:
+    """Compose the configuration of a new run, or read that of the run to resume."""
     resumes = any(o.startswith("resume=") for o in overrides)
     if resumes and options.config_dir is not None:
         raise UsageError("--config-dir has no use with resume=…: the run's own config.yaml is read.")
-    config = resumed_config(overrides) if resumes else build_config(overrides, options.config_dir)
+    return resumed_config(overrides) if resumes else build_config(overrides, options.config_dir)
+
+
+def _one(options: Arguments[NoSettings], overrides: Sequence[str]) -> int:
+    config = _config(options, overrides)
     if options.show:
         print(as_yaml(config))
         return 0

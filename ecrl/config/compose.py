@@ -170,6 +170,8 @@ def _refuse_twins(group: str, overrides: list[str], search: list[str]) -> None:
         name = preset.removeprefix(inside)
         alone = compose("config", overrides=[f"{group}=[{name}]", *search])
         for key in map(str, alone[group]):
+            if owner.get(key) == name:
+                raise UsageError(f"{group}=[…] names {name} twice; drop one.")
             if key in owner:
                 raise UsageError(
                     f"{group}=[…]: {owner[key]} and {name} both fill {group}.{key}, so one of them would "

@@ -28,7 +28,10 @@ def _monitor(name: str, node: Any) -> L.Callback:
             f"monitor.{name} has no `_target_`, got {node!r}; is {name} in monitor=[…]? "
             "One of your own needs a `_target_` that names a Lightning callback."
         )
-    monitor = build(node)
+    try:
+        monitor = build(node)
+    except UsageError as error:
+        raise UsageError(f"monitor.{name}: {error}") from None
     if not isinstance(monitor, L.Callback):
         raise UsageError(f"monitor.{name} built a {type(monitor).__name__}; it must be a lightning Callback.")
     return monitor

@@ -33,7 +33,7 @@ from tests.support.tiny import TINY
             [
                 "train",
                 "rollout.group_size=1",
-                "objective=cispo",
+                "objective=grpo",
                 "objective.estimator._target_=ecrl.algorithm.advantages.reinforce_pp",
             ],
             "drop_zero_variance=false",
@@ -89,7 +89,7 @@ from tests.support.tiny import TINY
         (["train", "strategy=[null]"], "write strategy=[NAME"),
         (["train", "strategy={}"], "write strategy=[NAME"),
         (["train", "strategy=[clip_cov,clip_cov_small]"], "clip_cov and clip_cov_small both fill"),
-        (["train", "strategy=[kl_cov,clip_cov,kl_cov]"], "kl_cov and kl_cov both fill strategy.kl_cov"),
+        (["train", "strategy=[kl_cov,clip_cov,kl_cov]"], "names kl_cov twice"),
         (["train", "strategy.kl_cov.keep_clip=maybe"], "keep_clip must be true or false, got 'maybe'"),
         (["train", "strategy.kl_cov.fraction=abc"], "fraction must be a number, got 'abc'"),
         (["train", "strategy.kl_cov.fraction=true"], "fraction must be a number, got True"),
@@ -103,7 +103,7 @@ from tests.support.tiny import TINY
         (["train", "objective.filters.max_resample=-1"], "max_resample must not be negative"),
         (["train", "objective.filters=3"], "must be an ecrl.algorithm.objective.Filters"),
         (["train", "objective.bounds.low=1.5"], "low must be in [0, 1]"),
-        (["train", "objective.surrogate.dual_clip=0.9"], "objective.surrogate.dual_clip must exceed 1"),
+        (["train", "objective.surrogate.dual_clip=0.9"], "objective.surrogate: dual_clip must exceed 1"),
         (["train", "objective=dr_grpo", "objective.aggregation.length=0"], "length must exceed 0"),
         (
             ["train", "objective.aggregation._target_=ecrl.algorithm.losses.constant"],
@@ -168,3 +168,23 @@ def test_listings(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command]) == 0
     wanted = {"envs": "ecrl/Countdown-v0", "strategies": "kl_cov", "doctor": "torch", "--help": "ecrl train"}
     assert wanted[command] in capsys.readouterr().out
+
+
+def test_a_mistake_in_the_last_of_a_sweep_shows_before_the_first_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "train",
+        "-m",
+        *TINY,
+        "env=countdown",
+        "env.kwargs.numbers=3,99",
+        f"run_dir={tmp_path / 'sweep'}",
+    ]
+    assert "numbers must be an integer" in refused(capsys, *words)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_name_given_twice_and_a_monitor_that_fails_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "names standard twice" in refused(capsys, "train", "monitor=[standard,standard]")
+    assert "monitor.samples: " in refused(capsys, "train", "monitor.samples.every=0")

@@ -46,7 +46,7 @@ def test_defaults_come_from_constructors_and_overrides_need_no_plus() -> None:
     assert list(config.strategy) == ["clip_cov", "clip_higher"]
     assert config.strategy["clip_cov"]["fraction"] == 0.01
     assert config.strategy["clip_cov"]["low"] == 1.0
-    assert config.strategy["clip_higher"]["high"] == 0.28
+    assert config.strategy["clip_higher"]["factor"] == 1.4
 
 
 def test_own_folders_join(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
