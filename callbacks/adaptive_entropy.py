@@ -65,7 +65,9 @@ class AdaptiveEntropy(Strategy, PenaltyMixin, RolloutObserver):
 
     def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
         """Move the coefficient by the entropy of the fresh rollout."""
-        entropy = module.rollout_entropy
+        entropy = module.policy_entropy
+        if not math.isfinite(entropy):  # no group trains
+            return
         step = self.delta if entropy < self.target else -self.delta
         self._level = min(max(self._level + step, 0.0), self.maximum)
         self._applied = self._level if entropy <= self.target else 0.0

@@ -22,19 +22,27 @@ if TYPE_CHECKING:
 
 
 class ClipHigher(Strategy, RatioMixin):
-    """Replace the bounds of the importance ratio. Neutral: both None.
+    """Widen the bounds of the importance ratio. Neutral: ``factor=1``.
+
+    The default keeps the lower bound and lets the ratio rise 1.4 times as far above 1 as the objective does:
+    0.28 for 0.2, as in the paper, and 5.6e-4 for GSPO's 4e-4.
 
     Args:
+        factor: how many times as far as before the ratio may rise above 1, at least 0; unused if ``high`` is
+            given.
         low: how far the ratio may fall below 1, in [0, 1]; None keeps the bound that is there.
-        high: how far it may rise above 1, not negative; None keeps the bound that is there.
+        high: how far it may rise above 1, not negative; None multiplies the bound that is there.
     """
 
-    def __init__(self, *, low: float | None = 0.2, high: float | None = 0.28) -> None:
+    def __init__(self, *, factor: float = 1.4, low: float | None = None, high: float | None = None) -> None:
         super().__init__()
+        if not 0 <= factor < math.inf:
+            raise ValueError(f"ClipHigher: factor must be finite and not negative; got {factor}.")
         if low is not None and not 0 <= low <= 1:
             raise ValueError(f"ClipHigher: low must lie in [0, 1] (the bound is 1 − low); got {low}.")
         if high is not None and not 0 <= high < math.inf:
             raise ValueError(f"ClipHigher: high must be finite and not negative; got {high}.")
+        self.factor = factor
         self.low = low
         self.high = high
 
@@ -47,7 +55,7 @@ class ClipHigher(Strategy, RatioMixin):
                     "Drop one of them."
                 )
         if not self._sets():
-            return ["low and high are both null, so it does nothing."]
+            return ["factor=1 keeps the bounds, so it does nothing."]
         if not has_ratio(config.objective):
             return ["the surrogate `reinforce` has no importance ratio to bound, so it does nothing."]
         if config.update.minibatches * config.update.epochs == 1:
@@ -55,11 +63,15 @@ class ClipHigher(Strategy, RatioMixin):
         return []
 
     def _sets(self) -> set[str]:
-        return {name for name, value in (("low", self.low), ("high", self.high)) if value is not None}
+        low = {"low"} if self.low is not None else set()
+        return low | ({"high"} if self.high is not None or self.factor != 1 else set())
 
     def ratio_bounds(self, tokens: TokenBatch, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-        """Set the bounds ``[N]`` to ``1 − low`` and ``1 + high``."""
-        return (
-            low if self.low is None else torch.full_like(low, 1 - self.low),
-            high if self.high is None else torch.full_like(high, 1 + self.high),
-        )
+        """Set or widen the bounds ``[N]``."""
+        if self.low is not None:
+            low = torch.full_like(low, 1 - self.low)
+        if self.high is not None:
+            high = torch.full_like(high, 1 + self.high)
+        elif self.factor != 1:
+            high = 1 + self.factor * (high - 1)
+        return low, high

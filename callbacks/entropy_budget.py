@@ -110,7 +110,7 @@ class EntropyBudget(Strategy, RolloutObserver):
 
     def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
         """Move the knob by the entropy of the fresh rollout; where there is none, it stays."""
-        state, entropy = self._state, module.rollout_entropy
+        state, entropy = self._state, module.policy_entropy
         if not math.isfinite(entropy):
             return
         state.setdefault("first", entropy)

@@ -1,10 +1,10 @@
 """80/20: train on the high-entropy minority of tokens only. https://arxiv.org/abs/2506.01939.
 
-    w_i ← w_i·N/n for the n = max(⌊fraction·N⌋, 1) tokens of highest entropy,   w_i ← 0 for the others
+    w_i ← w_i·c for the n = max(⌊fraction·N⌋, 1) tokens of highest entropy,   w_i ← 0 for the others
 
-``N`` counts all response tokens of the optimizer minibatch. The factor ``N/n`` makes the token mean an
-average over the kept tokens, as in the paper; under another aggregation it is the same factor, which
-restores the loss's scale on average.
+``N`` counts all response tokens of the optimizer minibatch. The paper's formula averages over all of them,
+c = 1 (``rescale=false``). The authors' public code averages over the kept tokens, c = N/n, which is the
+default here; under another aggregation than the token mean it is the same factor.
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ class HighEntropyTokens(Strategy, WeightMixin):
 
     Args:
         fraction: share of the tokens to keep, in (0, 1]: 0.2 is the top 20 %.
+        rescale: divide by the number of kept tokens, as the authors' code does, not by that of all tokens,
+            as in the paper's formula.
     """
 
     needs_current = True
 
-    def __init__(self, *, fraction: float = 0.2) -> None:
+    def __init__(self, *, fraction: float = 0.2, rescale: bool = True) -> None:
         super().__init__()
         if not 0 < fraction <= 1:
             raise ValueError(f"HighEntropyTokens: fraction is the share to keep, in (0, 1]; got {fraction}.")
         self.fraction = fraction
+        self.rescale = rescale
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
         """Refuse a second one, which would count the dropped tokens twice; warn where all are kept."""
@@ -49,5 +52,5 @@ class HighEntropyTokens(Strategy, WeightMixin):
     def weights(self, tokens: TokenBatch, weights: Tensor) -> Tensor:
         """Zero the low-entropy tokens' weights ``[N]`` and scale up the others."""
         kept = tokens.top_fraction(tokens.entropy, self.fraction)
-        scale = len(tokens) / max(int(kept.sum()), 1)
+        scale = len(tokens) / max(int(kept.sum()), 1) if self.rescale else 1.0
         return (weights * scale).masked_fill(~kept, 0.0)

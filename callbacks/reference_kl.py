@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from ecrl.algorithm.losses import KL_ESTIMATORS
-from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.algorithm.rollout_batch import REFERENCE_LOGPROBS, RolloutBatch
 from ecrl.algorithm.strategy import PenaltyMixin, Strategy
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import name_message
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from ecrl.config.schema import Config
     from ecrl.training.module import PolicyModule
     from ecrl.training.scoring import Scorer
-
-COLUMN = "reference_logprobs"
 
 
 class ReferenceKL(Strategy, PenaltyMixin):
@@ -66,7 +64,7 @@ class ReferenceKL(Strategy, PenaltyMixin):
 
     def extra_columns(self, batch: RolloutBatch) -> Mapping[str, Tensor]:
         """Score the rollout with the reference policy, once: ``[N]``, nats."""
-        return {COLUMN: self._scorer.reference_logprobs(batch)} if self.coefficient > 0 else {}
+        return {REFERENCE_LOGPROBS: self._scorer.reference_logprobs(batch)} if self.coefficient > 0 else {}
 
     def logged_coefficient(self) -> float:
         """Return β."""
@@ -78,4 +76,4 @@ class ReferenceKL(Strategy, PenaltyMixin):
 
     def penalty(self, tokens: TokenBatch) -> Tensor:
         """Estimate the divergence from the reference policy, ``[N]``, nats."""
-        return KL_ESTIMATORS[self.estimator](tokens.logprobs - tokens.columns[COLUMN])
+        return KL_ESTIMATORS[self.estimator](tokens.logprobs - tokens.columns[REFERENCE_LOGPROBS])

@@ -73,7 +73,7 @@ class EntropyDynamics(L.Callback, PlanObserver):
         if not self._probe:
             answers, _ = trainer.datamodule.answer(range(self.problems))  # type: ignore[attr-defined]
             first = [answer for answer in answers if answer.sample_index == 0]
-            self._probe = build_batch(first, module.objective, 0).sequences
+            self._probe = build_batch(first, 0).sequences
         self._logits = self._look(module)
 
     def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:

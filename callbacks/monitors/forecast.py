@@ -41,7 +41,7 @@ class ForecastMonitor(PeriodicMonitor):
         if module.run_dir is None:
             return
         path = module.run_dir / "metrics.jsonl"
-        now = {"iteration": module.iteration, ENTROPY: module.rollout_entropy}
+        now = {"iteration": module.iteration, ENTROPY: module.policy_entropy}
         try:
             points = pair(from_rows([*read_metrics(path), now], path))
             law = points.law()

@@ -67,6 +67,8 @@ def make_loss_plan(tokens: TokenBatch, objective: Objective, strategies: Sequenc
             before, tokens = tokens, replace(tokens, low=low, high=high)
             if not isinstance(strategy, (AdvantageMixin, WeightMixin, PenaltyMixin)):
                 note(strategy, (before.low != low) | (before.high != high))
+    if any(isinstance(strategy, WeightMixin) for strategy in strategies):
+        tokens = replace(tokens, clipped=objective.surrogate(tokens).clipped)
     weights = torch.ones_like(tokens.old_logprobs)
     for strategy in strategies:
         if isinstance(strategy, WeightMixin):
@@ -96,7 +98,7 @@ def planned_loss(
 
     The sum over all micro-batches is the loss of the optimizer minibatch, however it was split.
     """
-    loss = (plan.scale * plan.weights * objective.surrogate(tokens)).sum()
+    loss = (plan.scale * plan.weights * objective.surrogate(tokens).loss).sum()
     for strategy in strategies:
         if isinstance(strategy, PenaltyMixin) and strategy.name in plan.coefficients:
             loss = loss + (plan.scale * plan.coefficients[strategy.name] * strategy.penalty(tokens)).sum()

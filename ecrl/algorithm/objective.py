@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ecrl.algorithm.advantages import GROUP_ESTIMATORS, grpo
-from ecrl.algorithm.losses import ppo_clip, token_mean
+from ecrl.algorithm.episodes import Episodes
+from ecrl.algorithm.losses import SurrogateLoss, ppo_clip, token_mean
+from ecrl.algorithm.process_reward import ImplicitProcessReward
+from ecrl.algorithm.rollout_batch import RolloutBatch, SequenceTokens
+from ecrl.algorithm.shaping import NEEDS_REFERENCE
 from ecrl.algorithm.token_batch import TokenBatch
 
 
@@ -36,14 +41,23 @@ class Filters:
 
     Attributes:
         drop_zero_variance: leave out groups whose rewards are all the same.
+        min_accuracy: leave out groups whose mean reward is below it; None for no bound.
+        max_accuracy: leave out groups whose mean reward is above it; None for no bound.
         max_resample: further rounds of fresh problems drawn to replace dropped groups
             (DAPO's dynamic sampling, https://arxiv.org/abs/2503.14476); 0 draws none.
     """
 
     drop_zero_variance: bool = True
+    min_accuracy: float | None = None
+    max_accuracy: float | None = None
     max_resample: int = 0
 
     def __post_init__(self) -> None:
+        low, high = self.min_accuracy, self.max_accuracy
+        if low is not None and high is not None and low > high:
+            raise ValueError(
+                f"objective.filters: min_accuracy must not exceed max_accuracy; got {low} and {high}."
+            )
         if self.max_resample < 0:
             raise ValueError(f"objective.filters.max_resample must not be negative, got {self.max_resample}.")
 
@@ -57,49 +71,128 @@ class Objective:
         ('grpo', Bounds(low=0.2, high=0.2))
 
     Attributes:
-        estimator: rewards ``[B]`` and group ids ``[B]`` to advantages ``[B]``; see
-            ``ecrl.algorithm.advantages``.
-        surrogate: tokens to loss ``[N]``; see ``ecrl.algorithm.losses``.
+        estimator: episodes to advantages, ``[B]`` or ``[N]``; see ``ecrl.algorithm.advantages``.
+        surrogate: tokens to a ``SurrogateLoss``; see ``ecrl.algorithm.losses``.
         aggregation: tokens of the optimizer minibatch to their weights ``[N]`` in the sum.
         bounds: of the importance ratio.
         filters: which groups train.
+        shaping: by name, functions of episodes whose results ``[B]`` are added to the rewards in this order;
+            see ``ecrl.algorithm.shaping``.
+        auxiliary: by name, what models beside the policy learn; see ``ecrl.algorithm.process_reward``.
+
+    Raises:
+        ValueError: a part is not what it should be, or does not take its arguments.
     """
 
-    estimator: Callable[[Tensor, Tensor], Tensor] = grpo
-    surrogate: Callable[[TokenBatch], Tensor] = ppo_clip
+    estimator: Callable[[Episodes], Tensor] = grpo
+    surrogate: Callable[[TokenBatch], SurrogateLoss] = ppo_clip
     aggregation: Callable[[TokenBatch], Tensor] = token_mean
     bounds: Bounds = field(default_factory=Bounds)
     filters: Filters = field(default_factory=Filters)
+    shaping: Mapping[str, Callable[[Episodes], Tensor]] = field(default_factory=dict)
+    auxiliary: Mapping[str, ImplicitProcessReward] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("estimator", "surrogate", "aggregation"):
-            if not callable(getattr(self, name)):
-                raise ValueError(
-                    f"objective.{name} must be a function, got {getattr(self, name)!r}; "
-                    "write {_target_: package.module.function, _partial_: true}."
-                )
-        for name, arguments in (("estimator", 2), ("surrogate", 1), ("aggregation", 1)):
-            try:
-                inspect.signature(getattr(self, name)).bind(*[None] * arguments)
-            except TypeError as error:
-                raise ValueError(f"objective.{name}: {error}; set objective.{name}.NAME=VALUE.") from None
         for name, kind in (("bounds", Bounds), ("filters", Filters)):
             part = getattr(self, name)
             if not isinstance(part, kind):
                 raise ValueError(
                     f"objective.{name} must be an ecrl.algorithm.objective.{kind.__name__}, got {part!r}."
                 )
-        # Bound by `_partial_`, so the function itself would only see them after the first rollout.
-        for name, knob, least in (("surrogate", "dual_clip", 1), ("aggregation", "length", 0)):
-            value = getattr(getattr(self, name), "keywords", {}).get(knob)
-            if value is not None and not value > least:
-                raise ValueError(f"objective.{name}.{knob} must exceed {least}, got {value}.")
+        for name, task in self.auxiliary.items():
+            if not isinstance(task, ImplicitProcessReward):
+                raise ValueError(
+                    f"objective.auxiliary.{name} must be an "
+                    f"ecrl.algorithm.process_reward.ImplicitProcessReward, got {task!r}."
+                )
+        # Arguments are bound by `_partial_`: without a trial they would be refused in the first update.
+        try_out("estimator", self.estimator, PROBE.episodes())
+        try_out("surrogate", self.surrogate, PROBE.tokens(0, 0.8, 1.2))
+        try_out("aggregation", self.aggregation, PROBE.tokens(0, 0.8, 1.2))
+        for name, shape in self.shaping.items():
+            try_out(f"shaping.{name}", shape, PROBE.episodes())
+
+    def advantages(self, episodes: Episodes) -> Tensor:
+        """Shape the rewards and estimate the advantages of all tokens: ``[N]``."""
+        for shape in self.shaping.values():
+            added = shape(episodes)
+            at_end = torch.zeros_like(episodes.token_rewards).index_add(0, episodes.last_tokens, added)
+            episodes = replace(
+                episodes, rewards=episodes.rewards + added, token_rewards=episodes.token_rewards + at_end
+            )
+        advantages = self.estimator(episodes).to(episodes.rewards.dtype)
+        by_episode = len(advantages) == len(episodes)
+        return advantages[episodes.sequence_ids] if by_episode else advantages
 
     @property
     def needs_groups(self) -> bool:
         """Whether the estimator compares completions of the same problem."""
-        function: Any = self.estimator.func if isinstance(self.estimator, partial) else self.estimator
-        return function in GROUP_ESTIMATORS
+        return _function(self.estimator) in GROUP_ESTIMATORS
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether shaping or an auxiliary model reads log-probs of the initial policy."""
+        return bool(self.auxiliary) or any(
+            _function(shape) in NEEDS_REFERENCE for shape in self.shaping.values()
+        )
+
+
+def _function(part: Any) -> Any:
+    return part.func if isinstance(part, partial) else part
+
+
+def try_out(name: str, part: Any, argument: Any) -> None:
+    """Call a part of an objective once, on two episodes of three tokens in all.
+
+    Raises:
+        ValueError: it is not a function, does not take its arguments, refuses their values, or returns
+            something else than it should.
+    """
+    if not callable(part):
+        raise ValueError(
+            f"objective.{name} must be a function, got {part!r}; "
+            "write {_target_: package.module.function, _partial_: true}."
+        )
+    try:
+        inspect.signature(part).bind(None)
+    except TypeError as error:
+        raise ValueError(f"objective.{name}: {error}; set objective.{name}.NAME=VALUE.") from None
+    try:
+        result = part(argument)
+    except KeyError:  # a column that only a run has
+        return
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"objective.{name}: {error}") from None
+    wanted, shapes = ("a SurrogateLoss", [(3,)]) if name == "surrogate" else ("a tensor", [(3,), (2,)])
+    tensor = result.loss if isinstance(result, SurrogateLoss) else result
+    fits = isinstance(result, SurrogateLoss) == (name == "surrogate") and isinstance(tensor, Tensor)
+    if not fits or tuple(tensor.shape) not in shapes:
+        raise ValueError(
+            f"objective.{name} must return {wanted} with a number for each token (or episode, where it takes "
+            f"episodes); for 3 tokens of 2 episodes it returned {result!r}."
+        )
+
+
+def _probe() -> RolloutBatch:
+    """Two episodes of two tokens and one, for trying functions out."""
+    zeros, lengths = torch.zeros(3), torch.tensor([2, 1])
+    return RolloutBatch(
+        sequences=[SequenceTokens([1], [2, 3], [True, True]), SequenceTokens([1], [2], [True])],
+        lengths=lengths,
+        group_ids=torch.zeros(2, dtype=torch.long),
+        uid=torch.arange(2),
+        rewards=torch.tensor([1.0, 0.0]),
+        truncated=torch.zeros(2, dtype=torch.bool),
+        turns=torch.zeros(3, dtype=torch.long),
+        token_rewards=torch.tensor([0.0, 1.0, 0.0]),
+        old_logprobs=zeros - 1,
+        engine_logprobs=zeros - 1,
+        old_entropy=zeros + 1,
+        advantages=torch.tensor([1.0, 1.0, -1.0]),
+    )
+
+
+PROBE = _probe()
 
 
 def has_ratio(node: Mapping[str, Any] | None) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ecrl.algorithm.episodes import Episodes
 from ecrl.algorithm.token_batch import TokenBatch
 
 
@@ -29,6 +30,13 @@ class SequenceTokens:
         return len(self.prompt_ids) + len(self.response_ids)
 
 
+#: Column of the initial policy's log-probs ``[N]``, nats.
+REFERENCE_LOGPROBS = "reference_logprobs"
+#: Fields of a ``RolloutBatch`` with a number for each sequence, and for each token.
+_BY_SEQUENCE = ("lengths", "group_ids", "uid", "rewards", "truncated")
+_BY_TOKEN = ("turns", "token_rewards", "old_logprobs", "engine_logprobs", "old_entropy", "advantages")
+
+
 @dataclass(frozen=True)
 class RolloutBatch:
     """Trajectories ready for training: ``B`` sequences with ``N`` own tokens in all.
@@ -38,7 +46,10 @@ class RolloutBatch:
         lengths: ``[B]`` long, own tokens of each sequence.
         group_ids: ``[B]`` long, the problem each sequence answers.
         uid: ``[B]`` long, identity of each sequence, stable under any split.
-        rewards: ``[B]``.
+        rewards: ``[B]``, sum of the episode's rewards.
+        truncated: ``[B]`` bool, cut off by a token or turn limit.
+        turns: ``[N]`` long, the turn of each own token within its sequence, from 0.
+        token_rewards: ``[N]``, a turn's reward at the turn's last token.
         old_logprobs: ``[N]`` log-probabilities at rollout time by the trainer's own weights, nats.
         engine_logprobs: ``[N]`` the same by the engine, nats.
         old_entropy: ``[N]`` full-vocabulary entropy at rollout time, nats.
@@ -53,6 +64,9 @@ class RolloutBatch:
     group_ids: Tensor
     uid: Tensor
     rewards: Tensor
+    truncated: Tensor
+    turns: Tensor
+    token_rewards: Tensor
     old_logprobs: Tensor
     engine_logprobs: Tensor
     old_entropy: Tensor
@@ -92,12 +106,23 @@ class RolloutBatch:
         return replace(
             self,
             sequences=[self.sequences[i] for i in index.tolist()],
-            **{name: getattr(self, name)[index] for name in ("lengths", "group_ids", "uid", "rewards")},
-            **{
-                name: getattr(self, name)[token_index]
-                for name in ("old_logprobs", "engine_logprobs", "old_entropy", "advantages")
-            },
+            **{name: getattr(self, name)[index] for name in _BY_SEQUENCE},
+            **{name: getattr(self, name)[token_index] for name in _BY_TOKEN},
             columns={name: column[token_index] for name, column in self.columns.items()},
+        )
+
+    def episodes(self) -> Episodes:
+        """View the batch as shaping and estimators see it."""
+        return Episodes(
+            rewards=self.rewards,
+            group_ids=self.group_ids,
+            lengths=self.lengths,
+            truncated=self.truncated,
+            turns=self.turns,
+            token_rewards=self.token_rewards,
+            logprobs=self.old_logprobs,
+            entropy=self.old_entropy,
+            columns=self.columns,
         )
 
     def token_index(self, index: Tensor) -> Tensor:
@@ -122,6 +147,7 @@ class RolloutBatch:
             uid=self.uid[sequence_ids],
             low=torch.full_like(self.old_logprobs, low),
             high=torch.full_like(self.old_logprobs, high),
+            clipped=torch.zeros_like(self.old_logprobs, dtype=torch.bool),
             key=key,
             columns=self.columns,
         )

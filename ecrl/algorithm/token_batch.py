@@ -10,6 +10,9 @@ from torch import Tensor
 
 from ecrl.hashing import hash_u64
 
+#: Log-ratios beyond it (e^20 is 5e8) are slips of the numbers; exp of 89 is infinite in float32.
+LOG_RATIO_LIMIT = 20.0
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -27,7 +30,7 @@ class TokenBatch:
         ...     token_ids=torch.tensor([7, 8, 9]), logprobs=torch.tensor([-1.0, -3.0, -5.0]), entropy=zeros,
         ...     old_logprobs=zeros, engine_logprobs=zeros, advantages=zeros, sequence_ids=sequence_ids,
         ...     positions=torch.tensor([0, 1, 0]), group_ids=sequence_ids, uid=sequence_ids,
-        ...     low=zeros + 0.8, high=zeros + 1.2,
+        ...     low=zeros + 0.8, high=zeros + 1.2, clipped=zeros > 0,
         ... )
         >>> tokens.per_sequence_mean(tokens.logprobs)
         tensor([-2., -5.])
@@ -46,6 +49,8 @@ class TokenBatch:
         uid: ``[N]`` long, identity of the sequence across batches and partitions.
         low: ``[N]`` lower bound of the ratio, dimensionless.
         high: ``[N]`` upper bound of the ratio, dimensionless.
+        clipped: ``[N]`` bool, the surrogate gives the token no gradient; known once advantages and bounds
+            are final, so to the hooks of weights and penalties.
         key: hash key of (seed, optimizer step, strategy), for reproducible choice.
         columns: further named ``[N]`` tensors that strategies asked for (e.g. reference log-probs).
     """
@@ -62,6 +67,7 @@ class TokenBatch:
     uid: Tensor
     low: Tensor
     high: Tensor
+    clipped: Tensor
     key: int = 0
     columns: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -79,19 +85,9 @@ class TokenBatch:
         return self.logprobs - self.old_logprobs
 
     @property
-    def clipped_high(self) -> Tensor:
-        """``[N]`` bool: the upper PPO bound is active."""
-        return (self.log_ratio.exp() > self.high) & (self.advantages > 0)
-
-    @property
-    def clipped_low(self) -> Tensor:
-        """``[N]`` bool: the lower PPO bound is active."""
-        return (self.log_ratio.exp() < self.low) & (self.advantages < 0)
-
-    @property
-    def clipped(self) -> Tensor:
-        """``[N]`` bool: a PPO bound is active, so the token has no gradient under a clipped surrogate."""
-        return self.clipped_high | self.clipped_low
+    def ratio(self) -> Tensor:
+        """``[N]`` importance ratio π/π_old, its logarithm clamped to ±20: finite, and so is its gradient."""
+        return self.log_ratio.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
 
     def per_sequence_sum(self, x: Tensor) -> Tensor:
         """Sum ``[N]`` over each sequence: ``[B]``."""

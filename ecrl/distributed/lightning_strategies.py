@@ -42,13 +42,13 @@ class _DistributedCheckpoint:
     lightning_restore_optimizer = False
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """Return this process's shards of the trained parameters."""
-        return trained_state(self._root)
+        """Return this process's shards of each model's trained parameters, by the model's name."""
+        return {name: trained_state(root) for name, root in self._roots.items()}
 
     def optimizer_state(self, optimizer: Any) -> dict[str, Any]:
         """Return this process's shards of the optimizer's state."""
         plain = optimizer._optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
-        return get_optimizer_state_dict(self._root, plain)
+        return get_optimizer_state_dict(self._trained_by(plain), plain)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
         """Write a checkpoint folder; every process writes its own shards.
@@ -57,7 +57,7 @@ class _DistributedCheckpoint:
             EcrlError: a process could not write; raised on every process.
         """
         folder = Path(filepath)
-        tensors = {"model": checkpoint.pop("state_dict")}
+        tensors = dict(checkpoint.pop("state_dict"))
         for number, state in enumerate(checkpoint.pop("optimizer_states", [])):
             tensors[f"optimizer_{number}"] = state
         failure: str | None = None  # exchanged below, so that all processes raise or none
@@ -79,12 +79,13 @@ class _DistributedCheckpoint:
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """Restore weights and optimizers in place; return the rest of the checkpoint."""
         folder = Path(checkpoint_path)
-        load_trained(self._root, folder)
+        for name, root in self._roots.items():
+            load_trained(root, folder, name)
         for number, optimizer in enumerate(self.optimizers):  # type: ignore[attr-defined]
-            key = f"optimizer_{number}"
-            moments: dict[str, Any] = {key: get_optimizer_state_dict(self._root, optimizer)}
+            key, root = f"optimizer_{number}", self._trained_by(optimizer)
+            moments: dict[str, Any] = {key: get_optimizer_state_dict(root, optimizer)}
             _read(moments, folder)
-            set_optimizer_state_dict(self._root, optimizer, moments[key])
+            set_optimizer_state_dict(root, optimizer, moments[key])
         return load_progress(folder)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
@@ -93,10 +94,16 @@ class _DistributedCheckpoint:
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Do nothing: ``load_checkpoint`` has done it."""
 
-    @property
-    def _root(self) -> torch.nn.Module:
-        root: torch.nn.Module = self.lightning_module.model  # type: ignore[attr-defined]
+    def _trained_by(self, optimizer: torch.optim.Optimizer) -> torch.nn.Module:
+        """Return the model that an optimizer trains; each has one of its own."""
+        first = optimizer.param_groups[0]["params"][0]
+        (root,) = (m for m in self._roots.values() if any(p is first for p in m.parameters()))
         return root
+
+    @property
+    def _roots(self) -> dict[str, torch.nn.Module]:
+        """The models of the module by name: the policy, ``model``, and auxiliary ones."""
+        return dict(self.lightning_module.named_children())  # type: ignore[attr-defined]
 
 
 class SingleProcessStrategy(_DistributedCheckpoint, SingleDeviceStrategy):
@@ -139,11 +146,17 @@ def trained_state(root: torch.nn.Module) -> dict[str, Any]:
     return {name: tensor for name, tensor in state.items() if name not in frozen}
 
 
-def load_trained(root: torch.nn.Module, folder: Path) -> None:
-    """Load the trained parameters from a checkpoint written by any number of processes."""
-    state: dict[str, Any] = {"model": trained_state(root)}
+def load_trained(root: torch.nn.Module, folder: Path, name: str = "model") -> None:
+    """Load a model's trained parameters from a checkpoint written by any number of processes.
+
+    Args:
+        root: the model.
+        folder: the checkpoint.
+        name: of the model in it; the policy's by default.
+    """
+    state: dict[str, Any] = {name: trained_state(root)}
     _read(state, folder)
-    set_model_state_dict(root, state["model"], options=StateDictOptions(strict=False))
+    set_model_state_dict(root, state[name], options=StateDictOptions(strict=False))
 
 
 def _read(tensors: dict[str, Any], folder: Path) -> None:

@@ -97,6 +97,7 @@ def iteration(job: Job) -> dict[str, Phase]:
     works = {
         "old log-probs": 0.0 if job.shares_weights and job.compute_bytes == 4 else forward,
         "reference": forward * job.has_reference,
+        "auxiliary models": 3 * forward * job.auxiliary_models,
         # The first minibatch uses the old log-probs; later ones need a pass for the current log-probs.
         "planning": forward
         * update.epochs

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.config.limits import check_limits, choice, number
 from ecrl.config.schema import Config
-from ecrl.config.targets import resolve
+from ecrl.config.targets import build, resolve
 from ecrl.engines.base import Engine
 from ecrl.engines.vllm.requirements import check_memory_share
 from ecrl.errors import UsageError
@@ -145,7 +146,19 @@ class Job:
     def has_reference(self) -> bool:
         """Whether the initial policy stays loaded beside the current one."""
         # A coefficient of 0 is neutral, and skips the reference policy.
-        return any(s.needs_reference and s.logged_coefficient() != 0 for s in self.strategies)
+        by_strategy = any(s.needs_reference and s.logged_coefficient() != 0 for s in self.strategies)
+        return by_strategy or self.objective.needs_reference
+
+    @cached_property
+    def objective(self) -> Objective:
+        """The configured objective."""
+        objective: Objective = build(self.config.objective)
+        return objective
+
+    @property
+    def auxiliary_models(self) -> int:
+        """Number of models that train beside the policy, each as large as it is."""
+        return len(self.objective.auxiliary)
 
     @property
     def _engine(self) -> type[Engine]:

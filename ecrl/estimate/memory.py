@@ -99,6 +99,8 @@ def host_or_gpu_state(job: Job) -> Parts:
     trained = FULL * job.trainable / split
     frozen = FULL * (job.model.parameters if job.config.model.lora.r else 0) / split
     parts = {"weights": trained + frozen, "gradients": trained, "optimizer": 2 * trained}
+    if job.auxiliary_models:
+        parts["auxiliary models"] = job.auxiliary_models * (4 * trained + frozen)
     if job.has_reference:
         parts["reference weights"] = FULL * job.model.parameters / split
     return parts

@@ -45,6 +45,7 @@ class PolicyModel(nn.Module):
     def __init__(self, lm: PreTrainedModel, eos_ids: list[int], pad_id: int, attention: str = "sdpa") -> None:
         super().__init__()
         self.lm = lm
+        without_dropout(lm)
         self.eos_ids = eos_ids
         self.pad_id = pad_id
         self.attention = attention
@@ -137,6 +138,20 @@ class PolicyModel(nn.Module):
                 f"{type(self.lm).__name__} post-processes its logits (a scale or a soft cap), which is not "
                 "supported; use a model with a plain linear head (Qwen, Llama, Mistral, …)."
             )
+
+
+def without_dropout(lm: nn.Module) -> None:
+    """Set every dropout rate to 0, in place.
+
+    A policy must give the same log-probs when it is sampled, scored and updated: with dropout the importance
+    ratio of the very first update is not 1. Training mode stays, because activation checkpointing needs it.
+    """
+    for module in lm.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name in ("attention_dropout", "dropout"):  # rates that attention layers pass to a function
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ecrl.algorithm.advantages import zero_variance
+from ecrl.algorithm.advantages import group_mean, zero_variance
 from ecrl.algorithm.objective import Filters, Objective
 from ecrl.algorithm.rollout_batch import RolloutBatch, SequenceTokens
 from ecrl.hashing import hash_u64
@@ -23,38 +23,55 @@ def group_tensors(trajectories: Sequence[Trajectory]) -> tuple[Tensor, Tensor]:
 
 
 def kept_by(filters: Filters, trajectories: Sequence[Trajectory]) -> list[int]:
-    """Return the indices of the trajectories to train on, without groups whose rewards are all equal."""
-    if not filters.drop_zero_variance:
-        return list(range(len(trajectories)))
-    dropped = zero_variance(*group_tensors(trajectories)).tolist()
-    return [i for i, drop in enumerate(dropped) if not drop]
+    """Return the indices of the trajectories to train on: those of groups that pass the filters."""
+    rewards, group_ids = group_tensors(trajectories)
+    accuracy = group_mean(rewards, group_ids)
+    kept = torch.ones_like(group_ids, dtype=torch.bool)
+    if filters.min_accuracy is not None:
+        kept &= accuracy >= filters.min_accuracy
+    if filters.max_accuracy is not None:
+        kept &= accuracy <= filters.max_accuracy
+    if filters.drop_zero_variance:
+        kept &= ~zero_variance(rewards, group_ids)
+    return kept.nonzero().flatten().tolist()
 
 
-def build_batch(trajectories: Sequence[Trajectory], objective: Objective, iteration: int) -> RolloutBatch:
-    """Build a training batch of trajectories, with their advantages.
+def build_batch(trajectories: Sequence[Trajectory], iteration: int) -> RolloutBatch:
+    """Build a training batch of trajectories, without advantages (0): see ``with_advantages``.
 
     Old log-probs and entropies are the engine's; entropies that it did not report are NaN until scored.
     """
     rewards, group_ids = group_tensors(trajectories)
-    sequences = [_sequence(t) for t in trajectories]
-    lengths = torch.tensor([t.num_tokens for t in trajectories], dtype=torch.long)
-    completions = [turn.completion for t in trajectories for turn in t.turns]
+    turns = [(number, turn) for t in trajectories for number, turn in enumerate(t.turns)]
+    sizes = torch.tensor([len(turn.completion.token_ids) for _, turn in turns], dtype=torch.long)
+    completions = [turn.completion for _, turn in turns]
     logprobs = torch.tensor([x for c in completions for x in c.logprobs], dtype=torch.float32)
     entropy = [x for c in completions for x in (c.entropy or [float("nan")] * len(c.token_ids))]
+    token_rewards = torch.zeros_like(logprobs)
+    token_rewards[sizes.cumsum(0) - 1] = torch.tensor([turn.reward for _, turn in turns])
     sample_index = np.asarray([t.sample_index for t in trajectories], np.int64)
     uid = hash_u64(iteration, group_ids.numpy(), sample_index) >> np.uint64(1)
-    advantages = objective.estimator(rewards, group_ids) if len(trajectories) else rewards
     return RolloutBatch(
-        sequences=sequences,
-        lengths=lengths,
+        sequences=[_sequence(t) for t in trajectories],
+        lengths=torch.tensor([t.num_tokens for t in trajectories], dtype=torch.long),
         group_ids=group_ids,
         uid=torch.from_numpy(np.atleast_1d(uid).astype(np.int64)),
         rewards=rewards,
+        truncated=torch.tensor([t.truncated for t in trajectories], dtype=torch.bool),
+        turns=torch.repeat_interleave(torch.tensor([n for n, _ in turns], dtype=torch.long), sizes),
+        token_rewards=token_rewards,
         old_logprobs=logprobs,
         engine_logprobs=logprobs,
         old_entropy=torch.tensor(entropy, dtype=torch.float32),
-        advantages=torch.repeat_interleave(advantages, lengths),
+        advantages=torch.zeros_like(logprobs),
     )
+
+
+def with_advantages(batch: RolloutBatch, objective: Objective) -> RolloutBatch:
+    """Shape the rewards and estimate the advantages, once log-probs and columns are final."""
+    if not len(batch):
+        return batch
+    return replace(batch, advantages=objective.advantages(batch.episodes()))
 
 
 def sequence_entropy(batch: RolloutBatch) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.watchdog import watchdog
 from ecrl.engines.base import Engine, Sampling
-from ecrl.envs.base import item_seed
+from ecrl.envs.base import ReasoningEnv, item_seed
 from ecrl.envs.safe_calls import as_text, env_id, reset, user_code
 from ecrl.envs.verifiers.pool import shared_stats
 from ecrl.errors import EcrlError
@@ -24,7 +24,9 @@ from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder
 from ecrl.rollout.chat import Chat
 from ecrl.rollout.trajectory import Trajectory, Turn
+from ecrl.rollout.voting import vote_classes
 
+T = TypeVar("T")
 Split = Literal["train", "val"]
 #: An episode is truncated after this many turns, so that an endless one does not hang the run.
 MAX_TURNS = 64
@@ -54,6 +56,7 @@ class _Episode:
     terminated: bool = False
     truncated: bool = False
     info: dict[str, Any] = field(default_factory=dict)
+    vote: int | None = None
 
     @property
     def input_ids(self) -> list[int]:
@@ -73,6 +76,31 @@ def _finite(value: Any, what: str = "reward") -> float:
     if not isinstance(value, (int, float, np.number, np.bool_)) or not math.isfinite(value):
         raise ValueError(f"the {what} is {value!r}, not a finite number")
     return float(value)
+
+
+def _in_threads(act: Callable[[T], None], items: Sequence[T], example: Sequence[_Episode]) -> None:
+    """Act on every item: in threads where the environments wait for other processes, else one by one."""
+    if example and getattr(example[0].env.unwrapped, "concurrent", False):
+        with ThreadPoolExecutor(min(len(items), _THREADS)) as threads:
+            list(threads.map(act, items))
+    else:
+        for item in items:
+            act(item)
+
+
+def _vote(group: Sequence[_Episode]) -> None:
+    """Give the episodes of one problem their classes of answers."""
+    env = group[0].env.unwrapped
+
+    def same(one: str, other: str) -> bool:
+        if not isinstance(env, ReasoningEnv):
+            return one == other
+        with user_code(f"{env_id(env)}.same_answer"):
+            return env.same_answer(env.problem, one, other)
+
+    answers = [e.info.get("answer") for e in group]
+    for episode, vote in zip(group, vote_classes(answers, [e.reward >= 1 for e in group], same), strict=True):
+        episode.vote = vote
 
 
 class Collector:
@@ -137,6 +165,9 @@ class Collector:
         with recorder.timer("verify"):
             episodes = self._reset(split, mine, copies, (stream, iteration))
         self._play(episodes, sampling, recorder)
+        if split == "val" and copies > 1:
+            with recorder.timer("verify"):
+                self._count_votes(episodes, copies)
         return self._process_group.gather([self._trajectory(e) for e in episodes])
 
     def _play(self, episodes: Sequence[_Episode], sampling: Sampling, recorder: MetricsRecorder) -> None:
@@ -181,17 +212,18 @@ class Collector:
             episodes.append(_Episode(envs[slot], problem_id, copy, key, prompt, ids))
         return episodes
 
+    def _count_votes(self, episodes: Sequence[_Episode], copies: int) -> None:
+        """Sort the answers to each problem into classes, problems that wait for verifiers at once."""
+        groups = [episodes[i : i + copies] for i in range(0, len(episodes), copies)]
+        with watchdog(self._timeout, f"The environment's comparison of answers to {len(groups)} problems"):
+            _in_threads(_vote, groups, episodes[:1])
+
     def _step_all(self, episodes: Sequence[_Episode], recorder: MetricsRecorder) -> None:
         """Step every environment with its response; environments that wait for verifiers run in threads."""
         waited = shared_stats()
         scoring = watchdog(self._timeout, f"The environment's scoring of {len(episodes)} completions")
         with recorder.timer("verify"), scoring:
-            if episodes and getattr(episodes[0].env.unwrapped, "concurrent", False):
-                with ThreadPoolExecutor(min(len(episodes), _THREADS)) as threads:
-                    list(threads.map(self._step, episodes))
-            else:
-                for episode in episodes:
-                    self._step(episode)
+            _in_threads(self._step, episodes, episodes[:1])
         stats = shared_stats()
         if calls := stats.calls - waited.calls:
             recorder.add_seconds("verifier_queue", (stats.queue_seconds - waited.queue_seconds) / calls)
@@ -202,7 +234,9 @@ class Collector:
             observation, reward, episode.terminated, episode.truncated, episode.info = episode.env.step(
                 action
             )
-            episode.reward += _finite(reward)
+            gain = _finite(reward)
+            episode.reward += gain
+            episode.turns[-1] = replace(episode.turns[-1], reward=gain)
             as_text(observation, "observation")
             for name, value in episode.info.get("metrics", {}).items():
                 _finite(value, f"metric {name!r}")
@@ -226,6 +260,7 @@ class Collector:
             truncated=episode.truncated or cut,
             metrics=episode.info.get("metrics", {}),
             answer=episode.info.get("answer"),
+            vote=episode.vote,
             prompt=episode.prompt,
             response="".join(episode.texts),
         )

@@ -28,22 +28,30 @@ def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
         "rollout/length_max": float(lengths.max()),
         "rollout/truncated": float(np.mean([t.truncated for t in trajectories])),
         "rollout/zero_variance": float(zero_variance(rewards, groups).float().mean()),
+        "rollout/groups": float(len(set(groups.tolist()))),
         "rollout/completions": float(len(trajectories)),
         "rollout/tokens": float(lengths.sum()),
     }
+    if (entropy := rollout_entropy(trajectories)) is not None:
+        numbers["rollout/entropy"] = entropy
     for name in sorted({name for t in trajectories for name in t.metrics}):
         values = [t.metrics[name] for t in trajectories if name in t.metrics]
         numbers[f"env/{name}"] = float(np.mean(values))
     return numbers
 
 
-def rollout_entropy(trajectories: Sequence[Trajectory]) -> float:
-    """Return the policy entropy of a rollout, nats: the mean over each response, then over responses.
+def rollout_entropy(trajectories: Sequence[Trajectory]) -> float | None:
+    """Entropy of all that was drawn, in nats: mean over each response, then over responses.
 
-    https://arxiv.org/abs/2505.22617, eq. 1.
+    https://arxiv.org/abs/2505.22617, eq. 1, there after the filter: that is ``policy/entropy``.
+
+    Returns:
+        The mean by the engine's own entropies; None where the engine gives none.
     """
-    means = [np.mean([x for turn in t.turns for x in (turn.completion.entropy or [])]) for t in trajectories]
-    return float(np.mean(means))
+    entropies = [[turn.completion.entropy for turn in t.turns] for t in trajectories]
+    if any(turn is None for turns in entropies for turn in turns):
+        return None
+    return float(np.mean([np.mean([x for turn in turns for x in turn or []]) for turns in entropies]))
 
 
 def validation_metrics(
@@ -58,8 +66,8 @@ def validation_metrics(
     """
     k = 1 + max(t.sample_index for t in sampled)
     rewards = np.asarray([t.reward for t in sampled]).reshape(-1, k)
-    answers = [[t.answer for t in sampled[i : i + k]] for i in range(0, len(sampled), k)]
-    numbers = summarise(rewards, answers)
+    votes = [[t.vote for t in sampled[i : i + k]] for i in range(0, len(sampled), k)]
+    numbers = summarise(rewards, votes)
     numbers["greedy"] = float(np.mean([t.reward for t in greedy]))
     numbers["length"] = float(np.mean([t.num_tokens for t in sampled]))
     return {f"val/{name}/{key}": value for key, value in numbers.items()}

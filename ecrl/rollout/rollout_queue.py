@@ -96,5 +96,5 @@ def _rollout(plain: dict[str, Any]) -> Rollout:
 
 
 def _trajectory(plain: dict[str, Any]) -> Trajectory:
-    turns = [Turn(t["context_ids"], Completion(**t["completion"])) for t in plain["turns"]]
+    turns = [Turn(**{**t, "completion": Completion(**t["completion"])}) for t in plain["turns"]]
     return Trajectory(**{**plain, "turns": turns})

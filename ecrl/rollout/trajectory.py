@@ -15,10 +15,12 @@ class Turn:
     Attributes:
         context_ids: tokens of the environment since the last turn; never trained on.
         completion: the policy's own tokens.
+        reward: what the environment gave for this turn.
     """
 
     context_ids: list[int]
     completion: Completion
+    reward: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -34,9 +36,11 @@ class Trajectory:
         terminated: whether the episode reached its end.
         truncated: whether the episode was cut off by a limit on tokens or turns.
         metrics: numbers that the environment reported at the end.
-        answer: the extracted final answer, for majority votes; None if there is none.
+        answer: the extracted final answer, as written; None if there is none.
         prompt: the first observation as text.
         response: the policy's own text, all turns joined.
+        vote: class of equivalent answers to the problem that it belongs to, from 0; None without an answer,
+            or where votes are not counted.
     """
 
     prompt_ids: list[int]
@@ -50,6 +54,7 @@ class Trajectory:
     answer: str | None
     prompt: str
     response: str
+    vote: int | None = None
 
     @property
     def num_tokens(self) -> int:

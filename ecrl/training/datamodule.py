@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
-import torch
+from torch import Tensor
 
 from ecrl.algorithm.mismatch import mismatch
 from ecrl.algorithm.objective import Objective
-from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.algorithm.rollout_batch import REFERENCE_LOGPROBS, RolloutBatch
 from ecrl.algorithm.strategy import Strategy
 from ecrl.config.schema import Config
 from ecrl.config.targets import build
@@ -20,9 +21,15 @@ from ecrl.envs.safe_calls import make
 from ecrl.errors import EcrlError
 from ecrl.metrics import MetricsRecorder
 from ecrl.policy.weights import HFWeights
-from ecrl.rollout.batching import build_batch, kept_by, sequence_entropy, split_minibatches
+from ecrl.rollout.batching import (
+    build_batch,
+    kept_by,
+    sequence_entropy,
+    split_minibatches,
+    with_advantages,
+)
 from ecrl.rollout.collector import Collector
-from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
+from ecrl.rollout.rollout_metrics import rollout_metrics
 from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.observer import RolloutObserver
@@ -146,33 +153,34 @@ class RolloutDataModule(L.LightningDataModule):
         return Rollout(iteration, version, temperature, drawn, kept[:wanted], recorder.seconds())
 
     def _prepare(self, rollout: Rollout) -> RolloutBatch:
-        """Turn a rollout into a batch: old log-probs, entropy, what observers and strategies add."""
+        """Turn a rollout into a batch: old log-probs, what observers and strategies add, then advantages."""
         module = self.module
-        batch = self._build(rollout, rollout.kept)
-        with module.recorder.timer("score"):
-            # Log-probs of other weights or of another engine are not the trainer's old log-probs.
-            if self.collector.engine.logprobs_exact and rollout.version == module.version:
-                module.rollout_entropy = rollout_entropy(rollout.drawn)
-            else:
-                batch = self._rescore(batch)
-                dropped = sorted(set(range(len(rollout.drawn))) - set(rollout.kept))
-                rest = self._rescore(self._build(rollout, dropped))
-                both = torch.cat([sequence_entropy(batch), sequence_entropy(rest)])
-                module.rollout_entropy = float(both.mean())
+        batch = build_batch([rollout.drawn[i] for i in rollout.kept], rollout.iteration)
+        batch = replace(batch, temperature=rollout.temperature)
+        # Log-probs of other weights or of another engine are not the trainer's old log-probs.
+        if not self.collector.engine.logprobs_exact or rollout.version != module.version:
+            with module.recorder.timer("score"):
+                logprobs, entropy = self.scorer.score(batch)
+            batch = replace(batch, old_logprobs=logprobs, old_entropy=entropy)
+        module.policy_entropy = float(sequence_entropy(batch).mean())
+        module.recorder.record("rollout/groups_trained", len(set(batch.group_ids.tolist())))
         self._observe(rollout.drawn, batch)
         with module.recorder.timer("score"):
-            columns = dict(batch.columns)
-            for strategy in self.strategies:
-                columns |= strategy.extra_columns(batch)
-        return replace(batch, columns=columns)
+            batch = replace(batch, columns=self._columns(batch))
+        with module.recorder.timer("auxiliary") if module.auxiliary else nullcontext():
+            for auxiliary in module.auxiliary if len(batch) else ():
+                columns = auxiliary.learn(batch, module.recorder)
+                batch = replace(batch, columns={**batch.columns, **columns})
+        return with_advantages(batch, self.objective)
 
-    def _build(self, rollout: Rollout, index: Sequence[int]) -> RolloutBatch:
-        batch = build_batch([rollout.drawn[i] for i in index], self.objective, rollout.iteration)
-        return replace(batch, temperature=rollout.temperature)
-
-    def _rescore(self, batch: RolloutBatch) -> RolloutBatch:
-        logprobs, entropy = self.scorer.score(batch)
-        return replace(batch, old_logprobs=logprobs, old_entropy=entropy)
+    def _columns(self, batch: RolloutBatch) -> dict[str, Tensor]:
+        """The named ``[N]`` tensors that strategies and the objective read."""
+        columns = dict(batch.columns)
+        for strategy in self.strategies:
+            columns |= strategy.extra_columns(batch)
+        if self.objective.needs_reference and REFERENCE_LOGPROBS not in columns:
+            columns[REFERENCE_LOGPROBS] = self.scorer.reference_logprobs(batch)
+        return columns
 
     def _observe(self, trajectories: Sequence[Trajectory], batch: RolloutBatch) -> None:
         """Record the metrics of a rollout before any filter, and how far the engine is from the trainer."""

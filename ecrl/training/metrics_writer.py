@@ -85,7 +85,7 @@ class MetricsWriter(L.Callback):
         module = cast("PolicyModule", pl_module)
         now = time.perf_counter()
         module.recorder.record("time/total", now - self._since)
-        module.recorder.record("policy/entropy", module.rollout_entropy)
+        module.recorder.record("policy/entropy", module.policy_entropy)
         module.recorder.record("policy/lr", trainer.optimizers[0].param_groups[0]["lr"])
         self._since = now
         self._write(trainer, module, module.iteration)

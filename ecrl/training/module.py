@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ecrl.algorithm.loss_plan import LossPlan, make_loss_plan, planned_loss
+from ecrl.algorithm.losses import kl_k3
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy import Strategy
@@ -26,6 +27,7 @@ from ecrl.metrics import MetricsRecorder, Record
 from ecrl.policy.model import PolicyModel
 from ecrl.rollout.rollout_metrics import env_name, validation_metrics
 from ecrl.rollout.trajectory import Trajectory
+from ecrl.training.auxiliary import AuxiliaryModel
 from ecrl.training.observer import PlanObserver
 from ecrl.training.scoring import ForwardPasses, Scorer
 
@@ -49,7 +51,8 @@ class PolicyModule(L.LightningModule):
         model: the policy; set by ``configure_model``.
         recorder: collects the metrics of the current iteration.
         report: the metrics of the last finished iteration.
-        rollout_entropy: policy entropy of the last rollout, nats.
+        policy_entropy: mean entropy of the responses that train, under the policy before the update, nats;
+            NaN where no group trains.
         temperature: of the softmax that the next rollout is drawn with.
         run_dir: folder of the run; None where nothing is written.
     """
@@ -68,7 +71,8 @@ class PolicyModule(L.LightningModule):
         self.model: PolicyModel
         self.recorder = MetricsRecorder()
         self.report = Record()
-        self.rollout_entropy = float("nan")
+        self.auxiliary: list[AuxiliaryModel] = []  # a plain list: the models are registered one by one
+        self.policy_entropy = float("nan")
         self.temperature = config.rollout.temperature
         self.run_dir: Path | None = None
         self._validation: list[tuple[list[Trajectory], list[Trajectory]]] = []
@@ -80,15 +84,20 @@ class PolicyModule(L.LightningModule):
         if "model" not in self._modules:
             mesh = self.device_mesh if self.process_group.processes > 1 else None
             self.model = self.scorer.load(self.trainer.strategy.root_device, mesh)
+            for name, task in self.objective.auxiliary.items():
+                self.auxiliary.append(AuxiliaryModel(name, task, self.scorer))
+                # A submodule, so that the checkpoint holds it.
+                self.add_module(f"auxiliary_{name}", self.auxiliary[-1].model)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW at a constant learning rate, over the parameters that are trained."""
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """AdamW at a constant learning rate over the trained parameters, then the auxiliary models' own."""
         update = self.config.update
         # Loops over all parameters take one mesh; a split model has two, with and without its norms.
         foreach = None if self.config.trainer.tensor_parallel_size == 1 else False
-        return torch.optim.AdamW(
+        policy = torch.optim.AdamW(
             self._trained(), lr=update.lr, weight_decay=update.weight_decay, foreach=foreach
         )
+        return [policy, *(auxiliary.optimizer for auxiliary in self.auxiliary)]
 
     def _trained(self) -> list[torch.nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
@@ -114,7 +123,9 @@ class PolicyModule(L.LightningModule):
         """Accumulate the gradient of the optimizer minibatch, then step once."""
         if not batch.num_tokens:
             return
-        optimizer: Any = self.optimizers()
+        optimizers: Any = self.optimizers()
+        # Lightning gives a single optimizer as it is.
+        optimizer = optimizers[0] if isinstance(optimizers, list) else optimizers
         with self.recorder.timer("update"):
             optimizer.zero_grad()
             loss = self.accumulate(batch)
@@ -194,16 +205,16 @@ class PolicyModule(L.LightningModule):
     def _observe_tokens(self, tokens: TokenBatch) -> None:
         """Record facts over all tokens of the minibatch, whichever process scored them."""
         count = len(tokens)
-        log_ratio = tokens.log_ratio
-        facts: dict[str, Tensor] = {
-            "policy/ratio": log_ratio.exp(),
-            "policy/clip_high": tokens.clipped_high.float(),
-            "policy/clip_low": tokens.clipped_low.float(),
+        _, clipped_low, clipped_high = self.objective.surrogate(tokens)
+        facts: dict[str, Tensor | None] = {
+            "policy/ratio": tokens.ratio,
+            "policy/clip_high": clipped_high,
+            "policy/clip_low": clipped_low,
             # k3 of KL(π_old‖π): the samples are π_old's.
-            "policy/kl_behaviour": torch.expm1(log_ratio) - log_ratio,
+            "policy/kl_behaviour": kl_k3(-tokens.log_ratio),
         }
         for name, values in facts.items():
-            self.recorder.record(name, float(values.mean()), count)
+            self.recorder.record(name, 0.0 if values is None else float(values.float().mean()), count)
 
     # ---------------------------------------------------------------- validation
 

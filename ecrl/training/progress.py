@@ -42,6 +42,7 @@ class ProgressMonitor(L.Callback):
         numbers = module.report.numbers
         text = (
             f"reward {numbers['rollout/reward']:.3f}  entropy {numbers['policy/entropy']:.3f}  "
+            f"groups {numbers['rollout/groups_trained']:.0f}/{numbers['rollout/groups']:.0f}  "
             f"{numbers['time/total']:.2f} s/it"
         )
         self._bar.update(self._task, completed=module.iteration, description=text)

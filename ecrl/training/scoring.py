@@ -71,35 +71,41 @@ class Scorer:
         self.model.check_head()
         return self.model
 
+    def load_copy(self) -> PolicyModel:
+        """Load the initial policy once more, sharded and adapted as the policy is, to train by itself."""
+        return self._load(adapters=True)
+
     def _load(self, adapters: bool) -> PolicyModel:
         settings, seed = self._config.model, self._config.seed
         return load_sharded_policy(
             self.path, self.tokenizer, settings, self.sharding, self._device, seed, adapters
         )
 
-    def score(self, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
-        """Compute the policy's log-probs ``[N]`` and entropies ``[N]`` of a batch without gradient, nats.
+    @torch.no_grad()
+    def score(self, batch: RolloutBatch, model: PolicyModel | None = None) -> tuple[Tensor, Tensor]:
+        """Compute log-probs ``[N]`` and entropies ``[N]`` of a batch without gradient, nats.
 
         Each process scores its share of the micro-batches; all processes get all tokens.
+
+        Args:
+            batch: ``N`` tokens.
+            model: the policy if not given.
         """
-        return self._score(self.model, batch)
+        joint = batch.old_logprobs.new_zeros(2, batch.num_tokens)
+        for micro_batch in self.micro_batches(batch):
+            scores = (model or self.model)(micro_batch, batch.temperature)
+            joint[:, micro_batch.order] = torch.stack(scores).to(joint)
+        logprobs, entropy = self.process_group.sum(joint)
+        return logprobs, entropy
 
     def reference_logprobs(self, batch: RolloutBatch) -> Tensor:
         """Log-probs ``[N]`` of the initial policy, nats: the base without its adapters, or a frozen copy."""
         if self._config.model.lora.r:
             with without_adapters(self.model.lm):
-                return self._score(self.model, batch)[0]
+                return self.score(batch)[0]
         if self._reference is None:
             self._reference = self._load(adapters=False).eval().requires_grad_(False)
-        return self._score(self._reference, batch)[0]
-
-    @torch.no_grad()
-    def _score(self, model: PolicyModel, batch: RolloutBatch) -> tuple[Tensor, Tensor]:
-        joint = batch.old_logprobs.new_zeros(2, batch.num_tokens)
-        for micro_batch in self.micro_batches(batch):
-            joint[:, micro_batch.order] = torch.stack(model(micro_batch, batch.temperature)).to(joint)
-        logprobs, entropy = self.process_group.sum(joint)
-        return logprobs, entropy
+        return self.score(batch, self._reference)[0]
 
     def micro_batches(self, batch: RolloutBatch) -> list[MicroBatch]:
         """Pack a batch, and return this process's micro-batches."""
@@ -121,10 +127,12 @@ class ForwardPasses:
     Args:
         scorer: scores the tokens.
         batch: the minibatch, ``N`` tokens.
+        model: the policy if not given.
     """
 
-    def __init__(self, scorer: Scorer, batch: RolloutBatch) -> None:
+    def __init__(self, scorer: Scorer, batch: RolloutBatch, model: PolicyModel | None = None) -> None:
         self._scorer = scorer
+        self._model = model or scorer.model
         self._batch = batch
         self._micro_batches = scorer.micro_batches(batch)
         self._scored = batch.old_logprobs.new_zeros(2, batch.num_tokens)
@@ -132,7 +140,7 @@ class ForwardPasses:
 
     def current(self) -> tuple[Tensor, Tensor]:
         """Log-probs ``[N]`` and entropies ``[N]`` of the current policy, without gradient, nats."""
-        return self.scored() if self._ahead else self._scorer.score(self._batch)
+        return self.scored() if self._ahead else self._scorer.score(self._batch, self._model)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield each pass: which tokens ``[n]`` it scored, their log-probs and entropies with gradient."""
@@ -146,7 +154,7 @@ class ForwardPasses:
         return logprobs, entropy
 
     def _pass(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        scores = self._scorer.model(micro_batch, self._batch.temperature)
+        scores = self._model(micro_batch, self._batch.temperature)
         logprobs, entropy = (x.to(self._scored.device) for x in scores)
         self._scored[:, micro_batch.order] = torch.stack([logprobs.detach(), entropy.detach()])
         return logprobs, entropy

@@ -2,54 +2,100 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from ecrl.algorithm import advantages
+from tests.support.tokens import make_episodes
 
-REWARDS = torch.tensor([1.0, 0.0, 0.0, 0.0, 1.0, 1.0])
-GROUPS = torch.tensor([7, 7, 7, 7, 3, 3])
+REWARDS = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0]
+GROUPS = [7, 7, 7, 7, 3, 3]
+EPISODES = make_episodes(REWARDS, GROUPS)
 
 
 def test_grpo() -> None:
     # group 7: mean ¼, sample variance (9/16 + 3/16)/3 = ¼ → std ½; group 3: no spread
-    got = advantages.grpo(REWARDS, GROUPS)
+    got = advantages.grpo(EPISODES)
     assert got.tolist() == pytest.approx([1.5, -0.5, -0.5, -0.5, 0.0, 0.0], abs=1e-5)
 
 
 def test_dr_grpo() -> None:
-    got = advantages.dr_grpo(REWARDS, GROUPS)
+    got = advantages.dr_grpo(EPISODES)
     assert got.tolist() == pytest.approx([0.75, -0.25, -0.25, -0.25, 0.0, 0.0], abs=1e-6)
 
 
 def test_rloo_compares_with_the_others() -> None:
-    got = advantages.rloo(REWARDS, GROUPS)
+    got = advantages.rloo(EPISODES)
     assert got.tolist() == pytest.approx([1.0, -1 / 3, -1 / 3, -1 / 3, 0.0, 0.0], abs=1e-6)
 
 
 def test_rloo_of_a_single_completion_is_zero() -> None:
-    assert advantages.rloo(torch.tensor([1.0]), torch.tensor([0])).tolist() == [0.0]
+    assert advantages.rloo(make_episodes([1.0], [0])).tolist() == [0.0]
 
 
 def test_reinforce_pp_whitens_over_the_batch() -> None:
     # mean ½, population std ½
-    got = advantages.reinforce_pp(REWARDS, GROUPS)
+    got = advantages.reinforce_pp(EPISODES)
     assert got.tolist() == pytest.approx([1.0, -1.0, -1.0, -1.0, 1.0, 1.0], abs=1e-5)
 
 
 def test_reinforce_pp_baseline_whitens_what_the_group_leaves() -> None:
     # R − group mean: ¾, −¼, −¼, −¼, 0, 0; mean 0, population variance (9 + 3)/16/6 = ⅛
-    got = advantages.reinforce_pp_baseline(REWARDS, GROUPS)
+    got = advantages.reinforce_pp_baseline(EPISODES)
     scale = 8**0.5
     assert got.tolist() == pytest.approx([0.75 * scale, *[-0.25 * scale] * 3, 0.0, 0.0], abs=1e-4)
 
 
-@pytest.mark.parametrize("estimator", [*advantages.GROUP_ESTIMATORS, advantages.reinforce_pp])
+@pytest.mark.parametrize("estimator", [*advantages.GROUP_ESTIMATORS[:4], advantages.reinforce_pp])
 def test_order_does_not_matter(estimator) -> None:  # type: ignore[no-untyped-def]
-    order = torch.tensor([3, 5, 0, 4, 1, 2])
-    shuffled = estimator(REWARDS[order], GROUPS[order])
-    assert torch.allclose(shuffled, estimator(REWARDS, GROUPS)[order], atol=1e-6)
+    order = [3, 5, 0, 4, 1, 2]
+    shuffled = estimator(make_episodes([REWARDS[i] for i in order], [GROUPS[i] for i in order]))
+    assert torch.allclose(shuffled, estimator(EPISODES)[order], atol=1e-6)
 
 
 def test_zero_variance_marks_groups_without_contrast() -> None:
-    assert advantages.zero_variance(REWARDS, GROUPS).tolist() == [False] * 4 + [True] * 2
+    assert advantages.zero_variance(EPISODES.rewards, EPISODES.group_ids).tolist() == [False] * 4 + [True] * 2
+
+
+def test_whitening_is_over_tokens() -> None:
+    """Rewards 1 and 0 of three tokens and one: mean ¾, population variance ¾·¼ = 3/16."""
+    episodes = make_episodes([1.0, 0.0], [0, 1], lengths=[3, 1])
+    deviation = (3 / 16) ** 0.5
+    got = advantages.reinforce_pp(episodes)
+    assert got.tolist() == pytest.approx([0.25 / deviation] * 3 + [-0.75 / deviation], abs=1e-4)
+    # With the group mean ½ as baseline: ½, ½, ½, −½; mean ¼, variance 3/16.
+    grouped = make_episodes([1.0, 0.0], [0, 0], lengths=[3, 1])
+    got = advantages.reinforce_pp_baseline(grouped)
+    assert got.tolist() == pytest.approx([0.25 / deviation] * 3 + [-0.75 / deviation], abs=1e-4)
+
+
+def test_rewards_of_turns_reach_the_tokens_of_their_turns() -> None:
+    """Turn rewards 1 and 3 over tokens (2, 1): returns 4, 4, 3."""
+    episodes = make_episodes([4.0], [0], lengths=[3], token_rewards=[0.0, 1.0, 3.0])
+    assert episodes.returns(episodes.token_rewards).tolist() == [4.0, 4.0, 3.0]
+    early, middle, late = advantages.reinforce_pp(episodes).tolist()
+    assert early == middle > late
+
+
+@pytest.mark.parametrize("reward", [0.3, 0.1, 1 / 3])
+@pytest.mark.parametrize("estimator", [*advantages.GROUP_ESTIMATORS[:4], advantages.reinforce_pp])
+def test_equal_rewards_have_no_advantage(estimator: Any, reward: float) -> None:
+    assert estimator(make_episodes([reward] * 8, [0] * 8)).tolist() == [0.0] * 8
+
+
+def test_prime_by_hand() -> None:
+    """Two responses of a prompt, of two tokens and one: r = (1, 3) and (5), R = 1 and 0.
+
+    Means 2 and 5. First: others' mean 5, returns (1 − 5) + (3 − 5) = −6 and −2; outcome 1 − 0. Second:
+    others' mean 2, return 5 − 2; outcome 0 − 1.
+    """
+    rewards = torch.tensor([1.0, 3.0, 5.0])
+    episodes = make_episodes([1.0, 0.0], [0, 0], lengths=[2, 1], process_rewards=rewards)
+    assert advantages.prime(episodes).tolist() == pytest.approx([-5.0, -1.0, 2.0])
+    assert advantages.prime(episodes, coefficient=0.5).tolist() == pytest.approx([-2.0, 0.0, 0.5])
+    assert advantages.prime(episodes, coefficient=0.0).tolist() == pytest.approx([1.0, 1.0, -1.0])
+    assert float(advantages.prime(episodes, whiten=True).mean()) == pytest.approx(0.0, abs=1e-9)
+    with pytest.raises(ValueError, match="coefficient"):
+        advantages.prime(episodes, coefficient=-1.0)

@@ -140,7 +140,7 @@ def test_values_out_of_range_are_refused(kwargs: dict[str, Any], wanted: str) ->
                 "strategy.clip_higher.high=null",
                 f"{BUDGET}.knob=clip_higher.high",
             ],
-            "Known: clip_higher.low",
+            "Known: clip_higher.factor",
         ),
         (["strategy=[entropy_bonus,entropy_budget]", "strategy.entropy_bonus.coefficient=1"], "starts at 1"),
         (["strategy=[entropy_bonus,entropy_budget]", f"{BUDGET}.minimum=-1"], "coefficient must be finite"),
@@ -181,7 +181,7 @@ def moved(budget: EntropyBudget, entropies: list[float]) -> list[float]:
     bonus.name, budget.name = "entropy_bonus", "entropy_budget"
     module: Any = SimpleNamespace(strategies=[bonus], recorder=MetricsRecorder(), iteration=0)
     found = []
-    for module.iteration, module.rollout_entropy in enumerate(entropies):
+    for module.iteration, module.policy_entropy in enumerate(entropies):
         budget.on_rollout(module, [])
         found.append(bonus.coefficient)
     return found

@@ -64,6 +64,7 @@ def batch(
         uid=torch.zeros(n, dtype=torch.long),
         low=torch.full((n,), 0.8),
         high=torch.full((n,), 1.2),
+        clipped=torch.zeros(n, dtype=torch.bool),
         key=key,
         columns={name: torch.tensor(column) for name, column in columns.items()},
     )
@@ -105,7 +106,20 @@ class TestClipCov:
     def test_leaves_out_tokens_that_the_ratio_bounds_clip(self) -> None:
         # Token 0: A > 0 and ratio e^0.3 > 1.2. Token 3: A < 0, the same ratio is not clipped.
         tokens = batch(LOGPROBS, ADVANTAGES, old=[-0.3, -1.0, -3.0, -4.3])
-        near(ClipCov(fraction=1.0).weights(tokens, torch.ones(4)), [1, 1, 1, 0])
+        strategy = ClipCov(fraction=1.0)
+        strategy.name = "clip_cov"
+        near(make_loss_plan(tokens, Objective(), [strategy]).weights, [1, 1, 1, 0])
+
+    def test_bounds_may_be_quantiles(self) -> None:
+        """Covariances 1 … 8 (by construction): above the median, 5, and up to any value."""
+        tokens = batch([0.0] * 8, [0.0] * 8)
+        with pytest.MonkeyPatch.context() as patch:
+            covariance = torch.arange(1.0, 9.0)
+            patch.setattr("ecrl.callbacks.clip_cov.token_covariance", lambda *_: covariance)
+            strategy = ClipCov(fraction=1.0, low=0.5, high=None, quantiles=True)
+            near(strategy.weights(tokens, torch.ones(8)), [1, 1, 1, 1, 1, 0, 0, 0])
+            strategy = ClipCov(fraction=1.0, low=0.5, high=1.0, quantiles=True)
+            near(strategy.weights(tokens, torch.ones(8)), [1, 1, 1, 1, 1, 0, 0, 1])
 
     def test_draws_by_share_of_all_tokens_and_keeps_earlier_weights(self) -> None:
         # 40 tokens, 20 of them candidates: ⌊0.1·40⌋ = 4 are drawn, not 10 % of 20.
@@ -220,13 +234,23 @@ class TestKLCov:
 
 @pytest.mark.parametrize(
     ("low", "high", "wanted_low", "wanted_high"),
-    [(0.2, 0.28, 0.8, 1.28), (0.1, None, 0.9, 1.2), (None, 0.5, 0.8, 1.5), (None, None, 0.8, 1.2)],
+    [(0.2, 0.28, 0.8, 1.28), (0.1, None, 0.9, 1.28), (None, 0.5, 0.8, 1.5), (None, None, 0.8, 1.28)],
 )
 def test_clip_higher(low: float | None, high: float | None, wanted_low: float, wanted_high: float) -> None:
     tokens = batch(LOGPROBS, ADVANTAGES)
     got_low, got_high = ClipHigher(low=low, high=high).ratio_bounds(tokens, tokens.low, tokens.high)
     near(got_low, [wanted_low] * 4)
     near(got_high, [wanted_high] * 4)
+
+
+def test_clip_higher_widens_the_bounds_of_the_objective_at_hand() -> None:
+    tokens = batch(LOGPROBS, ADVANTAGES)
+    low, high = (torch.full((4,), bound) for bound in (1 - 3e-4, 1 + 4e-4))  # GSPO's
+    got_low, got_high = ClipHigher().ratio_bounds(tokens, low, high)
+    assert torch.equal(got_low, low)
+    near(got_high - 1, [5.6e-4] * 4)
+    got_low, got_high = ClipHigher(factor=1.0).ratio_bounds(tokens, low, high)
+    assert torch.equal(got_low, low) and torch.equal(got_high, high)
 
 
 def test_entropy_bonus_lowers_the_loss_by_the_entropy() -> None:
@@ -291,7 +315,7 @@ class TestAdaptiveEntropy:
     def iterate(strategy: AdaptiveEntropy, *entropies: float) -> list[float]:
         applied = []
         for entropy in entropies:
-            strategy.on_rollout(cast(Any, SimpleNamespace(rollout_entropy=entropy)), [])
+            strategy.on_rollout(cast(Any, SimpleNamespace(policy_entropy=entropy)), [])
             applied.append(strategy.logged_coefficient())
         return applied
 
@@ -337,6 +361,10 @@ class TestHighEntropyTokens:
         near(HighEntropyTokens(fraction=0.2).weights(self.tokens, torch.full((5,), 2.0)), [0, 10, 0, 0, 0])
         # ⌊0.05·5⌋ = 0, but one is always kept.
         near(HighEntropyTokens(fraction=0.05).weights(self.tokens, torch.ones(5)), [0, 5, 0, 0, 0])
+        near(
+            HighEntropyTokens(fraction=0.4, rescale=False).weights(self.tokens, torch.ones(5)),
+            [0, 1, 0, 1, 0],
+        )
 
     def test_loss_is_the_mean_over_the_kept_tokens(self) -> None:
         strategy = HighEntropyTokens(fraction=0.4)
@@ -446,7 +474,7 @@ def test_values_out_of_range_are_refused(strategy: type[Strategy], kwargs: dict[
         ClipCov(fraction=0),
         KLCov(fraction=0),
         KLCov(coefficient=0),
-        ClipHigher(low=None, high=None),
+        ClipHigher(factor=1.0),
         EntropyBonus(coefficient=0),
         ReferenceKL(coefficient=0),
         AdaptiveEntropy(delta=0),
@@ -474,14 +502,14 @@ def test_clip_higher_warns_where_the_surrogate_has_no_ratio() -> None:
 
 
 def test_impossible_pairs_are_refused_with_the_reason() -> None:
-    kl_cov, clip_higher, narrow = KLCov(), ClipHigher(), ClipHigher(high=None)
+    kl_cov, clip_higher, narrow = KLCov(), ClipHigher(), ClipHigher(factor=1.0, low=0.1)
     kl_cov.name, clip_higher.name, narrow.name = "kl_cov", "clip_higher", "narrow"
     with pytest.raises(UsageError, match=r"kl_cov removes.*clip_higher.*keep_clip"):
         kl_cov.check(config(), [clip_higher])
     assert KLCov(keep_clip=True).check(config(), [clip_higher]) == []
     with pytest.raises(UsageError, match="same ratio bound"):
-        clip_higher.check(config(), [narrow])
-    assert narrow.check(config(), [ClipHigher(low=None), ClipCov()]) == []
+        clip_higher.check(config(), [ClipHigher(high=0.5)])
+    assert narrow.check(config(), [clip_higher, ClipCov()]) == []
     with pytest.raises(UsageError, match="rescale"):
         HighEntropyTokens().check(config(), [HighEntropyTokens(fraction=0.5)])
 

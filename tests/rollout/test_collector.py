@@ -15,7 +15,7 @@ from ecrl.engines.hf import HFEngine
 from ecrl.envs.safe_calls import make as make_env
 from ecrl.metrics import MetricsRecorder
 from ecrl.policy.model import load_policy, load_tokenizer
-from ecrl.rollout.batching import build_batch
+from ecrl.rollout.batching import build_batch, with_advantages
 from ecrl.rollout.collector import Collector
 from ecrl.rollout.trajectory import Trajectory
 from tests.support.conformance import make_module
@@ -38,7 +38,7 @@ def test_known_log_probs_equal_recomputed_ones(tiny: Callable[..., Config], tiny
     source = collector(tiny_model, "tests.support.tasks:test/Digits-v0")
     source.engine = HFEngine(module.model, ProcessGroup())
     assert source.engine.logprobs_exact
-    batch = build_batch(collect(source, [0, 1, 2, 3], 4), Objective(), iteration=0)
+    batch = with_advantages(build_batch(collect(source, [0, 1, 2, 3], 4), iteration=0), Objective())
     logprobs, entropy = module.scorer.score(batch)
     assert torch.allclose(batch.old_logprobs, logprobs, atol=1e-5)
     assert torch.allclose(batch.old_entropy, entropy, atol=1e-5)
@@ -57,7 +57,7 @@ def test_turns_of_the_environment_are_context(tiny: Callable[..., Config], tiny_
     source = collector(tiny_model, "tests.support.tasks:test/Echo-v0")
     trajectories = collect(source, [0, 1], 3)
     tokenizer = load_tokenizer(str(tiny_model))
-    batch = build_batch(trajectories, Objective(), iteration=0)
+    batch = with_advantages(build_batch(trajectories, iteration=0), Objective())
     for sequence, trajectory in zip(batch.sequences, trajectories, strict=True):
         assert len(trajectory.turns) == 2
         context = [t for t, own in zip(sequence.response_ids, sequence.own, strict=True) if not own]
@@ -65,6 +65,6 @@ def test_turns_of_the_environment_are_context(tiny: Callable[..., Config], tiny_
     assert batch.lengths.tolist() == [t.num_tokens for t in trajectories]
     module = make_module(tiny(), [])
     source.engine = HFEngine(module.model, ProcessGroup())
-    batch = build_batch(collect(source, [0, 1], 3), Objective(), iteration=0)
+    batch = with_advantages(build_batch(collect(source, [0, 1], 3), iteration=0), Objective())
     # The engine read exactly the ids that scoring reads: the log-probs agree over both turns.
     assert torch.allclose(batch.old_logprobs, module.scorer.score(batch)[0], atol=1e-5)

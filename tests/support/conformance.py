@@ -14,19 +14,23 @@ import yaml
 from torch import Tensor
 
 from ecrl.algorithm.loss_plan import LossPlan
-from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.algorithm.process_reward import PROCESS_REWARDS
+from ecrl.algorithm.rollout_batch import REFERENCE_LOGPROBS, RolloutBatch
 from ecrl.algorithm.strategy import Strategy
 from ecrl.config.schema import Config
 from ecrl.config.targets import build
 from ecrl.engines.base import Completion
 from ecrl.policy.model import load_tokenizer
 from ecrl.policy.weights import full_tensor, write_whole
-from ecrl.rollout.batching import build_batch
+from ecrl.rollout.batching import build_batch, with_advantages
 from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.training.module import PolicyModule
 from ecrl.training.observer import PlanObserver
 from ecrl.training.scoring import Scorer
 from ecrl.training.trainer import connect, make_trainer
+
+#: What an objective with an auxiliary model reads.
+COLUMNS = (PROCESS_REWARDS, REFERENCE_LOGPROBS)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Row:
 ROWS = [
     Row("clip_cov", {"fraction": 0.1, "low": 0.0, "high": 100.0}, {"fraction": 0.0}),
     Row("kl_cov", {"fraction": 0.2}, {"coefficient": 0.0, "keep_clip": True}),
-    Row("clip_higher", {"high": 0.5}, {"low": None, "high": None}),
+    Row("clip_higher", {"factor": 3.0}, {"factor": 1.0}),
     Row("entropy_bonus", {"coefficient": 0.1}, {"coefficient": 0.0}),
     Row("reference_kl", {"coefficient": 0.5}, {"coefficient": 0.0}),
     Row("adaptive_entropy", {"target": 50.0, "delta": 0.1}, {"delta": 0.0, "initial": 0.0}),
@@ -120,12 +124,12 @@ def make_batch(module: PolicyModule, seed: int = 0) -> RolloutBatch:
             count = int(torch.randint(1, 9, (1,), generator=random))
             ids = torch.randint(3, 90, (count,), generator=random).tolist()
             completion = Completion(ids, [0.0] * count, [0.0] * count, "stop", 0)
-            turn = Turn([], completion)
             reward = float(torch.rand(1, generator=random))
+            turn = Turn([], completion, reward)
             trajectories.append(
                 Trajectory(prompt, [turn], problem, copy, reward, True, False, {}, None, "", "")
             )
-    batch = build_batch(trajectories, module.objective, iteration=0)
+    batch = build_batch(trajectories, iteration=0)
     batch = replace(batch, temperature=module.temperature)
     logprobs, entropy = module.scorer.score(batch)
     noise = 0.3 * torch.randn(logprobs.shape, generator=random)
@@ -136,13 +140,15 @@ def make_batch(module: PolicyModule, seed: int = 0) -> RolloutBatch:
         engine_logprobs=logprobs + noise + mismatch,
         old_entropy=entropy,
     )
-    module.rollout_entropy = float(entropy.mean())
+    module.policy_entropy = float(entropy.mean())
     columns: dict[str, Tensor] = {}
     for strategy in module.strategies:
         if hasattr(strategy, "on_rollout"):
             strategy.on_rollout(module, trajectories)
         columns |= strategy.extra_columns(batch)
-    return replace(batch, columns=columns)
+    if module.objective.needs_reference:  # an auxiliary model has no part in one minibatch; its column has
+        columns |= {name: 0.1 * torch.randn(logprobs.shape, generator=random) for name in COLUMNS}
+    return with_advantages(replace(batch, columns=columns), module.objective)
 
 
 def gradient(module: PolicyModule, batch: RolloutBatch) -> tuple[float, Tensor, LossPlan]:

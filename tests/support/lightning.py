@@ -26,7 +26,7 @@ class Tiny(L.LightningModule):
         self.weight = torch.nn.Parameter(torch.ones(1))
         self.recorder = MetricsRecorder()
         self.report = Record()
-        self.rollout_entropy = float("nan")
+        self.policy_entropy = float("nan")
 
     @property
     def iteration(self) -> int:
@@ -43,11 +43,13 @@ class Tiny(L.LightningModule):
         self.recorder.record("policy/weight", float(self.weight.detach()))
         self.recorder.record("rollout/reward", self.iteration + 0.5)
         self.recorder.record("rollout/tokens", 600.0)
+        self.recorder.record("rollout/groups", 4)
+        self.recorder.record("rollout/groups_trained", 3)
         if self.iteration == 1:
             self.recorder.record("policy/broken", float("inf"))
             self.recorder.histogram("cov/tokens", torch.arange(4.0))
             self.recorder.text("samples", "| a |\n|---|\n| b |")
-        self.rollout_entropy = 1.0 / (self.iteration + 1)
+        self.policy_entropy = 1.0 / (self.iteration + 1)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         with self.recorder.timer("validate"):

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.engines.base import Completion
 from ecrl.policy.model import PolicyModel
@@ -65,7 +64,6 @@ def _batch(sequences: int) -> RolloutBatch:
             Trajectory([i], [Turn([], completion)], i, 0, 0.0, True, False, {}, None, "", "")
             for i in range(sequences)
         ],
-        Objective(),
         0,
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ecrl.algorithm.episodes import Episodes
 from ecrl.algorithm.token_batch import TokenBatch
 
 
@@ -43,8 +44,35 @@ def make_tokens(
         uid=sequence_ids + 100,
         low=torch.full((count,), low),
         high=torch.full((count,), high),
+        clipped=torch.zeros(count, dtype=torch.bool),
         key=key,
         **extra,
+    )
+
+
+def make_episodes(
+    rewards: list[float],
+    groups: list[int],
+    *,
+    lengths: list[int] | None = None,
+    token_rewards: list[float] | None = None,
+    logprobs: list[float] | None = None,
+    **columns: Tensor,
+) -> Episodes:
+    """Episodes of one token each unless lengths say more; the reward comes with the last token."""
+    sizes = torch.tensor(lengths or [1] * len(rewards))
+    count = int(sizes.sum())
+    at_end = torch.zeros(count).index_add(0, sizes.cumsum(0) - 1, torch.tensor(rewards))
+    return Episodes(
+        rewards=torch.tensor(rewards),
+        group_ids=torch.tensor(groups),
+        lengths=sizes,
+        truncated=torch.zeros(len(rewards), dtype=torch.bool),
+        turns=torch.zeros(count, dtype=torch.long),
+        token_rewards=at_end if token_rewards is None else torch.tensor(token_rewards),
+        logprobs=torch.tensor(logprobs or [-1.0] * count),
+        entropy=torch.ones(count),
+        columns=columns,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from ecrl.algorithm.losses import SurrogateLoss
 from ecrl.config.schema import Config
 from ecrl.errors import NonFiniteError
 from ecrl.training.run import train
@@ -27,7 +28,6 @@ def test_non_finite_stops_with_a_checkpoint(
     assert state and all(torch.isfinite(tensor).all() for tensor in state.values())
 
 
-def explosive(tokens: Any) -> torch.Tensor:
+def explosive(tokens: Any) -> SurrogateLoss:
     """A surrogate that is NaN."""
-    loss: torch.Tensor = tokens.logprobs * float("nan")
-    return loss
+    return SurrogateLoss(tokens.logprobs * float("nan"))

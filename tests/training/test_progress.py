@@ -20,7 +20,7 @@ def test_plain_lines_without_a_terminal(
     fit(tmp_path, 3, ProgressMonitor())
     capsys.readouterr()
     fit(tmp_path, 7, ProgressMonitor(), resume=3, validate=True)
-    line = r"iteration {}/7  reward {}\.500  entropy {}  \d+\.\d\d s/it"
+    line = r"iteration {}/7  reward {}\.500  entropy {}  groups 3/4  \d+\.\d\d s/it"
     printed = capsys.readouterr().out.split("\n")
     assert printed.pop() == ""  # nothing behind the last line's end
     for text, wanted in zip(printed, [(4, 3, "0.250"), (6, 5, "0.167"), (7, 6, "0.143")], strict=True):
