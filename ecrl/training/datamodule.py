@@ -29,7 +29,7 @@ from ecrl.rollout.batching import (
     with_advantages,
 )
 from ecrl.rollout.collector import Collector
-from ecrl.rollout.rollout_metrics import rollout_metrics
+from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
 from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.observer import RolloutObserver
@@ -162,7 +162,11 @@ class RolloutDataModule(L.LightningDataModule):
             with module.recorder.timer("score"):
                 logprobs, entropy = self.scorer.score(batch)
             batch = replace(batch, old_logprobs=logprobs, old_entropy=entropy)
-        module.policy_entropy = float(sequence_entropy(batch).mean())
+        if len(batch):
+            module.policy_entropy = float(sequence_entropy(batch).mean())
+        else:  # no group trains, as in a collapsed run: show the entropy of what was drawn
+            drawn = rollout_entropy(rollout.drawn)
+            module.policy_entropy = float("nan") if drawn is None else drawn
         module.recorder.record("rollout/groups_trained", len(set(batch.group_ids.tolist())))
         self._observe(rollout.drawn, batch)
         with module.recorder.timer("score"):

@@ -52,7 +52,7 @@ class PolicyModule(L.LightningModule):
         recorder: collects the metrics of the current iteration.
         report: the metrics of the last finished iteration.
         policy_entropy: mean entropy of the responses that train, under the policy before the update, nats;
-            NaN where no group trains.
+            where no group trains, of all that was drawn, or NaN if the engine gives no entropies.
         temperature: of the softmax that the next rollout is drawn with.
         run_dir: folder of the run; None where nothing is written.
     """
