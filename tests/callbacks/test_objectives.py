@@ -18,7 +18,11 @@ from ecrl.config.groups import options
 from ecrl.config.schema import Config
 from tests.support.conformance import EVERY, Row, make_batch, make_module, node
 
-OBJECTIVES = pytest.mark.parametrize("objective", options("objective"))
+QUICK = ("grpo", "gspo", "cispo")  # one of each kind of surrogate
+OBJECTIVES = pytest.mark.parametrize(
+    "objective",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in options("objective")],
+)
 
 
 def planned(

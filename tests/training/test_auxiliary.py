@@ -68,13 +68,17 @@ def test_its_loss_falls_on_what_one_policy_draws(base: list[str], tmp_path: Path
     assert sum(losses[-5:]) / 5 < losses[0] - 0.02
 
 
+@pytest.mark.slow
 def test_a_policy_learns_with_it(base: list[str], tmp_path: Path) -> None:
     words = ["iterations=25", "update.lr=5e-3", "rollout.prompts=16", "rollout.group_size=8"]
     rows = history(run(base, tmp_path / "run", *words, "objective.estimator.coefficient=0.1"))
     assert rows[-1]["rollout/reward"] > rows[0]["rollout/reward"] + 0.3
 
 
-@pytest.mark.parametrize("extra", [[], ["model.lora.r=2"], ["objective.auxiliary.prime.update_first=true"]])
+MORE = (["model.lora.r=2"], ["objective.auxiliary.prime.update_first=true"])
+
+
+@pytest.mark.parametrize("extra", [[], *(pytest.param(extra, marks=pytest.mark.slow) for extra in MORE)])
 def test_it_resumes_bit_for_bit(base: list[str], extra: list[str], tmp_path: Path) -> None:
     whole = run([*base, *extra], tmp_path / "whole", "iterations=4", "checkpoint.every=1")
     parts = run([*base, *extra], tmp_path / "parts", "iterations=2", "checkpoint.every=1")
