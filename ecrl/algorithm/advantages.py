@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ecrl.algorithm.episodes import Episodes
+from ecrl.algorithm.process_reward import PROCESS_REWARDS
 
 EPS = 1e-6
 
@@ -105,7 +106,7 @@ def prime(episodes: Episodes, coefficient: float = 1.0, whiten: bool = False) ->
     """
     if not coefficient >= 0:
         raise ValueError(f"prime: coefficient must not be negative, got {coefficient}.")
-    process = episodes.columns["process_rewards"]
+    process = episodes.columns[PROCESS_REWARDS]
     means = episodes.per_episode_sum(process) / episodes.lengths
     others = means - leave_one_out(means, episodes.group_ids)
     returns = episodes.returns(process - others[episodes.sequence_ids])

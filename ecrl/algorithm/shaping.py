@@ -9,6 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ecrl.algorithm.episodes import Episodes
+from ecrl.algorithm.rollout_batch import REFERENCE_LOGPROBS
 
 
 def overlong_penalty(episodes: Episodes, limit: int, buffer: int) -> Tensor:
@@ -61,7 +62,7 @@ def kl_penalty(episodes: Episodes, coefficient: float) -> Tensor:
     """
     if not coefficient >= 0:
         raise ValueError(f"kl_penalty: coefficient must not be negative, got {coefficient}.")
-    distance = episodes.logprobs - episodes.columns["reference_logprobs"]
+    distance = episodes.logprobs - episodes.columns[REFERENCE_LOGPROBS]
     return -coefficient * episodes.per_episode_sum(distance)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from ecrl.algorithm.objective import has_ratio
 from ecrl.algorithm.strategy import Strategy
 from ecrl.config.schema import Config
-from ecrl.config.targets import build
+from ecrl.config.targets import build, require_target
 from ecrl.errors import UsageError
 
 
@@ -20,11 +20,7 @@ def build_strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
     """
     strategies = []
     for name, node in nodes.items():
-        if not isinstance(node, Mapping) or "_target_" not in node:
-            raise UsageError(
-                f"strategy.{name} has no `_target_`, got {node!r}; is {name} in strategy=[…]? "
-                "One of your own needs a `_target_` that names a Strategy class."
-            )
+        require_target("strategy", name, node, "Strategy class")
         strategy = build(node)
         if not isinstance(strategy, Strategy):
             raise UsageError(

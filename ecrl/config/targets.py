@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.errors import HydraException
@@ -47,6 +48,25 @@ def build(node: Any, **kwargs: Any) -> Any:
         if isinstance(cause, ValueError) and str(cause).strip():
             raise UsageError(" ".join(str(cause).split())) from None
         raise UsageError(f"{first_line(error)} {last_cause(error)}") from None
+
+
+def require_target(group: str, name: str, node: Any, kind: str) -> None:
+    """Refuse a member of a listed group, such as ``strategy``, that names nothing to build.
+
+    Args:
+        group: the config group.
+        name: the member's key in it.
+        node: what stands there.
+        kind: what its ``_target_`` should name, for the message.
+
+    Raises:
+        UsageError: the node has no ``_target_``.
+    """
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        raise UsageError(
+            f"{group}.{name} has no `_target_`, got {node!r}; is {name} in {group}=[…]? "
+            f"One of your own needs a `_target_` that names a {kind}."
+        )
 
 
 def resolve(path: str, where: str) -> Any:

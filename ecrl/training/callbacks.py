@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
 
 from ecrl.config.schema import Config
-from ecrl.config.targets import build, resolve
+from ecrl.config.targets import build, require_target, resolve
 from ecrl.envs.safe_calls import make
 from ecrl.errors import UsageError
 
@@ -23,11 +22,7 @@ def build_callbacks(config: Config) -> list[L.Callback]:
 
 
 def _monitor(name: str, node: Any) -> L.Callback:
-    if not isinstance(node, Mapping) or "_target_" not in node:
-        raise UsageError(
-            f"monitor.{name} has no `_target_`, got {node!r}; is {name} in monitor=[…]? "
-            "One of your own needs a `_target_` that names a Lightning callback."
-        )
+    require_target("monitor", name, node, "Lightning callback")
     try:
         monitor = build(node)
     except UsageError as error:
