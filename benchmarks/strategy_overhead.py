@@ -18,7 +18,7 @@ from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.config.compose import build_config
 from ecrl.config.groups import options
 from ecrl.training.module import PolicyModule
-from ecrl.training.run import make_trainer, prepare
+from ecrl.training.run import prepare
 
 ACTIVE = {
     "entropy_bonus": {"coefficient": 0.001},
@@ -30,8 +30,7 @@ ACTIVE = {
 def policy_and_minibatch() -> tuple[PolicyModule, RolloutBatch]:
     """Return the tiny policy, and the second minibatch of its first rollout (the first one is fresh)."""
     config = build_config(["strategy=[]", "objective.filters.drop_zero_variance=false"])
-    module, datamodule = prepare(config, lambda line: None)
-    trainer = make_trainer(config, logger=False, enable_checkpointing=False)
+    trainer, module, datamodule = prepare(config, lambda line: None)
     trainer.strategy.connect(module)
     module.trainer = datamodule.trainer = trainer
     module.configure_model()

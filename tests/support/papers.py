@@ -1,0 +1,204 @@
+"""Every objective as its paper writes it: loops over responses in float64, nothing of the framework.
+
+A response is a list of tokens. Losses are to be minimised; each is returned as a scalar with gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Response:
+    """A response to a prompt.
+
+    Attributes:
+        prompt: which prompt it answers.
+        reward: of the whole response.
+        rewards: of each token, which sum to ``reward``.
+        new: log π of each token, 0-dimensional, with gradient.
+        old: log π_old of each token.
+        process: PRIME's implicit reward of each token.
+    """
+
+    prompt: int
+    reward: float
+    rewards: list[float]
+    new: list[Tensor]
+    old: list[float]
+    process: list[float] = field(default_factory=list)
+
+    @property
+    def ratios(self) -> list[Tensor]:
+        return [torch.exp(new - old) for new, old in zip(self.new, self.old, strict=True)]
+
+
+Responses = Sequence[Response]
+Advantages = list[list[float]]  # of each token of each response
+
+
+def mean(numbers: Sequence[float]) -> float:
+    return sum(numbers) / len(numbers)
+
+
+def group(responses: Responses, member: Response) -> list[float]:
+    """Rewards of all responses to the member's prompt."""
+    return [r.reward for r in responses if r.prompt == member.prompt]
+
+
+def spread(responses: Responses, one_each: Sequence[float]) -> Advantages:
+    return [[a] * len(r.new) for r, a in zip(responses, one_each, strict=True)]
+
+
+def whitened(advantages: Advantages, epsilon: float = 1e-6) -> Advantages:
+    flat = [a for response in advantages for a in response]
+    center = mean(flat)
+    deviation = math.sqrt(mean([(a - center) ** 2 for a in flat]))
+    return [[(a - center) / (deviation + epsilon) for a in response] for response in advantages]
+
+
+# ---------------------------------------------------------------- advantages
+
+
+def grpo_advantages(responses: Responses) -> Advantages:
+    """2402.03300, section 4.1.2: (r − mean(r)) / std(r) in the group."""
+    found = []
+    for r in responses:
+        rewards = group(responses, r)
+        center = mean(rewards)
+        squares = sum((x - center) ** 2 for x in rewards)
+        deviation = math.sqrt(squares / (len(rewards) - 1)) if len(rewards) > 1 else 0.0
+        found.append((r.reward - center) / (deviation + 1e-6))
+    return spread(responses, found)
+
+
+def dr_grpo_advantages(responses: Responses) -> Advantages:
+    """2503.20783, section 3.2: r − mean(r)."""
+    return spread(responses, [r.reward - mean(group(responses, r)) for r in responses])
+
+
+def rloo_advantage(responses: Responses, member: int, numbers: Sequence[float]) -> float:
+    prompt = responses[member].prompt
+    others = [x for i, x in enumerate(numbers) if i != member and responses[i].prompt == prompt]
+    return numbers[member] - mean(others) if others else 0.0
+
+
+def rloo_advantages(responses: Responses) -> Advantages:
+    """2402.14740, section 2.3: the reward less the mean of the others'."""
+    rewards = [r.reward for r in responses]
+    return spread(responses, [rloo_advantage(responses, i, rewards) for i in range(len(responses))])
+
+
+def reinforce_pp_advantages(responses: Responses) -> Advantages:
+    """2501.03262: the rewards still to come, normalised over the global batch of tokens."""
+    return whitened([[sum(r.rewards[t:]) for t in range(len(r.new))] for r in responses])
+
+
+def reinforce_pp_baseline_advantages(responses: Responses) -> Advantages:
+    """2501.03262: r − mean(r) of the group, normalised over the global batch of tokens."""
+    return whitened(dr_grpo_advantages(responses))
+
+
+def prime_advantages(responses: Responses) -> Advantages:
+    """2502.01456, equation 5: leave-one-out of process rewards, summed from the token on, and of outcomes."""
+    means = [mean(r.process) for r in responses]
+    found = []
+    for i, r in enumerate(responses):
+        mates = [j for j, other in enumerate(responses) if j != i and other.prompt == r.prompt]
+        baseline = mean([means[j] for j in mates]) if mates else means[i]
+        outcome = rloo_advantage(responses, i, [x.reward for x in responses])
+        steps = range(len(r.process))
+        found.append([sum(p - baseline for p in r.process[t:]) + outcome for t in steps])
+    return found
+
+
+# ---------------------------------------------------------------- losses
+
+
+def clipped(ratio: Tensor, advantage: float, low: float, high: float) -> Tensor:
+    return torch.min(ratio * advantage, torch.clamp(ratio, low, high) * advantage)
+
+
+def ppo_terms(responses: Responses, advantages: Advantages, low: float, high: float) -> list[list[Tensor]]:
+    """1707.06347, equation 7."""
+    return [
+        [clipped(ratio, a, low, high) for ratio, a in zip(r.ratios, own, strict=True)]
+        for r, own in zip(responses, advantages, strict=True)
+    ]
+
+
+def over_tokens(terms: list[list[Tensor]]) -> Tensor:
+    """2503.14476, equation 8."""
+    flat = [term for response in terms for term in response]
+    return -torch.stack(flat).sum() / len(flat)
+
+
+def ppo_over_tokens(
+    advantages: Callable[[Responses], Advantages], low: float, high: float
+) -> Callable[[Responses], Tensor]:
+    return lambda responses: over_tokens(ppo_terms(responses, advantages(responses), low, high))
+
+
+def dr_grpo(responses: Responses, length: int) -> Tensor:
+    """2503.20783: sum over tokens by a constant, mean over responses."""
+    terms = ppo_terms(responses, dr_grpo_advantages(responses), 0.8, 1.2)
+    return -torch.stack([torch.stack(t).sum() / length for t in terms]).mean()
+
+
+def rloo(responses: Responses) -> Tensor:
+    """2402.14740: REINFORCE on log π(y|x), mean over responses."""
+    losses = [
+        -own[0] * torch.stack(r.new).sum()
+        for r, own in zip(responses, rloo_advantages(responses), strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
+def gspo(responses: Responses) -> Tensor:
+    """2507.18071, equations 5 and 7: the sequence form, clipped at 3e-4 and 4e-4."""
+    losses = []
+    for r, own in zip(responses, grpo_advantages(responses), strict=True):
+        log_ratio = torch.stack(r.new).sum() - sum(r.old)
+        ratio = torch.exp(log_ratio / len(r.new))
+        losses.append(-clipped(ratio, own[0], 1 - 3e-4, 1 + 4e-4))
+    return torch.stack(losses).mean()
+
+
+def cispo(responses: Responses) -> Tensor:
+    """2506.13585, equation 4: a bounded weight that carries no gradient, on every token."""
+    terms = []
+    for r, own in zip(responses, grpo_advantages(responses), strict=True):
+        for ratio, advantage, new in zip(r.ratios, own, r.new, strict=True):
+            terms.append(ratio.detach().clamp(0.0, 5.0) * advantage * new)
+    return -torch.stack(terms).sum() / len(terms)
+
+
+#: The longest response that the fixed length of Dr. GRPO is set to.
+LENGTH = 16
+
+OBJECTIVES: dict[str, Callable[[Responses], Tensor]] = {
+    "grpo": ppo_over_tokens(grpo_advantages, 0.8, 1.2),
+    "dapo": ppo_over_tokens(grpo_advantages, 0.8, 1.28),
+    "dr_grpo": lambda responses: dr_grpo(responses, LENGTH),
+    "rloo": rloo,
+    "rloo_clip": ppo_over_tokens(rloo_advantages, 0.8, 1.2),
+    "reinforce_pp": ppo_over_tokens(reinforce_pp_advantages, 0.8, 1.2),
+    "reinforce_pp_baseline": ppo_over_tokens(reinforce_pp_baseline_advantages, 0.8, 1.2),
+    "gspo": gspo,
+    "cispo": cispo,
+    "prime": ppo_over_tokens(prime_advantages, 0.8, 1.2),
+}
+
+ESTIMATORS: dict[str, Callable[[Responses], Advantages]] = {
+    "grpo": grpo_advantages,
+    "dr_grpo": dr_grpo_advantages,
+    "rloo": rloo_advantages,
+    "reinforce_pp": reinforce_pp_advantages,
+    "reinforce_pp_baseline": reinforce_pp_baseline_advantages,
+    "prime": prime_advantages,
+}
