@@ -39,14 +39,17 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
 train: install
 	$(BIN)/ecrl train
 
+# One worker for each core; a file's tests share what the file sets up.
+SPREAD := --numprocesses auto --dist loadfile
+
 # What matters most of every folder, in a few minutes; `test-all` adds the tests that are marked slow.
 test: export HF_HUB_OFFLINE = 1
 test: install
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(SPREAD) -m "not slow"
 
 test-all: export HF_HUB_OFFLINE = 1
 test-all: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SPREAD)
 
 # The vLLM engines, with the real vLLM on CPU; and what needs Triton, which came with it.
 test-vllm: export HF_HUB_OFFLINE = 1

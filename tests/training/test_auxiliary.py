@@ -75,6 +75,16 @@ def test_a_policy_learns_with_it(base: list[str], tmp_path: Path) -> None:
     assert rows[-1]["rollout/reward"] > rows[0]["rollout/reward"] + 0.3
 
 
+@pytest.mark.slow
+def test_the_embedded_task_is_learned_with_the_papers_coefficient(tmp_path: Path) -> None:
+    words = ["objective=prime", "objective.auxiliary.prime.lr=1e-4", "strategy=[]", "log.progress=false"]
+    validated = ["iterations=20", "eval.every=20", "eval.problems=64", "eval.k=8"]
+    rows = history(run([*words, *validated], tmp_path / "run"))
+    assert rows[-1]["val/countdown/avg@8"] > rows[0]["val/countdown/avg@8"] + 0.1
+    losses = [row["prime/loss"] for row in rows[1:]]
+    assert sum(losses[-5:]) / 5 < losses[0]
+
+
 MORE = (["model.lora.r=2"], ["objective.auxiliary.prime.update_first=true"])
 
 
