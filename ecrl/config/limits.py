@@ -58,15 +58,16 @@ class Range:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of a few words."""
+    """One of a few words; a boolean is a word too."""
 
-    known: tuple[str, ...]
+    known: tuple[str | bool, ...]
 
-    def broken_by(self, value: str) -> str | None:
+    def broken_by(self, value: str | bool) -> str | None:
         """See ``Limit.broken_by``."""
         if value in self.known:
             return None
-        return f"takes one of {', '.join(self.known)}; got {value!r}.{did_you_mean(value, self.known)}"
+        words, got = [_word(known) for known in self.known], _word(value)
+        return f"takes one of {', '.join(words)}; got {got!r}.{did_you_mean(got, words)}"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def count(default: int | None, *, least: int, most: int = LARGEST) -> Any:
     return number(default, least=least, most=most)
 
 
-def choice(default: str, known: Collection[str]) -> Any:
+def choice(default: str | bool, known: Collection[str | bool]) -> Any:
     """Make a field for one of a few words."""
     return field(default=default, metadata={LIMIT: Choice(tuple(known))})
 
@@ -126,6 +127,11 @@ def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any, Limit | None
             yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value, limit
+
+
+def _word(value: str | bool) -> str:
+    """Write a value as YAML does."""
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def field_key(of: Field[Any]) -> str:

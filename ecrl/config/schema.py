@@ -13,6 +13,7 @@ from typing import Any
 from ecrl.config.limits import LIMIT, NotEmpty, choice, count, number
 
 ATTENTION = ("auto", "sdpa", "flex_attention")
+CHECKPOINTING = (False, "selective", "full")
 ACCELERATORS = ("auto", "cpu", "gpu")
 PRECISIONS = ("32-true", "bf16-mixed")
 PARALLEL = ("fsdp", "ddp")
@@ -47,8 +48,9 @@ class ModelConfig:
         heads: attention heads of the tiny model.
         attention: ``sdpa`` (dense block mask), ``flex_attention`` (sparse block mask, compiled on GPU), or
             ``auto``, which takes the latter on a GPU.
-        activation_checkpointing: keep only the inputs of the decoder layers, and recompute the rest in the
-            backward pass.
+        activation_checkpointing: what the decoder layers recompute in the backward pass: nothing (``false``);
+            ``selective`` recomputes all but matrix products and attention; ``full`` keeps only each layer's
+            input.
         lora: low-rank adapters.
     """
 
@@ -57,7 +59,7 @@ class ModelConfig:
     layers: int = count(3, least=1)
     heads: int = count(4, least=1)
     attention: str = choice("auto", ATTENTION)
-    activation_checkpointing: bool = False
+    activation_checkpointing: bool | str = choice(False, CHECKPOINTING)
     lora: LoraConfig = field(default_factory=LoraConfig)
 
 

@@ -11,6 +11,7 @@ from ecrl.config.schema import ModelConfig
 from ecrl.distributed.sharding import Sharding
 from ecrl.errors import usage_errors
 from ecrl.policy.attention import choose_attention
+from ecrl.policy.decoder_layers import checkpoint_layers
 from ecrl.policy.lora import add_adapters, fill_adapters
 from ecrl.policy.model import PolicyModel, empty_policy, load_policy
 from ecrl.policy.weights import read_weights, write_whole
@@ -45,7 +46,7 @@ def load_sharded_policy(
     model = empty_policy(path, tokenizer) if sharding.splits else load_policy(path, tokenizer)
     model.attention = choose_attention(config.attention, device)
     if config.activation_checkpointing:
-        model.lm.gradient_checkpointing_enable({"use_reentrant": False})
+        checkpoint_layers(model.lm, str(config.activation_checkpointing))
     if config.lora.r and adapters:
         with torch.device(model.lm.device):
             add_adapters(model.lm, config.lora)

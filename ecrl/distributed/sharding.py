@@ -20,6 +20,7 @@ from torch.distributed.fsdp import (
 from torch.distributed.tensor import DTensor
 
 from ecrl.distributed.tensor_parallel import split_layers
+from ecrl.policy.decoder_layers import decoder_layers
 from ecrl.policy.model import PolicyModel
 from ecrl.policy.weights import full_tensor
 
@@ -100,16 +101,6 @@ class Sharding:
     def _data_parallel(self) -> DeviceMesh:
         assert self.mesh is not None
         return self.mesh["data_parallel"]
-
-
-def decoder_layers(lm: nn.Module) -> list[nn.Module]:
-    """Return the decoder layers: those that transformers marks as not to be split, or the longest list."""
-    names = set(getattr(lm, "_no_split_modules", None) or ())
-    layers = [m for m in lm.modules() if type(m).__name__ in names]
-    if layers:
-        return layers
-    stacks = [list(m) for m in lm.modules() if isinstance(m, nn.ModuleList)]
-    return max(stacks, key=len, default=[])
 
 
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -72,7 +72,8 @@ def _changes(job: Job) -> Iterator[tuple[str, dict[str, Any], int]]:
     """Yield candidates: overrides as text, the same as keys, and the factor on the number of GPUs."""
     trainer = job.config.trainer
     yield "", {}, 1
-    yield "model.activation_checkpointing=true", {"model": {"activation_checkpointing": True}}, 1
+    for kind in ("selective", "full"):
+        yield f"model.activation_checkpointing={kind}", {"model": {"activation_checkpointing": kind}}, 1
     yield f"update.max_tokens={job.longest}", {"update": {"max_tokens": job.longest}}, 1
     if trainer.parallel == "ddp":
         yield "trainer.parallel=fsdp", {"trainer": {"parallel": "fsdp"}}, 1

@@ -8,8 +8,8 @@ from typing import Any
 from torch import nn
 
 from ecrl.config.schema import ModelConfig
-from ecrl.distributed.sharding import decoder_layers
 from ecrl.errors import UsageError
+from ecrl.policy.decoder_layers import decoder_layers
 from ecrl.policy.meta_model import meta_model
 
 

@@ -92,7 +92,7 @@ def iteration(job: Job) -> dict[str, Phase]:
     speed = job.gpus * CARDS[job.given.gpu].flops * job.given.utilisation
     body, head = body_flops(job.model, count.passed, count.pairs), head_flops(job.model, count.own)
     forward = body + head
-    update = job.config.update
+    update, checkpointing = job.config.update, job.config.model.activation_checkpointing
     steps = update.minibatches * update.epochs
     works = {
         "old log-probs": 0.0 if job.shares_weights and job.compute_bytes == 4 else forward,
@@ -106,8 +106,8 @@ def iteration(job: Job) -> dict[str, Phase]:
         * any(s.needs_current for s in job.strategies),
         "forward": forward * update.epochs,
         "backward": forward * update.epochs * (1 if job.config.model.lora.r else 2),
-        # The LM head always recomputes its logits; the layers recompute only under checkpointing.
-        "recomputation": update.epochs * (head + body * job.config.model.activation_checkpointing),
+        # The LM head always recomputes its logits; the layers their products under full checkpointing.
+        "recomputation": update.epochs * (head + body * (checkpointing == "full")),
     }
     phases = {name: Phase(work, work / speed) for name, work in works.items() if work}
     return {"prefill": _prefill(job, speed), "decode": _decode(job)} | phases

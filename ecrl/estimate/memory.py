@@ -21,13 +21,19 @@ Parts = dict[str, float]
 
 
 def layer_activation_bytes(
-    model: Architecture, tokens: int, compute: int, stream: int, tensor_parallel: int = 1
+    model: Architecture,
+    tokens: int,
+    compute: int,
+    stream: int,
+    tensor_parallel: int = 1,
+    checkpointing: bool | str = False,
 ) -> float:
     """Bytes that one decoder layer saves for its backward pass.
 
     For each token, both norms save their input in float32, the normalised input and the scaled input;
     attention saves queries, keys, values, output, and a float32 logsumexp per head; the MLP saves the gate,
-    its SiLU, the up projection, and their product.
+    its SiLU, the up projection, and their product. ``full`` checkpointing saves only the layer's input;
+    ``selective`` also the results of its seven matrix products and of attention.
 
     Args:
         model: the architecture.
@@ -35,9 +41,15 @@ def layer_activation_bytes(
         compute: bytes of a number in matrix products.
         stream: bytes of a number in the residual stream.
         tensor_parallel: number of GPUs that split heads and MLP.
+        checkpointing: ``model.activation_checkpointing``.
     """
-    norms = 2 * model.hidden * (FULL + stream + compute)
+    if checkpointing == "full":
+        return tokens * model.hidden * stream
     attention = 2 * (model.heads + model.kv_heads) * model.head_dim * compute + FULL * model.heads
+    if checkpointing == "selective":
+        mlp = 2 * model.intermediate * compute
+        return tokens * (model.hidden * (stream + 2 * compute) + (attention + mlp) / tensor_parallel)
+    norms = 2 * model.hidden * (FULL + stream + compute)
     mlp = 4 * model.intermediate * compute
     return tokens * (norms + (attention + mlp) / tensor_parallel)
 
@@ -176,11 +188,11 @@ def _head_moment(job: Job) -> Parts:
 
 def _layer_moment(job: Job) -> Parts:
     """The last layer's backward pass; under checkpointing its activations are recomputed first."""
-    tokens, split = job.config.update.max_tokens, job.tensor_parallel
-    again = layer_activation_bytes(job.model, tokens, job.compute_bytes, job.stream_bytes, split)
-    transient = layer_transient_bytes(job.model, tokens, job.compute_bytes, split)
-    work = transient + again * job.config.model.activation_checkpointing
-    return _gathered(job, job.model.head_parameters) | {"activations": _saved(job) + work}
+    transient = layer_transient_bytes(
+        job.model, job.config.update.max_tokens, job.compute_bytes, job.tensor_parallel
+    )
+    again = _saved_by_layer(job, False) - _saved_by_layer(job, job.config.model.activation_checkpointing)
+    return _gathered(job, job.model.head_parameters) | {"activations": _saved(job) + transient + again}
 
 
 def _reduction_moment(job: Job) -> Parts:
@@ -199,12 +211,19 @@ def _step_moment(job: Job) -> Parts:
 
 
 def _saved(job: Job) -> float:
-    """Bytes saved by the forward pass of one micro-batch: all activations, or only the layers' inputs."""
-    tokens = job.config.update.max_tokens
-    if job.config.model.activation_checkpointing:
-        return job.model.layers * tokens * job.model.hidden * job.stream_bytes
-    size = layer_activation_bytes(job.model, tokens, job.compute_bytes, job.stream_bytes, job.tensor_parallel)
-    return job.model.layers * size
+    """Bytes that all layers save in the forward pass of one micro-batch."""
+    return job.model.layers * _saved_by_layer(job, job.config.model.activation_checkpointing)
+
+
+def _saved_by_layer(job: Job, checkpointing: bool | str) -> float:
+    return layer_activation_bytes(
+        job.model,
+        job.config.update.max_tokens,
+        job.compute_bytes,
+        job.stream_bytes,
+        job.tensor_parallel,
+        checkpointing,
+    )
 
 
 def _gathered(job: Job, root_gradient: int) -> Parts:

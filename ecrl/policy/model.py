@@ -144,7 +144,7 @@ def without_dropout(lm: nn.Module) -> None:
     """Set every dropout rate to 0, in place.
 
     A policy must give the same log-probs when it is sampled, scored and updated: with dropout the importance
-    ratio of the very first update is not 1. Training mode stays, because activation checkpointing needs it.
+    ratio of the very first update is not 1.
     """
     for module in lm.modules():
         if isinstance(module, nn.Dropout):

@@ -33,7 +33,7 @@ def test_shards_and_copies() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("checkpointing", ["false", "true"])
+@pytest.mark.parametrize("checkpointing", ["false", "selective", "full"])
 def test_measured_peak_memory(checkpointing: str, tmp_path: Path) -> None:
     Qwen2Config(
         hidden_size=384,

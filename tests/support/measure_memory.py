@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.engines.base import Completion
+from ecrl.policy.decoder_layers import checkpoint_layers
 from ecrl.policy.model import PolicyModel
 from ecrl.policy.packing import pack_micro_batches
 from ecrl.rollout.batching import build_batch
@@ -21,7 +22,7 @@ from ecrl.rollout.trajectory import Trajectory, Turn
 LENGTH = 256
 
 
-def main(path: str, max_tokens: int, checkpointing: bool) -> None:
+def main(path: str, max_tokens: int, checkpointing: str) -> None:
     torch.set_num_threads(1)
     _steps(path, 2 * LENGTH, checkpointing, hidden_size=64, intermediate_size=64)  # what a first step loads
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far, e.g. of imports, is forgotten
@@ -36,13 +37,13 @@ def _kib(name: str) -> int:
     return int(lines[name].split()[0])
 
 
-def _steps(path: str, max_tokens: int, checkpointing: bool, **smaller: int) -> None:
+def _steps(path: str, max_tokens: int, checkpointing: str, **smaller: int) -> None:
     """Two optimizer steps of two micro-batches each."""
     torch.manual_seed(0)
     lm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path, **smaller), dtype=torch.float32)
     model = PolicyModel(lm, [1], 0)
-    if checkpointing:
-        lm.gradient_checkpointing_enable({"use_reentrant": False})
+    if checkpointing != "false":
+        checkpoint_layers(lm, checkpointing)
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     micro_batches = pack_micro_batches(_batch(2 * max_tokens // LENGTH).sequences, max_tokens, 0)
@@ -69,4 +70,4 @@ def _batch(sequences: int) -> RolloutBatch:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] == "true")
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
