@@ -62,20 +62,21 @@ def check_targets(lm: Any, config: LoraConfig) -> None:
 
 
 def fill_adapters(lm: nn.Module, seed: int, into: Any) -> None:
-    """Set the adapters' initial values from the seed; they do not depend on the number of processes.
+    """Set the adapters' initial values from the seed; they depend on no device and no number of processes.
 
     Args:
         lm: a model with adapters.
         seed: seed of the run.
         into: function that writes an unsharded tensor into a parameter or its shards.
     """
-    for name, parameter in lm.named_parameters():
-        if ".lora_A." in name:
-            random = torch.Generator().manual_seed(stable_hash(f"{seed}/{name}") >> 1)
-            bound = 1 / math.sqrt(parameter.shape[1])
-            into(parameter, torch.empty(parameter.shape).uniform_(-bound, bound, generator=random))
-        elif ".lora_B." in name:
-            into(parameter, torch.zeros(parameter.shape))
+    with torch.device("cpu"):  # Lightning builds models under the device of the run
+        for name, parameter in lm.named_parameters():
+            if ".lora_A." in name:
+                random = torch.Generator().manual_seed(stable_hash(f"{seed}/{name}") >> 1)
+                bound = 1 / math.sqrt(parameter.shape[1])
+                into(parameter, torch.empty(parameter.shape).uniform_(-bound, bound, generator=random))
+            elif ".lora_B." in name:
+                into(parameter, torch.zeros(parameter.shape))
 
 
 @contextmanager

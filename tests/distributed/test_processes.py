@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from ecrl.cli import main
+from ecrl.policy.tiny_model import build_tokenizer
 from tests.support import worker
 from tests.support.checkpoints import checkpoint_tensors
 from tests.support.conformance import ROWS, Row, node
@@ -40,6 +41,7 @@ BUDGET = [  # the knob moves, and stays within its limits
 KEEP = "update.lr=1e-4"  # AdamW turns rounding of vanishing gradients into steps of this size
 QUICK_ROW = "kl_cov"  # of the runs of every strategy
 QUICK_RUNS = {"run-uneven", "run-whole", "run-parts", "run-parts-resumed", f"run-{QUICK_ROW}"}
+QUICK_RUNS |= {"run-large-logits", "run-soft-cap"}
 
 
 def is_quick(job: str) -> bool:
@@ -47,7 +49,9 @@ def is_quick(job: str) -> bool:
     return job in QUICK_RUNS or job in {f"minibatch-fsdp-{row.name}" for row in ROWS}
 
 
-def jobs_for(model: Path, families: dict[str, Path], out: Path) -> dict[str, dict[str, Any]]:
+def jobs_for(
+    model: Path, families: dict[str, Path], heads: dict[str, Path], out: Path
+) -> dict[str, dict[str, Any]]:
     """Every job of the two processes, by name."""
     base = [*TINY, f"model.path={model}"]
     jobs: dict[str, dict[str, Any]] = {}
@@ -88,6 +92,9 @@ def jobs_for(model: Path, families: dict[str, Path], out: Path) -> dict[str, dic
     }
     for name, overrides in runs.items():
         jobs[f"run-{name}"] = {"kind": "train", "overrides": [*base, *overrides, f"run_dir={out / name}"]}
+    for name, path in heads.items():
+        settings = [*FSDP, "iterations=1", "trainer.precision=bf16-mixed", f"run_dir={out / name}"]
+        jobs[f"run-{name}"] = {"kind": "train", "overrides": [*TINY, f"model.path={path}", *settings]}
     jobs["run-parts-resumed"] = {
         "kind": "train",
         "overrides": [f"resume={out / 'parts'}", "iterations=4"],
@@ -100,15 +107,35 @@ def jobs_for(model: Path, families: dict[str, Path], out: Path) -> dict[str, dic
 
 
 @pytest.fixture(scope="module")
+def heads(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models with logits of tens of nats, as after training: with a plain head, and with a soft cap."""
+    plain = AutoModelForCausalLM.from_pretrained(tiny_model)
+    sizes: dict[str, Any] = {name: getattr(plain.config, name) for name in ("vocab_size", "hidden_size")}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
+    special = {"eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None}
+    layers = {"intermediate_size": 64, "num_hidden_layers": 2, "attn_logit_softcapping": None}
+    config = Gemma2Config(**sizes, **heads, **special, **layers)
+    models = {"large-logits": plain, "soft-cap": Gemma2ForCausalLM(config)}
+    folder = tmp_path_factory.mktemp("heads")
+    for name, model in models.items():
+        with torch.no_grad():
+            model.model.norm.weight.fill_(200)
+        model.save_pretrained(folder / name)
+        build_tokenizer().save_pretrained(folder / name)
+    return {name: folder / name for name in models}
+
+
+@pytest.fixture(scope="module")
 def many(
     request: pytest.FixtureRequest,
     tiny_model: Path,
     families: dict[str, Path],
+    heads: dict[str, Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """What two processes made of all jobs that the chosen tests need: results and run directories."""
     out = tmp_path_factory.mktemp("many")
-    jobs = jobs_for(tiny_model, families, out)
+    jobs = jobs_for(tiny_model, families, heads, out)
     here = [item for item in request.session.items if item.path == request.path]
     if any(item.get_closest_marker("slow") for item in here):
         start = [*TINY, f"model.path={tiny_model}", *EVAL, KEEP, f"run_dir={out / 'from-one'}"]
@@ -282,6 +309,15 @@ def test_a_run_of_two_goes_on_in_one_and_back(many: Path, alone: Callable[..., P
     assert "error" not in outcome, outcome["error"]
     assert_close(many / "to-one", whole)
     assert_close(many / "from-one", whole)
+
+
+def test_bf16_takes_logits_as_large_as_after_training(many: Path) -> None:
+    result(many, "run-large-logits")
+
+
+def test_bf16_still_refuses_a_soft_cap(many: Path) -> None:
+    error = torch.load(many / "run-soft-cap.pt")["error"]
+    assert "UsageError: Gemma2ForCausalLM post-processes its logits" in error
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ from ecrl.cli import main
 from ecrl.config.resume import resumed_config
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
-from ecrl.policy.lora import without_adapters
-from ecrl.policy.weights import state_of
+from ecrl.policy.lora import fill_adapters, without_adapters
+from ecrl.policy.weights import state_of, write_whole
 from ecrl.training.preflight import check_size
 from ecrl.training.run import train
 from tests.support.checkpoints import checkpoint_tensors
@@ -78,6 +78,20 @@ def test_adapters_start_as_nothing_and_can_be_left_out(tiny: Callable[..., Confi
     assert {n for n in after if not torch.equal(after[n], before[n])} == {
         f"model.layers.{layer}.self_attn.q_proj.weight" for layer in (0, 1)
     }
+
+
+def test_initial_values_do_not_depend_on_the_default_device(tiny: Callable[..., Config]) -> None:
+    """Lightning builds the model under the device of the run; ``meta`` stands for a GPU here."""
+    model = make_module(tiny(*LORA), []).model
+    trained = [p for p in model.parameters() if p.requires_grad]
+    fill_adapters(model.lm, 0, write_whole)
+    before = [p.clone() for p in trained]
+    with torch.no_grad():
+        for parameter in trained:
+            parameter.normal_()
+    with torch.device("meta"):
+        fill_adapters(model.lm, 0, write_whole)
+    assert all(torch.equal(a, b) for a, b in zip(before, trained, strict=True))
 
 
 @pytest.mark.parametrize("target", ["nose", "lm_head", "embed_tokens", "self_attn", "model.q_proj"])
