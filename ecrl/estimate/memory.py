@@ -1,7 +1,7 @@
 """Memory of each GPU, by part, in bytes.
 
 The formulas count the tensors that the implementation keeps: transformers' Qwen2 and Llama layers under
-autograd, FSDP2 with float32 shards and reductions, torch's AdamW, and the LM head of
+autograd, FSDP2 with float32 shards and reductions, torch's fused AdamW, and the LM head of
 ``ecrl.policy.lm_head``.
 """
 
@@ -127,7 +127,6 @@ def moments(job: Job) -> dict[str, Parts]:
         "head": _head_moment(job),
         "layers": _layer_moment(job),
         "reduction": _reduction_moment(job),
-        "step": _step_moment(job),
         "rollout": _rollout_moment(job),
     }
     return {name: resident(job) | parts for name, parts in found.items()}
@@ -201,13 +200,6 @@ def _reduction_moment(job: Job) -> Parts:
         return {}
     root = job.model.root_parameters / job.tensor_parallel
     return {"gathered layers": root * (2 * job.compute_bytes + FULL)}
-
-
-def _step_moment(job: Job) -> Parts:
-    """AdamW's step allocates a temporary copy of the second moments."""
-    if job.config.trainer.accelerator == "cpu" or job.offloads:
-        return {}
-    return {"step": FULL * job.trainable / job.tensor_parallel / job.shards}
 
 
 def _saved(job: Job) -> float:

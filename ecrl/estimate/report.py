@@ -46,8 +46,7 @@ def notes(job: Job) -> list[str]:
     product = f"{rollout.prompts} prompts × {rollout.group_size} × {job.completion:,.0f} tokens"
     lines = [
         f"{model.name}: {_billions(model.parameters)} parameters, {_billions(job.trainable)} trained.",
-        "Moments: backward pass of the LM head and of the layers, FSDP's last reduction, AdamW's step, "
-        "rollout.",
+        "Moments: backward pass of the LM head and of the layers, FSDP's last reduction, rollout.",
         f"Kept free: {RESERVE:.0%} for the CUDA context, NCCL and fragmentation.",
         f"Tokens: {product} = {tokens(job).own:,.0f}, at length={given.length:g} of "
         f"rollout.max_new_tokens={rollout.max_new_tokens} and prompt={given.prompt}.",

@@ -38,7 +38,7 @@ class AuxiliaryModel:
         self.task = task
         self._scorer = scorer
         self.model: PolicyModel = scorer.load_copy()
-        self.optimizer = torch.optim.AdamW(self._trained(), lr=task.lr, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self._trained(), lr=task.lr, weight_decay=0.0, fused=True)
 
     def _trained(self) -> list[torch.nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]

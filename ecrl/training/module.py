@@ -92,10 +92,8 @@ class PolicyModule(L.LightningModule):
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """AdamW at a constant learning rate over the trained parameters, then the auxiliary models' own."""
         update = self.config.update
-        # Loops over all parameters take one mesh; a split model has two, with and without its norms.
-        foreach = None if self.config.trainer.tensor_parallel_size == 1 else False
         policy = torch.optim.AdamW(
-            self._trained(), lr=update.lr, weight_decay=update.weight_decay, foreach=foreach
+            self._trained(), lr=update.lr, weight_decay=update.weight_decay, fused=True
         )
         return [policy, *(auxiliary.optimizer for auxiliary in self.auxiliary)]
 

@@ -99,10 +99,12 @@ def jobs_for(
         "kind": "train",
         "overrides": [f"resume={out / 'parts'}", "iterations=4"],
     }
-    jobs["run-from-one"] = {
-        "kind": "train",
-        "overrides": [f"resume={out / 'from-one'}", "iterations=4", "trainer.devices=2"],
-    }
+    for name, split, iterations in (("from-one", 1, 3), ("from-one-on", 2, 4)):
+        goes_on = [f"resume={out / 'from-one'}", f"iterations={iterations}", "trainer.devices=2"]
+        jobs[f"run-{name}"] = {
+            "kind": "train",
+            "overrides": [*goes_on, f"trainer.tensor_parallel_size={split}"],
+        }
     return jobs
 
 
@@ -302,6 +304,7 @@ def test_resume_with_two_processes_is_exact(many: Path) -> None:
 def test_a_run_of_two_goes_on_in_one_and_back(many: Path, alone: Callable[..., Path]) -> None:
     result(many, "run-to-one")
     result(many, "run-from-one")
+    result(many, "run-from-one-on")  # from shards to split layers
     whole = alone(*EVAL, KEEP, "iterations=4")
     outcome = worker.run(
         {"kind": "train", "overrides": [f"resume={many / 'to-one'}", "iterations=4", "trainer.devices=1"]}

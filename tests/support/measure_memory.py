@@ -45,7 +45,7 @@ def _steps(path: str, max_tokens: int, checkpointing: str, **smaller: int) -> No
     if checkpointing != "false":
         checkpoint_layers(lm, checkpointing)
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     micro_batches = pack_micro_batches(_batch(2 * max_tokens // LENGTH).sequences, max_tokens, 0)
     assert len(micro_batches) == 2
     for _ in range(2):
