@@ -60,11 +60,13 @@ def families(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "pad_token_id": 0,
         "bos_token_id": None,
     }
-    models = {
-        "qwen3": Qwen3ForCausalLM(Qwen3Config(**sizes, tie_word_embeddings=True)),
-        "llama": LlamaForCausalLM(LlamaConfig(**sizes)),
-        "mistral": MistralForCausalLM(MistralConfig(**sizes)),
-    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        models = {
+            "qwen3": Qwen3ForCausalLM(Qwen3Config(**sizes, tie_word_embeddings=True)),
+            "llama": LlamaForCausalLM(LlamaConfig(**sizes)),
+            "mistral": MistralForCausalLM(MistralConfig(**sizes)),
+        }
     paths = {name: tmp_path_factory.mktemp("families") / name for name in models}
     for name, model in models.items():
         model.save_pretrained(paths[name])

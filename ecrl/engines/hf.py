@@ -1,13 +1,14 @@
-"""The default engine: transformers' ``generate`` in the trainer's process, with the trainer's weights."""
+"""The default engine: the policy itself decodes, in the trainer's process, with the trainer's weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from ecrl.config.schema import Config
 from ecrl.distributed.process_group import ProcessGroup
@@ -57,62 +58,31 @@ class HFEngine:
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
         """See ``Engine.generate``. Samples by inverting the CDF with one uniform number per token."""
-        completions: list[Completion] = []
+        # Prompts of one length share a batch, so that little is padded, and equal ones are computed once.
+        order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), prompts[row]))
+        drawn: list[Completion] = []
         batches = -(-len(prompts) // self.batch_size)
         for number in range(self.process_group.max(batches) if self.lockstep else batches):
-            part = slice(number * self.batch_size, (number + 1) * self.batch_size)
-            if prompts[part]:
-                completions += self._generate(prompts[part], sampling, keys[part])
+            part = order[number * self.batch_size : (number + 1) * self.batch_size]
+            if part:
+                drawn += self._generate([prompts[i] for i in part], sampling, [keys[i] for i in part])
             else:  # other processes still decode, and need this process's shards
                 self._generate([[self.model.pad_id]], sampling, [0])
-        return completions
+        completions = dict(zip(order, drawn, strict=True))
+        return [completions[row] for row in range(len(prompts))]
 
-    @torch.no_grad()
     def _generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
-        device = self.model.device
-        width = max(len(p) for p in prompts)
-        ids = torch.full((len(prompts), width), self.model.pad_id, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
         sampler = StreamSampler(keys, sampling)
         was_training = self.model.training
         self.model.eval()
-        output = self.model.generate(
-            input_ids=ids.to(device),
-            attention_mask=mask.to(device),
-            logits_processor=LogitsProcessorList([sampler]),
-            synced_gpus=self.lockstep,
-            generation_config=GenerationConfig(
-                do_sample=False,
-                max_new_tokens=sampling.max_new_tokens,
-                eos_token_id=self.model.eos_ids,
-                pad_token_id=self.model.pad_id,
-            ),
-        )
+        self.model.generate(prompts, sampler, sampling.max_new_tokens, self._any_left)
         self.model.train(was_training)
-        return self._completions(output[:, width:].tolist(), sampler)
+        return sampler.completions(self.model.eos_ids, self.version)
 
-    def _completions(self, rows: list[list[int]], sampler: StreamSampler) -> list[Completion]:
-        logprobs = torch.stack(sampler.logprobs, 1).tolist()
-        entropy = torch.stack(sampler.entropy, 1).tolist()
-        completions = []
-        for row, row_logprobs, row_entropy in zip(rows, logprobs, entropy, strict=True):
-            ends = next((t for t, token in enumerate(row) if token in self.model.eos_ids), None)
-            length = len(row) if ends is None else ends + 1
-            completions.append(
-                Completion(
-                    token_ids=row[:length],
-                    logprobs=row_logprobs[:length],
-                    entropy=row_entropy[:length],
-                    finish_reason="length" if ends is None else "stop",
-                    weights_version=self.version,
-                )
-            )
-        return completions
+    def _any_left(self, here: bool) -> bool:
+        return self.process_group.any(here) if self.lockstep else here
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Store the version; the weights are shared."""
@@ -128,45 +98,74 @@ class HFEngine:
         """Do nothing: it holds no resources of its own."""
 
 
-class StreamSampler(LogitsProcessor):
-    """Samples each row's next token from the row's own random stream, and records its statistics.
-
-    All other tokens are masked, so greedy decoding then picks the sampled token.
+class StreamSampler:
+    """Samples each row's next token from the row's own random stream, and keeps tokens and statistics.
 
     Args:
         keys: one 64-bit key for each row.
         sampling: temperature and top-p.
-
-    Attributes:
-        logprobs: log-probabilities ``[B]`` of the sampled tokens, one tensor per step, nats.
-        entropy: full-vocabulary entropies ``[B]``, one tensor per step, nats.
     """
 
     def __init__(self, keys: Sequence[int], sampling: Sampling) -> None:
-        self.keys = np.asarray(keys, np.uint64)
-        self.sampling = sampling
-        self.logprobs: list[Tensor] = []
-        self.entropy: list[Tensor] = []
+        self._keys = np.asarray(keys, np.uint64)
+        self._sampling = sampling
+        self._rows: list[NDArray[np.int64]] = []
+        self._drawn: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Map logits ``[B, V]`` to logits that allow only the sampled token."""
-        greedy = self.sampling.temperature == 0
-        logits = scores.float() if greedy else scores.float() / self.sampling.temperature
+    def __call__(self, logits: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        """Map logits ``[b, V]`` of the rows ``[b]`` to their next tokens ``[b]``."""
+        logits = logits.float()
+        if self._sampling.temperature > 0:
+            logits = logits / self._sampling.temperature
         logprobs = torch.log_softmax(logits, -1)
         probs = logprobs.exp()
-        tokens = logits.argmax(-1) if greedy else self._draw(probs)
-        self.logprobs.append(logprobs.gather(1, tokens[:, None])[:, 0])
+        tokens = logits.argmax(-1) if self._sampling.temperature == 0 else self._draw(probs, rows)
+        chosen = logprobs.gather(1, tokens[:, None])[:, 0]
         # Clamped so that a probability of 0 contributes 0 and not 0 · −inf.
-        self.entropy.append(-(probs * logprobs.clamp(min=torch.finfo(torch.float32).min)).sum(-1))
-        return torch.full_like(scores, -torch.inf).scatter(1, tokens[:, None], 0.0)
+        entropy = -(probs * logprobs.clamp(min=torch.finfo(torch.float32).min)).sum(-1)
+        self._rows.append(rows)
+        self._drawn.append((tokens, chosen, entropy))
+        return tokens
 
-    def _draw(self, probs: Tensor) -> Tensor:
-        if self.sampling.top_p < 1:
-            probs = _nucleus(probs, self.sampling.top_p)
+    def completions(self, eos_ids: Sequence[int], version: int) -> list[Completion]:
+        """Return what was drawn for each row, up to its first end-of-sequence token.
+
+        Args:
+            eos_ids: end-of-sequence tokens.
+            version: version of the weights.
+        """
+        # Rows leave as they end, so each step has some of them.
+        rows = np.concatenate(self._rows)
+        order = np.argsort(rows, kind="stable")
+        tokens, logprobs, entropy = (
+            torch.cat(parts).cpu().numpy()[order].tolist() for parts in zip(*self._drawn, strict=True)
+        )
+        return [
+            _completion(tokens[start:end], logprobs[start:end], entropy[start:end], eos_ids, version)
+            for start, end in pairwise(np.cumsum([0, *np.bincount(rows)]).tolist())
+        ]
+
+    def _draw(self, probs: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        if self._sampling.top_p < 1:
+            probs = _nucleus(probs, self._sampling.top_p)
         cdf = probs.double().cumsum(-1)
-        draws = torch.from_numpy(uniform(self.keys, len(self.logprobs))).to(cdf.device)
+        draws = torch.from_numpy(uniform(self._keys[rows], len(self._drawn))).to(cdf.device)
         tokens = torch.searchsorted(cdf, draws[:, None] * cdf[:, -1:], right=True)[:, 0]
         return tokens.clamp(max=probs.shape[1] - 1)
+
+
+def _completion(
+    tokens: list[int], logprobs: list[float], entropy: list[float], eos_ids: Sequence[int], version: int
+) -> Completion:
+    ends = next((t for t, token in enumerate(tokens) if token in eos_ids), None)
+    length = len(tokens) if ends is None else ends + 1
+    return Completion(
+        token_ids=tokens[:length],
+        logprobs=logprobs[:length],
+        entropy=entropy[:length],
+        finish_reason="length" if ends is None else "stop",
+        weights_version=version,
+    )
 
 
 def _nucleus(probs: Tensor, top_p: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from transformers import (
 
 from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.attention import model_mask
+from ecrl.policy.decoding import Draw, decode
 from ecrl.policy.lm_head import token_stats
 from ecrl.policy.packing import MicroBatch
 from ecrl.policy.weights import state_of
@@ -55,10 +56,6 @@ class PolicyModel(nn.Module):
         self.sharded = False
         self.computes_in_bf16 = False
         self.compute_device: torch.device | None = None
-        # transformers fills unset arguments from the model's generation config. Hub models ship top-k or
-        # repetition penalties there, which would change the sampling distribution.
-        self.shipped_generation_config = lm.generation_config
-        lm.generation_config = GenerationConfig(eos_token_id=eos_ids, pad_token_id=pad_id)
 
     @property
     def attention(self) -> str:
@@ -117,12 +114,25 @@ class PolicyModel(nn.Module):
         # Indexing would add up the gradients of a shared position in an order that depends on the threads.
         return hidden.flatten(0, 1).index_select(0, micro_batch.source.to(device))
 
-    def generate(self, **kwargs: Any) -> Tensor:
-        """Generate with transformers; see ``GenerationMixin.generate``."""
-        generate: Any = self.lm.generate
+    def generate(
+        self,
+        prompts: Sequence[Sequence[int]],
+        draw: Draw,
+        max_new_tokens: int,
+        any_left: Callable[[bool], bool] = bool,
+    ) -> None:
+        """Draw a completion of each prompt; see :func:`ecrl.policy.decoding.decode`."""
         with self._sdpa():
-            output: Tensor = generate(**kwargs)
-        return output
+            decode(
+                self.lm,
+                prompts,
+                draw,
+                max_new_tokens=max_new_tokens,
+                eos_ids=self.eos_ids,
+                pad_id=self.pad_id,
+                device=self.device,
+                any_left=any_left,
+            )
 
     @contextmanager
     def _sdpa(self) -> Iterator[None]:
@@ -263,15 +273,11 @@ def save_policy(
     state = state_of(model.lm, keep=write)
     if not write:
         return
-    training_config = model.lm.generation_config
-    model.lm.generation_config = model.shipped_generation_config
     try:
         model.lm.save_pretrained(path, state_dict=state)
         tokenizer.save_pretrained(path)
     except (OSError, SafetensorError) as error:
         raise EcrlError(f"The policy could not be written to {path}: {_first_line(error)}.") from None
-    finally:
-        model.lm.generation_config = training_config
 
 
 def check_model(path: str) -> None:

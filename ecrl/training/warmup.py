@@ -63,7 +63,6 @@ def make_base(
         tokenizer: PreTrainedTokenizerBase = build_tokenizer()
         lm: Any = build_model(config.model, build_tokenizer(), config.seed)
         model = PolicyModel(lm, [int(tokenizer.eos_token_id)], int(tokenizer.pad_token_id))
-        model.shipped_generation_config = model.lm.generation_config
     else:
         check_model(config.model.path)
         tokenizer = load_tokenizer(config.model.path)
