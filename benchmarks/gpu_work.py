@@ -24,6 +24,8 @@ from ecrl.algorithm.rollout_batch import RolloutBatch, SequenceTokens
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine
+from ecrl.policy.attention import choose_attention
+from ecrl.policy.flex import FLEX
 from ecrl.policy.lm_head import token_stats
 from ecrl.policy.model import PolicyModel
 from ecrl.policy.packing import pack_micro_batches
@@ -98,8 +100,7 @@ def build_lm(model: Model) -> Qwen2ForCausalLM:
 
 
 def build_policy(model: Model, attention: str) -> PolicyModel:
-    options: Any = {} if attention == "sdpa" else {"attention": attention}
-    return PolicyModel(build_lm(model), eos_ids=[1], pad_id=0, **options)
+    return PolicyModel(build_lm(model), [1], 0, choose_attention(attention, device()))
 
 
 def make_batch(model: Model, load: Load, shared: bool) -> RolloutBatch:
@@ -202,7 +203,8 @@ def update(
     MFU counts only products with weights (6 × parameters × tokens that pass through them), without padding.
     """
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-6)
-    micro_batches = pack_micro_batches(batch.sequences, model.max_tokens, row_tokens)
+    bucketed = policy.attention == FLEX
+    micro_batches = pack_micro_batches(batch.sequences, model.max_tokens, row_tokens, bucketed=bucketed)
     old, advantages = batch.old_logprobs.to(device()), batch.advantages.to(device())
 
     def step() -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from ecrl.estimate.architecture import Architecture
 from ecrl.estimate.job import CARDS, Job
 from ecrl.estimate.memory import concurrent, kv_bytes_per_token
-from ecrl.policy.attention import row_limit
+from ecrl.policy.attention import choose_attention, row_limit
 
 DECODE_BANDWIDTH = 0.4  # share of the GPU's memory bandwidth that decoding reaches; see docs/scale.md
 
@@ -50,9 +52,8 @@ class Tokens:
 def tokens(job: Job) -> Tokens:
     """Estimate the tokens of an iteration, as if every completion had the mean length."""
     prompt, response = job.given.prompt, job.completion
-    attention = job.config.model.attention
-    if attention == "auto":
-        attention = "sdpa" if job.config.trainer.accelerator == "cpu" else "flex_attention"
+    device = torch.device("cpu" if job.config.trainer.accelerator == "cpu" else "cuda")
+    attention = choose_attention(job.config.model.attention, device)
     update = job.config.update
     in_row = (row_limit(attention, update.max_tokens, update.row_tokens) - prompt) // response
     members = min(max(in_row, 1), job.config.rollout.group_size)

@@ -10,25 +10,25 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask
 
+from ecrl.policy.flex import FLEX, block_mask
 from ecrl.policy.packing import MicroBatch
 
 DENSE_ROW = 256  # tokens of a row under sdpa; the dense mask grows with the square of the length
 
 
 def choose_attention(name: str, device: torch.device) -> str:
-    """Return ``sdpa`` or ``flex_attention``; ``auto`` becomes ``flex_attention`` on a GPU, else ``sdpa``."""
+    """Return transformers' name for ``sdpa`` or ``flex_attention``; ``auto`` is the latter on a GPU."""
     if name == "auto":
-        return "flex_attention" if device.type == "cuda" else "sdpa"
-    return name
+        return FLEX if device.type == "cuda" else "sdpa"
+    return FLEX if name == "flex_attention" else name
 
 
 def row_limit(attention: str, max_tokens: int, row_tokens: int | None) -> int:
     """Return the longest packed row in tokens: ``row_tokens``, or a default for the kind of attention."""
     if row_tokens is not None:
         return row_tokens
-    return max_tokens if attention == "flex_attention" else DENSE_ROW
+    return max_tokens if attention == FLEX else DENSE_ROW
 
 
 def model_mask(micro_batch: MicroBatch, attention: str, device: torch.device, config: Any) -> Any:
@@ -56,36 +56,26 @@ def attention_mask(
 
     Args:
         micro_batch: ``R`` rows of ``L`` tokens.
-        attention: ``sdpa`` or ``flex_attention``.
+        attention: ``sdpa`` or ``FLEX``.
         device: device of the mask.
         window: size of the sliding window, in positions; None for full attention.
 
     Returns:
-        A block mask for ``flex_attention``; for ``sdpa`` ``[R, L]`` of 0 and 1 if each row holds one
-        sequence, else ``[R, 1, L, L]`` bool.
+        A block mask for ``FLEX``; for ``sdpa`` ``[R, L]`` of 0 and 1 if each row holds one sequence, else
+        ``[R, 1, L, L]`` bool.
     """
-    group, response = micro_batch.prompt_group.to(device), micro_batch.response_index.to(device)
-    position = micro_batch.position_ids.to(device)
-    reach = window or micro_batch.input_ids.shape[1]
-    if attention == "flex_attention":
-        return _sparse(group, response, position, reach)
-    return (group >= 0).long() if micro_batch.simple else _dense(group, response, position, reach)
+    of_tokens = micro_batch.prompt_group, micro_batch.response_index, micro_batch.position_ids
+    group, response, position = (t.to(device, torch.int32) for t in of_tokens)
+    if attention == FLEX:
+        return block_mask(group, response, position, window)
+    return (group >= 0).long() if micro_batch.simple else _dense(group, response, position, window)
 
 
-def _dense(group: Tensor, response: Tensor, position: Tensor, reach: int) -> Tensor:
+def _dense(group: Tensor, response: Tensor, position: Tensor, window: int | None) -> Tensor:
     same_group = group[:, :, None] == group[:, None, :]
     visible = (response[:, None, :] == 0) | (response[:, :, None] == response[:, None, :])
-    near = position[:, :, None] - position[:, None, :] < reach
     causal = torch.ones(group.shape[1], group.shape[1], dtype=torch.bool, device=group.device).tril()
-    return (same_group & visible & near & causal)[:, None]
-
-
-def _sparse(group: Tensor, response: Tensor, position: Tensor, reach: int) -> Any:
-    def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        same_group = group[row, query] == group[row, key]
-        own_response = (response[row, key] == 0) | (response[row, query] == response[row, key])
-        near = position[row, query] - position[row, key] < reach
-        return same_group & own_response & near & (query >= key)
-
-    rows, length = group.shape
-    return create_block_mask(visible, rows, None, length, length, device=group.device.type)
+    seen = same_group & visible & causal
+    if window is not None:
+        seen &= position[:, :, None] - position[:, None, :] < window
+    return seen[:, None]

@@ -38,9 +38,9 @@ class PolicyModel(nn.Module):
         attention: see the attribute.
 
     Attributes:
-        attention: attention of scoring, ``sdpa`` or ``flex_attention``; generation always uses ``sdpa``.
-            The model's configuration holds it between forward and backward pass too, because activation
-            checkpointing runs the layers again.
+        attention: attention of scoring by transformers' name, ``sdpa`` or ``FLEX``; generation always uses
+            ``sdpa``. The model's configuration holds it also between forward and backward pass, because
+            activation checkpointing runs the layers again.
         sharded: whether each forward pass is a collective over the processes of the run.
         computes_in_bf16: whether the forward pass rounds to bfloat16, whatever the type of the weights.
         compute_device: device of the forward passes; None if it is the device of the weights.

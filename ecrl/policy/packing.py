@@ -4,18 +4,25 @@ A row holds one or several prompt groups. A prompt group is a prompt with respon
 computed only once. An attention mask lets a token see only its own prompt and its own response, and the
 position ids of each response continue from the prompt. Rows are padded on the right. The prompt groups are
 divided among the processes, and each process makes the same number of forward passes.
+
+Where programs are compiled for each shape, passes are padded to few shapes: rows are as long as a number of
+eighths of the longest packed row, or half an eighth, a quarter, and so on; their number is a power of two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ecrl.algorithm.rollout_batch import SequenceTokens
+
+BLOCK = 128  # tokens of a block of the mask; lengths of bucketed rows are multiples of it
+STEPS = 8  # lengths of bucketed rows above an eighth of a full one
 
 
 @dataclass(frozen=True)
@@ -55,8 +62,45 @@ class _PromptGroup:
     length: int
 
 
+@dataclass(frozen=True)
+class _Shapes:
+    """The shapes that passes are padded to.
+
+    Attributes:
+        max_tokens: the most tokens in a pass.
+        full: length of a full row.
+        bucketed: whether there are few; otherwise a pass has the shape of its content.
+    """
+
+    max_tokens: int
+    full: int
+    bucketed: bool
+
+    def length(self, tokens: int) -> int:
+        """Return the length of rows of which the longest has so many tokens."""
+        if not self.bucketed:
+            return tokens
+        step = -(-self.full // STEPS)
+        while step > BLOCK and step >= 2 * tokens:
+            step = -(-step // 2)
+        return min(_rounded_up(tokens, _rounded_up(step, BLOCK)), self.max_tokens)
+
+    def rows(self, count: int, length: int) -> int:
+        """Return the number of rows of a pass that holds so many of this length."""
+        return min(1 << (count - 1).bit_length(), self.max_tokens // length) if self.bucketed else count
+
+
+def _rounded_up(number: int, unit: int) -> int:
+    return -(-number // unit) * unit
+
+
 def pack_micro_batches(
-    sequences: Sequence[SequenceTokens], max_tokens: int, row_tokens: int, rank: int = 0, size: int = 1
+    sequences: Sequence[SequenceTokens],
+    max_tokens: int,
+    row_tokens: int,
+    rank: int = 0,
+    size: int = 1,
+    bucketed: bool = False,
 ) -> list[MicroBatch]:
     """Pack sequences into micro-batches, and return those of one process.
 
@@ -66,6 +110,7 @@ def pack_micro_batches(
         row_tokens: the longest packed row; 0 puts every sequence in its own row.
         rank: rank of the process.
         size: number of processes.
+        bucketed: whether to pad the passes to few shapes.
 
     Returns:
         Micro-batches that, over all processes, score each own token once. Every process gets the same
@@ -82,11 +127,13 @@ def pack_micro_batches(
             f"set it to {longest} or more, or lower rollout.max_new_tokens."
         )
     limit = min(row_tokens, max_tokens)
+    shapes = _Shapes(max_tokens, limit or max_tokens, bucketed)
     shares = _divide(_prompt_groups(sequences, limit), size)
-    passes = [list(_fill_passes(_fill_rows(share, limit), max_tokens)) for share in shares]
+    passes = [list(_fill_passes(_fill_rows(share, limit), shapes)) for share in shares]
     starts = np.cumsum([0, *(sum(s.own) for s in sequences)]).tolist()
     micro_batches = [_build(sequences, forward_pass, starts) for forward_pass in passes[rank]]
-    return micro_batches + [_idle()] * (max(len(p) for p in passes) - len(micro_batches))
+    micro_batches += [_idle()] * (max(len(p) for p in passes) - len(micro_batches))
+    return [_padded(micro_batch, shapes) for micro_batch in micro_batches]
 
 
 def _divide(groups: Iterable[_PromptGroup], size: int) -> list[list[_PromptGroup]]:
@@ -141,15 +188,15 @@ def _fill_rows(groups: Iterable[_PromptGroup], limit: int) -> list[list[_PromptG
     return sorted(rows, key=lambda row: -_row_length(row))
 
 
-def _fill_passes(rows: Sequence[list[_PromptGroup]], max_tokens: int) -> Iterator[list[list[_PromptGroup]]]:
+def _fill_passes(rows: Sequence[list[_PromptGroup]], shapes: _Shapes) -> Iterator[list[list[_PromptGroup]]]:
     """Combine consecutive rows into passes while rows × longest row stays within ``max_tokens``."""
     forward_pass: list[list[_PromptGroup]] = []
     width = 0
     for row in rows:
-        width = width or _row_length(row)
-        if forward_pass and (len(forward_pass) + 1) * width > max_tokens:
+        width = width or shapes.length(_row_length(row))
+        if forward_pass and (len(forward_pass) + 1) * width > shapes.max_tokens:
             yield forward_pass
-            forward_pass, width = [], _row_length(row)
+            forward_pass, width = [], shapes.length(_row_length(row))
         forward_pass.append(row)
     if forward_pass:
         yield forward_pass
@@ -157,6 +204,23 @@ def _fill_passes(rows: Sequence[list[_PromptGroup]], max_tokens: int) -> Iterato
 
 def _row_length(row: Sequence[_PromptGroup]) -> int:
     return sum(group.length for group in row)
+
+
+def _padded(micro_batch: MicroBatch, shapes: _Shapes) -> MicroBatch:
+    """Pad a micro-batch to one of the shapes."""
+    rows, length = micro_batch.input_ids.shape
+    wide = shapes.length(length)
+    margin = 0, wide - length, 0, shapes.rows(rows, wide) - rows
+    if not any(margin):
+        return micro_batch
+    return replace(
+        micro_batch,
+        input_ids=pad(micro_batch.input_ids, margin),
+        position_ids=pad(micro_batch.position_ids, margin),
+        prompt_group=pad(micro_batch.prompt_group, margin, value=-1),
+        response_index=pad(micro_batch.response_index, margin),
+        source=micro_batch.source // length * wide + micro_batch.source % length,
+    )
 
 
 def _build(

@@ -16,6 +16,7 @@ from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.sharding import Sharding
 from ecrl.errors import usage_errors
 from ecrl.policy.attention import row_limit
+from ecrl.policy.flex import FLEX
 from ecrl.policy.lora import without_adapters
 from ecrl.policy.model import PolicyModel
 from ecrl.policy.packing import MicroBatch, pack_micro_batches
@@ -115,7 +116,14 @@ class Scorer:
         row_tokens = row_limit(self.model.attention, update.max_tokens, update.row_tokens)
         rank, size = self.process_group.rank, self.process_group.size
         with usage_errors("update."):
-            return pack_micro_batches(batch.sequences, update.max_tokens, row_tokens, rank, size)
+            return pack_micro_batches(
+                batch.sequences,
+                update.max_tokens,
+                row_tokens,
+                rank,
+                size,
+                bucketed=self.model.attention == FLEX,
+            )
 
 
 class ForwardPasses:

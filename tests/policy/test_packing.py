@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -18,10 +19,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from ecrl.algorithm.rollout_batch import SequenceTokens
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError, usage_errors
 from ecrl.policy.model import PolicyModel
-from ecrl.policy.packing import pack_micro_batches
+from ecrl.policy.packing import BLOCK, pack_micro_batches
 from tests.support.conformance import make_batch, make_module
 
 SIZES = {
@@ -108,6 +110,44 @@ def test_processes_share_tokens_and_make_equally_many_passes(size: int, tiny: Ca
         loads = [sum(int((x.prompt_group >= 0).sum()) for x in share if len(x.order)) for share in shares]
         longest = max(len(s) for s in batch.sequences) if row_tokens < 100 else 60
         assert max(loads) - min(loads) <= longest
+
+
+@pytest.mark.parametrize(("max_tokens", "row_tokens"), [(20480, 20480), (16384, 2048)])
+def test_bucketed_passes_have_few_shapes_and_little_padding(max_tokens: int, row_tokens: int) -> None:
+    """Over minibatches of 256 responses with a long tail of lengths, as those of a mathematical task."""
+    random = np.random.default_rng(0)
+    shapes, passed, real = set(), 0, 0
+    for _ in range(20):
+        lengths = np.minimum(random.lognormal(6.5, 0.8, 256), 8192 if row_tokens > 8192 else 1024).astype(int)
+        prompts = [[group] * int(random.integers(100, 400)) for group in range(32)]
+        sequences = [
+            SequenceTokens(prompts[i // 8], [1] * n, [True] * n) for i, n in enumerate(lengths.tolist())
+        ]
+        for micro_batch in pack_micro_batches(sequences, max_tokens, row_tokens, bucketed=True):
+            shapes.add(micro_batch.input_ids.shape)
+            passed += micro_batch.input_ids.numel()
+            real += int((micro_batch.prompt_group >= 0).sum())
+            assert micro_batch.input_ids.numel() <= max_tokens
+    assert len(shapes) <= 12
+    assert real > 0.88 * passed
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_bucketed_passes_score_the_same(size: int, tiny: Callable[..., Config]) -> None:
+    module = make_module(tiny(), [])
+    batch = make_batch(module)
+    results = []
+    for bucketed in (False, True):
+        logprobs = torch.zeros(batch.num_tokens)
+        for rank in range(size):
+            for micro_batch in pack_micro_batches(batch.sequences, 900, 130, rank, size, bucketed):
+                with torch.no_grad():
+                    logprobs[micro_batch.order] = module.model(micro_batch, 1.0)[0]
+                rows, length = micro_batch.input_ids.shape
+                assert not bucketed or (length % BLOCK == 0 and rows & (rows - 1) == 0)
+        results.append(logprobs)
+    assert results[0].abs().min() > 0
+    assert torch.allclose(*results, atol=1e-5)
 
 
 def test_a_budget_below_one_sequence_is_refused(tiny: Callable[..., Config]) -> None:
