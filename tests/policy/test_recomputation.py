@@ -12,6 +12,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.config.schema import Config
+from ecrl.distributed.process_group import ProcessGroup
+from ecrl.engines.base import Sampling
+from ecrl.engines.hf import HFEngine
 from tests.support.conformance import gradient, make_batch, make_module
 
 LAYERS = 2
@@ -51,6 +54,6 @@ def test_generation_uses_sdpa(tiny: Callable[..., Config], calls: list[bool]) ->
     model = make_module(tiny(), []).model
     model.attention = "noted"
     calls.clear()
-    model.generate(input_ids=torch.tensor([[5, 6, 7]]), max_new_tokens=2)
+    HFEngine(model, ProcessGroup()).generate([[5, 6, 7]], Sampling(max_new_tokens=2), [0])
     assert not calls
     assert model.attention == "noted"
