@@ -12,6 +12,7 @@ from accelerate import init_empty_weights
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -25,7 +26,7 @@ from ecrl.policy.attention import model_mask
 from ecrl.policy.decoding import Draw, decode
 from ecrl.policy.lm_head import token_stats
 from ecrl.policy.packing import MicroBatch
-from ecrl.policy.weights import state_of
+from ecrl.policy.weights import WEIGHT_FILES, state_of
 
 
 class PolicyModel(nn.Module):
@@ -205,14 +206,20 @@ def load_config(path: str) -> Any:
     """Load a model's configuration from a directory or hub id.
 
     Raises:
-        UsageError: there is no model.
+        UsageError: there is no model, or it does not take text alone.
     """
     try:
-        return AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
         ) from None
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise UsageError(
+            f"model.path={path!r} is of type {config.model_type!r}, for which transformers has no causal LM. "
+            "Models that also take pictures or sound cannot be trained; choose one that takes text alone."
+        )
+    return config
 
 
 def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
@@ -221,8 +228,9 @@ def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
     Raises:
         UsageError: there is no model.
     """
+    config = load_config(path)
     try:
-        lm = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        lm = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
@@ -288,13 +296,16 @@ def check_model(path: str) -> None:
     """
     folder = Path(path)
     if folder.is_dir():
-        needed = {"tokenizer": "tokenizer_config.json", "model": "config.json", "weights": "*.safetensors"}
-        for what, pattern in needed.items():
-            if not any(folder.glob(pattern)):
+        needed = {
+            "tokenizer": ("tokenizer_config.json",),
+            "model": ("config.json",),
+            "weights": WEIGHT_FILES,
+        }
+        for what, patterns in needed.items():
+            if not any(file for pattern in patterns for file in folder.glob(pattern)):
+                wanted = " or ".join(patterns)
                 found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-                raise UsageError(
-                    f"model.path={path!r} holds no {what} ({pattern} is missing; found {found})."
-                )
+                raise UsageError(f"model.path={path!r} holds no {what} ({wanted} is missing; found {found}).")
     elif path.count("/") != 1 or path.startswith((".", "/", "~")):
         # Only a name like `org/model` can be a hub id; anything that looks like a path must exist.
         raise UsageError(f"model.path={path!r} does not exist; give a directory in HF format or a hub id.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import torch
@@ -14,6 +14,9 @@ from torch.distributed.tensor import DTensor, Replicate
 
 from ecrl.errors import UsageError
 from ecrl.policy.lora import delta
+
+#: Files with a model's weights. Mistral's models also come as `consolidated.safetensors`, with other names.
+WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
@@ -63,7 +66,7 @@ def write_whole(parameter: Tensor, tensor: Tensor) -> None:
 
 
 def read_weights(lm: nn.Module, path: str) -> None:
-    """Fill a model, sharded or not, from safetensors files, tensor by tensor.
+    """Fill a model, sharded or not, from its files, tensor by tensor.
 
     Args:
         lm: a transformers causal LM, with or without adapters, whose parameters have storage.
@@ -75,11 +78,8 @@ def read_weights(lm: nn.Module, path: str) -> None:
     missing = {
         name.replace(".base_layer.", "."): p for name, p in lm.named_parameters() if ".lora_" not in name
     }
-    for file in _weight_files(path):
-        with safe_open(file, framework="pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  (not a dictionary)
-                if name in missing:
-                    write_whole(missing.pop(name), tensors.get_tensor(name))
+    for name, tensor in _stored(path, missing):
+        write_whole(missing.pop(name), tensor)
     if missing:
         raise UsageError(
             f"model.path={path!r} lacks {len(missing)} weights of {type(lm).__name__}, e.g. "
@@ -88,11 +88,27 @@ def read_weights(lm: nn.Module, path: str) -> None:
         )
 
 
+def _stored(path: str, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
+    """Read the wanted tensors of a model's files, one at a time."""
+    for file in _weight_files(path):
+        if file.suffix == ".bin":
+            stored = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+            yield from ((name, tensor) for name, tensor in stored.items() if name in wanted)
+            continue
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  (not a dictionary)
+                if name in wanted:
+                    yield name, tensors.get_tensor(name)
+
+
 def _weight_files(path: str) -> list[Path]:
-    folder = (
-        Path(path) if Path(path).is_dir() else Path(snapshot_download(path, allow_patterns="*.safetensors"))
-    )
-    return sorted(folder.glob("*.safetensors"))
+    """Find the files of the first kind that the model has."""
+    for pattern in WEIGHT_FILES:
+        known = Path(path).is_dir()
+        folder = Path(path) if known else Path(snapshot_download(path, allow_patterns=pattern))
+        if files := sorted(folder.glob(pattern)):
+            return files
+    return []
 
 
 def state_of(lm: nn.Module, keep: bool = True) -> dict[str, Tensor]:

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from transformers import Mistral3Config, Mistral3ForConditionalGeneration
 
+from ecrl.errors import UsageError
+from ecrl.policy.model import empty_policy, load_policy
 from ecrl.policy.tiny_model import build_tokenizer
 from tests.support.cli import refused
 
@@ -29,3 +32,20 @@ def test_a_tokenizer_without_eos(
     settings["eos_token"] = None
     path.write_text(json.dumps(settings))
     assert "has no EOS token" in refused(capsys, "train", f"model.path={tmp_path}")
+
+
+def test_a_model_that_also_takes_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Mistral Small 3.1 is one."""
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    text = {"model_type": "mistral", "vocab_size": 258, "num_key_value_heads": 1, "head_dim": 16, **sizes}
+    config = Mistral3Config(
+        text_config=text, vision_config={"model_type": "pixtral", "head_dim": 16, **sizes}
+    )
+    Mistral3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
+    says = "type 'mistral3', for which transformers has no causal LM"
+    for load in (load_policy, empty_policy):
+        with pytest.raises(UsageError, match=says):
+            load(str(tmp_path), build_tokenizer())
+    refused(capsys, "train", f"model.path={tmp_path}", f"run_dir={tmp_path}/r")
+    assert not (tmp_path / "r").exists()

@@ -1,0 +1,57 @@
+"""Reading the files of a model as they are published."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ecrl.errors import UsageError
+from ecrl.policy.model import check_model, load_policy, load_tokenizer
+from ecrl.policy.weights import read_weights
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model, to be changed."""
+    return Path(shutil.copytree(tiny_model, tmp_path / "model"))
+
+
+def assert_reads(folder: Path, tiny_model: Path) -> None:
+    """The folder's files fill an empty model with the tiny model's weights."""
+    wanted = load_policy(str(tiny_model), load_tokenizer(str(tiny_model))).lm
+    lm = load_policy(str(tiny_model), load_tokenizer(str(tiny_model))).lm
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            parameter.zero_()
+    check_model(str(folder))
+    read_weights(lm, str(folder))
+    assert all(torch.equal(a, b) for a, b in zip(lm.parameters(), wanted.parameters(), strict=True))
+
+
+def test_torch_files_are_read(folder: Path, tiny_model: Path) -> None:
+    """DeepSeek-Math's base model has no others."""
+    stored = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(stored)
+    for i, part in enumerate((names[::2], names[1::2]), 1):
+        torch.save({name: stored[name] for name in part}, folder / f"pytorch_model-0000{i}-of-00002.bin")
+    assert_reads(folder, tiny_model)
+
+
+def test_files_of_another_format_are_left_alone(folder: Path, tiny_model: Path) -> None:
+    """Mistral's models stand beside a copy for Mistral's own code."""
+    stored = load_file(folder / "model.safetensors")
+    save_file(
+        {name: torch.zeros_like(tensor) for name, tensor in stored.items()},
+        folder / "consolidated.safetensors",
+    )
+    assert_reads(folder, tiny_model)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(
+        UsageError, match=r"holds no weights \(model\*\.safetensors or pytorch_model\*\.bin is missing"
+    ):
+        check_model(str(folder))
