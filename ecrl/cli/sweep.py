@@ -16,7 +16,7 @@ from ecrl.cli.arguments import Arguments, Command
 from ecrl.config.limits import count
 from ecrl.errors import UsageError
 from ecrl.runs.os_errors import writing
-from ecrl.sweep.definition import NAME, Cell, Sweep, make_sweep, parse_yaml, read_sweep, without
+from ecrl.sweep.definition import NAME, Cell, Sweep, make_sweep, parse_yaml, read_sweep, sweep_file, without
 from ecrl.sweep.display import Display
 from ecrl.sweep.running import Work, is_finished, run_cells
 from ecrl.training.preflight import preflight
@@ -46,6 +46,7 @@ COMMAND = Command(
   ecrl sweep output=DIR 'arms={grpo: "strategy=[]", on_policy: ["strategy=[]", "update.minibatches=1"]}'
              seeds=[1,2,3] [jobs=2] [overrides for all…]
   ecrl sweep FILE.yaml output=DIR    arms, seeds and overrides from a file
+  ecrl sweep NAME output=DIR         a sweep that comes with ecrl, such as paper_entropy_bonus
   ecrl sweep DIR                     resume: finished cells stay, cut ones resume, failed ones start again
 
   output=DIR     folder for the runs
@@ -105,7 +106,7 @@ def _file(words: Sequence[str]) -> tuple[dict[str, Any], str, Path | None]:
         return {}, "the command line", None
     if len(words) > 1:
         raise UsageError(f"`ecrl sweep` takes one file or folder, got {' '.join(words)}.")
-    path, folder = Path(words[0]), None
+    path, folder = sweep_file(words[0]), None
     if os.path.isdir(path):
         folder, path = path, path / NAME
     return read_sweep(path), str(path), folder

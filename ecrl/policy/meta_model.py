@@ -38,20 +38,20 @@ def meta_model(config: ModelConfig) -> nn.Module:
 
 
 def _hf_config(path: str) -> Any:
-    if not Path(path).is_dir() and path in _published():
-        return AutoConfig.for_model(**_published()[path])
+    if not Path(path).is_dir() and path in published():
+        return AutoConfig.for_model(**published()[path])
     try:
         return AutoConfig.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError):
         raise UsageError(
             f"model.path={path!r} has no config here, and plan downloads nothing; give a directory, download "
-            f"its config.json first, or use one of {', '.join(_published())}."
+            f"its config.json first, or use one of {', '.join(published())}."
         ) from None
 
 
 @cache
-def _published() -> dict[str, dict[str, Any]]:
-    """Return the published ``config.json`` numbers by hub id."""
+def published() -> dict[str, dict[str, Any]]:
+    """Return the numbers of the published ``config.json`` files, by hub id."""
     text = (resources.files("ecrl.policy") / "architectures.json").read_text()
     numbers: dict[str, dict[str, Any]] = json.loads(text)
     return numbers

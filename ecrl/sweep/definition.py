@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ecrl.config.compose import build_config
+from ecrl.config.groups import options
 from ecrl.config.keys import key_of
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError, unknown_name
@@ -118,6 +120,23 @@ class Sweep:
         aside = output / f"{NAME}.partial"
         OmegaConf.save(OmegaConf.create(asdict(self)), aside)
         aside.replace(output / NAME)
+
+
+def sweep_file(word: str) -> Path:
+    """Return the file of a sweep.
+
+    Args:
+        word: a path, or the name of a sweep that comes with ecrl, such as ``paper_entropy_bonus``.
+
+    Raises:
+        UsageError: it looks like a name, and there is no such sweep.
+    """
+    path = Path(word)
+    if path.exists() or path.suffix or len(path.parts) != 1:
+        return path
+    if word not in options("sweep"):
+        raise unknown_name("sweep", word, options("sweep"))
+    return Path(str(resources.files("ecrl.configs"))) / "sweep" / f"{word}.yaml"
 
 
 def read_sweep(path: Path) -> dict[str, Any]:

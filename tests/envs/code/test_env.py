@@ -14,6 +14,7 @@ import ecrl.envs  # noqa: F401  (registers the environments)
 from ecrl.config.compose import build_config
 from ecrl.envs.code.env import CodeEnv, extract_program
 from ecrl.errors import UsageError
+from tests.support.published_rows import PROGRAMS
 
 pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
 
@@ -75,64 +76,9 @@ def test_bad_settings_are_one_line(kwargs: dict[str, Any], part: str, file: str)
         CodeEnv(path=file, **kwargs)
 
 
-ADD = "def add(a, b):\n    return a + b"
-#: A row of each published data set, as its card documents it, with a right and a wrong program.
-SCHEMAS: dict[str, tuple[dict[str, Any], str, str]] = {
-    "kodcode": (
-        {
-            "question": "Write add.",
-            "test": "from solution import add\n\ndef test_add():\n    assert add(1, 2) == 3\n",
-            "test_info": [{"function_name": "add", "function_declaration": "def add(a, b):"}],
-            "solution": ADD,
-        },
-        ADD,
-        ADD.replace("+", "-"),
-    ),
-    "acecode": (
-        {"question": "Write add.", "test_cases": ["assert add(1, 2) == 3", "assert add(0, 0) == 0"]},
-        ADD,
-        ADD.replace("+", "-"),
-    ),
-    "eurus2_code": (
-        {
-            "prompt": [{"role": "system", "content": "…"}, {"role": "user", "content": "Print twice the input."}],
-            "ability": "code",
-            "reward_model": {"ground_truth": json.dumps({"inputs": ["1\n"], "outputs": ["2\n"]}), "style": "rule"},
-        },
-        "print(2 * int(input()))",
-        "print(int(input()))",
-    ),
-    "livecodebench": (
-        {
-            "question_content": "Print twice the input.",
-            "starter_code": "",
-            "public_test_cases": json.dumps([{"input": "1\n", "output": "2\n", "testtype": "stdin"}]),
-            "private_test_cases": json.dumps([{"input": "4\n", "output": "8\n", "testtype": "stdin"}]),
-            "metadata": "{}",
-        },
-        "print(2 * int(input()))",
-        "print(2)",
-    ),
-    "humaneval_plus": (
-        {
-            "prompt": "def add(a, b):\n    \"\"\"Add.\"\"\"\n",
-            "entry_point": "add",
-            "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(5, 5) == 10\n",
-        },
-        ADD,
-        ADD.replace("+", "-"),
-    ),
-    "mbpp_plus": (
-        {"prompt": "Write add.", "code": ADD, "test": "assert add(1, 2) == 3\nassert add(2, 2) == 4\n"},
-        ADD,
-        ADD.replace("+", "-"),
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_presets_fit_the_published_schemas(name: str, tmp_path: Path) -> None:
-    row, right, wrong = SCHEMAS[name]
+    row, right, wrong = PROGRAMS[name]
     kwargs = dict(build_config([f"env={name}"]).env.kwargs) | {"path": rows_file(tmp_path / "r.jsonl", row)}
     env = CodeEnv(**kwargs)
     for program, expected in ((right, 1.0), (wrong, 0.0), ("import os\nos._exit(0)", 0.0)):

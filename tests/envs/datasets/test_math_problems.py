@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -15,6 +14,7 @@ from ecrl.config.compose import build_config
 from ecrl.envs.datasets.math_problems import MathEnv, gold
 from ecrl.envs.verifiers.pool import VerifierCrashError, VerifierTimeoutError
 from ecrl.errors import UsageError
+from tests.support.published_rows import MATHS
 
 
 @pytest.fixture
@@ -63,47 +63,10 @@ def test_bad_settings_are_one_line(file: str) -> None:
         MathEnv(path=file, problem_column="question")
 
 
-#: A row of each published data set, as its card documents it.
-SCHEMAS: dict[str, list[dict[str, Any]]] = {
-    "dapo_math_17k": [
-        {
-            "data_source": "math_dapo",
-            "prompt": [{"role": "user", "content": "What is 3+4? The last line should be Answer: $Answer"}],
-            "ability": "MATH",
-            "reward_model": {"ground_truth": "7", "style": "rule-lighteval/MATH_v2"},
-            "extra_info": {"index": "9a9b"},
-        }
-    ],
-    "eurus2_math": [
-        {
-            "data_source": "numina",
-            "prompt": [{"role": "system", "content": "Think."}, {"role": "user", "content": "What is 3+4?"}],
-            "ability": ability,
-            "reward_model": {"ground_truth": truth, "style": "rule"},
-        }
-        for ability, truth in (("code", "{}"), ("math", "7"))
-    ],
-    "gsm8k": [{"question": "What is 3+4?", "answer": "3+4=<<3+4=7>>7\n#### 7"}],
-    "math500": [
-        {"problem": "What is 3+4?", "solution": "\\boxed{7}", "answer": "7", "subject": "Algebra", "level": 1}
-    ],
-    "aime24": [
-        {"id": 60, "problem": "What is 3+4?", "solution": "…", "answer": "007", "url": "", "year": "2024"}
-    ],
-    "aime25": [{"problem": "What is 3+4?", "answer": "7", "id": "0"}],
-    "amc": [{"id": 0, "problem": "What is 3+4?", "answer": 7.0, "url": ""}],
-    "omni_math": [
-        {"domain": ["A"], "difficulty": 8.0, "problem": "What is 3+4?", "solution": "", "answer": "7"}
-    ],
-    "olympiad_bench": [{"id": 1, "question": "What is 3+4?", "final_answer": ["$7$"], "unit": None}],
-    "minerva": [{"question": "What is 3+4?", "solution": "", "answer": "7"}],
-}
-
-
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("name", MATHS)
 def test_presets_fit_the_published_schemas(name: str, tmp_path: Path) -> None:
     path = tmp_path / "data.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in SCHEMAS[name]))
+    path.write_text("".join(json.dumps(row) + "\n" for row in MATHS[name]))
     kwargs = dict(build_config([f"env={name}"]).env.kwargs) | {"path": str(path)}
     env = MathEnv(**kwargs)
     prompt, _ = env.reset(options={"index": 0})
