@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from lightning.fabric.utilities.distributed import _init_dist_connection as join
+from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
 from torch.distributed.checkpoint.api import CheckpointException
@@ -134,6 +136,18 @@ class MultiProcessStrategy(_DistributedCheckpoint, ModelParallelStrategy):
             )
         if self.lightning_module is not None:
             self.lightning_module._device_mesh = self._device_mesh
+
+    def _setup_distributed(self) -> None:
+        """Join the other processes as Lightning does, but without binding NCCL to a device.
+
+        A bound group makes its subgroups by splits that all its ranks must join, and vLLM makes subgroups
+        within its own: https://github.com/pytorch/pytorch/issues/145376.
+        """
+        super(ModelParallelStrategy, self).setup_environment()
+        reset_seed()
+        self.set_world_ranks()
+        assert self.cluster_environment is not None
+        join(self.cluster_environment, self._get_process_group_backend(), timeout=self._timeout)
 
     def model_to_device(self) -> None:
         """Do nothing: the model is built on its device, which may be host memory."""

@@ -278,7 +278,7 @@ def save_policy(
     Raises:
         EcrlError: the directory cannot be written.
     """
-    state = state_of(model.lm, keep=write)
+    state = state_of(model.lm, model.device, keep=write)
     if not write:
         return
     try:

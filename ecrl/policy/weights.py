@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,8 +20,14 @@ from ecrl.policy.lora import delta
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
 
 
-def full_tensor(tensor: Tensor) -> Tensor:
-    """Return an unsharded tensor; a collective if it is a DTensor."""
+def full_tensor(tensor: Tensor, device: torch.device | None = None) -> Tensor:
+    """Return an unsharded tensor; a collective if it is a DTensor.
+
+    Args:
+        tensor: with or without shards.
+        device: where it is gathered; None gathers where the shards are, which in host memory is slow.
+    """
+    tensor = tensor if device is None else tensor.to(device)
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
@@ -32,24 +39,26 @@ class HFWeights:
 
     Args:
         lm: the policy's transformers model.
+        device: where each tensor is gathered and made; None takes that of its parameter.
     """
 
-    def __init__(self, lm: nn.Module) -> None:
+    def __init__(self, lm: nn.Module, device: torch.device | None = None) -> None:
         self._lm = lm
+        self._device = device
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return _hf_weights(self._lm)
+        return _hf_weights(self._lm, partial(full_tensor, device=self._device))
 
 
 @torch.no_grad()
-def _hf_weights(lm: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _hf_weights(lm: nn.Module, whole: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, Tensor]]:
     adapted = {f"{n}.base_layer.weight": m for n, m in lm.named_modules() if isinstance(m, LoraLayer)}
     for name, parameter in lm.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
             continue
-        tensor = full_tensor(parameter.detach())
+        tensor = whole(parameter.detach())
         if name in adapted:
-            tensor = tensor + delta(adapted[name], full_tensor).to(tensor.dtype)
+            tensor = tensor + delta(adapted[name], whole).to(tensor.dtype)
         yield name.replace(".base_layer.", "."), tensor
 
 
@@ -111,6 +120,12 @@ def _weight_files(path: str) -> list[Path]:
     return []
 
 
-def state_of(lm: nn.Module, keep: bool = True) -> dict[str, Tensor]:
-    """Return the HF state dict on the CPU, as ``save_pretrained`` writes it; empty unless ``keep``."""
-    return {name: tensor.cpu().clone() for name, tensor in HFWeights(lm) if keep}
+def state_of(lm: nn.Module, device: torch.device, keep: bool = True) -> dict[str, Tensor]:
+    """Return the HF state dict on the CPU, as ``save_pretrained`` writes it; empty unless ``keep``.
+
+    Args:
+        lm: the policy's transformers model.
+        device: where shards are gathered.
+        keep: whether this process needs it.
+    """
+    return {name: tensor.cpu().clone() for name, tensor in HFWeights(lm, device) if keep}

@@ -239,7 +239,8 @@ class RolloutDataModule(L.LightningDataModule):
     def _sync(self) -> None:
         engine = self.collector.engine
         engine.wake()
-        engine.sync_weights(HFWeights(self.scorer.model.lm), self.module.version)
+        model = self.scorer.model
+        engine.sync_weights(HFWeights(model.lm, model.device), self.module.version)
 
     def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
         """Leave batches where they are: scoring moves what it needs."""

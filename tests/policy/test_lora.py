@@ -15,7 +15,7 @@ from ecrl.config.resume import resumed_config
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
 from ecrl.policy.lora import fill_adapters, without_adapters
-from ecrl.policy.weights import state_of, write_whole
+from ecrl.policy.weights import HFWeights, state_of, write_whole
 from ecrl.training.preflight import check_size
 from ecrl.training.run import train
 from tests.support.checkpoints import checkpoint_tensors
@@ -62,7 +62,7 @@ def test_adapters_start_as_nothing_and_can_be_left_out(tiny: Callable[..., Confi
         make_module(tiny(*LORA, "model.lora.target_modules=[q_proj]"), []),
     )
     batch = make_batch(plain)
-    before = state_of(adapted.model.lm)
+    before = state_of(adapted.model.lm, adapted.model.device)
     trained = [p for p in adapted.model.parameters() if p.requires_grad]
     assert len(trained) == 2 * 2  # A and B in each of two layers
     with without_adapters(adapted.model.lm):
@@ -74,7 +74,7 @@ def test_adapters_start_as_nothing_and_can_be_left_out(tiny: Callable[..., Confi
     with without_adapters(adapted.model.lm):
         again, _ = adapted.scorer.score(batch)
     assert torch.equal(without, again) and not torch.allclose(without, with_adapters, atol=1e-2)
-    after = state_of(adapted.model.lm)
+    after = state_of(adapted.model.lm, adapted.model.device)
     assert {n for n in after if not torch.equal(after[n], before[n])} == {
         f"model.layers.{layer}.self_attn.q_proj.weight" for layer in (0, 1)
     }
@@ -92,6 +92,14 @@ def test_initial_values_do_not_depend_on_the_default_device(tiny: Callable[..., 
     with torch.device("meta"):
         fill_adapters(model.lm, 0, write_whole)
     assert all(torch.equal(a, b) for a, b in zip(before, trained, strict=True))
+
+
+def test_weights_from_host_memory_are_made_on_the_device(tiny: Callable[..., Config]) -> None:
+    """Sums and casts of a large model take minutes in host memory; ``meta`` stands for a GPU here."""
+    lm = make_module(tiny(*LORA), []).model.lm
+    made = list(HFWeights(lm, torch.device("meta")))
+    assert len(made) == len(list(HFWeights(lm))) > 0
+    assert all(tensor.is_meta for _, tensor in made)
 
 
 @pytest.mark.parametrize("target", ["nose", "lm_head", "embed_tokens", "self_attn", "model.q_proj"])
