@@ -109,7 +109,17 @@ class _DistributedCheckpoint:
 
 
 class SingleProcessStrategy(_DistributedCheckpoint, SingleDeviceStrategy):
-    """One process on one device."""
+    """One process on one device: the first of the accelerator that Lightning chose."""
+
+    @property
+    def root_device(self) -> torch.device:
+        """The device that computes."""
+        accelerator: Any = self.accelerator
+        device: torch.device = accelerator.get_parallel_devices(accelerator.parse_devices(1))[0]
+        return device
+
+    def teardown(self) -> None:
+        """Leave the model on its device: it is validated, trained and exported one after the other."""
 
 
 class MultiProcessStrategy(_DistributedCheckpoint, ModelParallelStrategy):

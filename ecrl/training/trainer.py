@@ -32,7 +32,7 @@ def make_trainer(config: Config, **kwargs: Any) -> L.Trainer:
     settings = config.trainer
     many = processes(config) > 1
     precision: Any = settings.precision
-    strategy: Any = SingleProcessStrategy(_device(settings.accelerator))
+    strategy: Any = SingleProcessStrategy()
     if many:
         strategy = MultiProcessStrategy(processes(config), settings.tensor_parallel_size, settings.timeout)
         # FSDP casts by itself, before it gathers; autocast would gather in float32.
@@ -63,11 +63,6 @@ def connect(trainer: L.Trainer, config: Config) -> ProcessGroup:
         return ProcessGroup()
     trainer.strategy.setup_environment()
     return ProcessGroup(config.trainer.tensor_parallel_size, config.trainer.timeout)
-
-
-def _device(accelerator: str) -> torch.device:
-    gpu = accelerator == "gpu" or (accelerator == "auto" and torch.cuda.is_available())
-    return torch.device("cuda", 0) if gpu else torch.device("cpu")
 
 
 def quiet() -> None:
