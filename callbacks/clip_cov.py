@@ -65,15 +65,14 @@ class ClipCov(Strategy, WeightMixin):
     def weights(self, tokens: TokenBatch, weights: Tensor) -> Tensor:
         """Zero the drawn tokens' weights ``[N]``."""
         covariance = token_covariance(tokens.logprobs, tokens.advantages)
-        low, high = (self._bound(covariance, bound) for bound in (self.low, self.high))
-        candidates = (covariance > low) & (covariance < high) & ~tokens.clipped
+        candidates = self._candidates(tokens, covariance) & ~tokens.clipped
         return weights.masked_fill(tokens.sample(candidates, self.fraction), 0.0)
 
-    def _bound(self, covariance: Tensor, bound: float | None) -> float:
-        """The value of a bound, for the covariances ``[N]`` of a minibatch."""
-        if bound is None:
-            return math.inf
+    def _candidates(self, tokens: TokenBatch, covariance: Tensor) -> Tensor:
+        """Tokens between the bounds, ``[N]`` bool."""
+        high = math.inf if self.high is None else self.high
         if not self.quantiles:
-            return bound
-        ordered = covariance.sort().values  # torch.quantile refuses more than 16 million values
-        return float(ordered[round(bound * (len(ordered) - 1))])
+            return (covariance > self.low) & (covariance < high)
+        # By rank, which breaks ties by hash: a twin of the token on a bound would lie on either side of it.
+        above = tokens.top_fraction(covariance, 1 - min(high, 1.0))
+        return tokens.top_fraction(covariance, 1 - self.low) & ~above

@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from ecrl.config.schema import Config
 
 
+#: Log-ratios, in nats, that are rounding if no token has a larger one. The penalty's gradient is 0 while
+#: π = π_old, but rounding would give |x| a sign.
+UNMOVED = 1e-4
+
+
 class KLCov(Strategy, RatioMixin, PenaltyMixin):
     """Penalise high-covariance tokens. Neutral: ``coefficient=0, keep_clip=True``.
 
@@ -99,9 +104,10 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
 
     def penalty_coefficients(self, tokens: TokenBatch) -> Tensor:
         """Give β to the top tokens by covariance, 0 to the others: ``[N]``."""
+        if tokens.log_ratio.abs().max() < UNMOVED:
+            return torch.zeros_like(tokens.old_logprobs)
         top = tokens.top_fraction(token_covariance(tokens.logprobs, tokens.advantages), self.fraction)
-        # Where π is still π_old the gradient is 0, but rounding would give |x| a sign, hence a gradient.
-        return self.coefficient * (top & (tokens.log_ratio != 0)).to(tokens.old_logprobs.dtype)
+        return self.coefficient * top.to(tokens.old_logprobs.dtype)
 
     def penalty(self, tokens: TokenBatch) -> Tensor:
         """Estimate the divergence from π_old, ``[N]``, nats."""

@@ -67,7 +67,7 @@ def ppo_clip(tokens: TokenBatch, dual_clip: float | None = None) -> SurrogateLos
 
 def _clip(tokens: TokenBatch, ratio: Tensor) -> SurrogateLoss:
     """PPO's clip of a ratio ``[N]``: no gradient beyond the bound in the advantage's direction."""
-    clipped = torch.minimum(torch.maximum(ratio, tokens.low), tokens.high)
+    clipped = ratio.clamp(tokens.low, tokens.high)  # a ratio on a bound keeps its gradient
     loss = torch.maximum(-tokens.advantages * ratio, -tokens.advantages * clipped)
     fixed = ratio.detach()
     low = (fixed < tokens.low) & (tokens.advantages < 0)
@@ -100,7 +100,7 @@ def cispo(tokens: TokenBatch) -> SurrogateLoss:
 
     CISPO, https://arxiv.org/abs/2506.13585.
     """
-    weight = torch.minimum(torch.maximum(tokens.ratio.detach(), tokens.low), tokens.high)
+    weight = tokens.ratio.detach().clamp(tokens.low, tokens.high)
     return SurrogateLoss(-weight * tokens.advantages * tokens.logprobs)
 
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ecrl.hashing import hash_u64
 
+#: Numbers that differ by less than this share of the largest may differ by rounding only.
+ROUNDING = 1e-4
 #: Log-ratios beyond it (e^20 is 5e8) are slips of the numbers; exp of 89 is infinite in float32.
 LOG_RATIO_LIMIT = 20.0
 
@@ -105,7 +107,9 @@ class TokenBatch:
     def top_fraction(self, x: Tensor, fraction: float) -> Tensor:
         """Mark the ``max(⌊fraction·N⌋, 1)`` largest entries of ``x``; none where ``fraction`` is 0.
 
-        Ties are broken by each token's hash, so the choice does not depend on order or partition.
+        Tokens in the same context have the same entropy, but for rounding that depends on how sequences were
+        packed. So numbers that lie next to the smallest chosen one count as ties with it, and ties are broken
+        by each token's hash: the choice depends on neither order nor partition.
 
         Args:
             x: ``[N]``.
@@ -114,11 +118,14 @@ class TokenBatch:
         Returns:
             ``[N]`` bool.
         """
-        count = self._count(fraction)
-        # Two stable sorts: by hash, then by value; equal values keep their hash order.
-        by_hash = torch.argsort(self._hash(), stable=True)
-        order = by_hash[torch.argsort(x.detach()[by_hash], descending=True, stable=True)]
-        return self._mark(order[:count])
+        x, count = x.detach(), self._count(fraction)
+        if not count:
+            return torch.zeros_like(x, dtype=torch.bool)
+        smallest = x.topk(count).values[-1]
+        margin = ROUNDING * x.abs().max()
+        above = x > smallest + margin
+        tied = ~above & (x >= smallest - margin)
+        return above | self._draw(tied, count - int(above.sum()))
 
     def sample(self, candidates: Tensor, fraction: float) -> Tensor:
         """Draw ``max(⌊fraction·N⌋, 1)`` of the candidates uniformly (all, if there are fewer).
@@ -130,9 +137,7 @@ class TokenBatch:
         Returns:
             ``[N]`` bool.
         """
-        index = candidates.nonzero().flatten()
-        order = index[torch.argsort(self._hash()[index], stable=True)]
-        return self._mark(order[: self._count(fraction)])
+        return self._draw(candidates, self._count(fraction))
 
     def select(self, index: Tensor) -> TokenBatch:
         """Take some tokens, renumbering the sequences that remain."""
@@ -147,13 +152,11 @@ class TokenBatch:
 
     def _count(self, fraction: float) -> int:
         # 1e-9: 0.29 * 100 is 28.999… in floating point, and 29 tokens are meant.
-        return max(int(fraction * len(self) + 1e-9), 1) if fraction > 0 else 0
+        return min(max(int(fraction * len(self) + 1e-9), 1), len(self)) if fraction > 0 else 0
 
-    def _mark(self, index: Tensor) -> Tensor:
-        mask = torch.zeros(len(self), dtype=torch.bool, device=self.token_ids.device)
-        mask[index] = True
-        return mask
-
-    def _hash(self) -> Tensor:
-        codes = hash_u64(self.key, self.uid.cpu().numpy(), self.positions.cpu().numpy())
-        return torch.from_numpy((codes >> 1).astype("int64")).to(self.token_ids.device)
+    def _draw(self, candidates: Tensor, count: int) -> Tensor:
+        """Mark the ``count`` candidates with the smallest hashes."""
+        index = candidates.nonzero().flatten()
+        codes = hash_u64(self.key, self.uid[index].cpu().numpy(), self.positions[index].cpu().numpy())
+        order = torch.from_numpy((codes >> 1).astype("int64")).to(index.device).argsort(stable=True)
+        return torch.zeros_like(candidates).index_fill(0, index[order[:count]], True)

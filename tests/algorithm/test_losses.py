@@ -30,6 +30,14 @@ def test_ppo_clip_cuts_only_where_the_gain_is_already_taken() -> None:
     assert losses.ppo_clip(tokens).clipped.tolist() == [True, False, False, True]
 
 
+def test_a_ratio_on_a_bound_keeps_its_gradient() -> None:
+    """With a bound of 0 the first update's ratios of 1 lie on it."""
+    tokens = make_tokens([-1.0, -1.0], [2.0, -3.0], low=1.0, high=1.0)
+    surrogate = losses.ppo_clip(tokens)
+    surrogate.loss.sum().backward()
+    assert values(tokens.logprobs.grad) == [-2.0, 3.0] and not surrogate.clipped.any()
+
+
 def test_ppo_bounds_are_asymmetric_and_per_token() -> None:
     tokens = make_tokens([log(1.25), log(1.25)], [1.0, 1.0], old=[0.0, 0.0])
     tokens.high[1] = 1.28

@@ -46,6 +46,16 @@ def test_choice_does_not_depend_on_order() -> None:
     assert torch.equal(shuffled.top_fraction(ties, 0.05), tokens.top_fraction(ties, 0.05)[order])
 
 
+def test_rounding_does_not_break_a_tie() -> None:
+    """Twins differ by rounding, which another partition turns round; the number chosen stays exact."""
+    tokens = population(100)
+    x = torch.arange(100.0) // 10
+    noise = 1e-5 * torch.randn(100, generator=torch.Generator().manual_seed(0))
+    one, other = tokens.top_fraction(x + noise, 0.25), tokens.top_fraction(x - noise, 0.25)
+    assert torch.equal(one, other) and one.sum() == 25
+    assert one[x > 7].all() and not one[x < 7].any() and one[x == 7].sum() == 5
+
+
 def test_choice_is_uniform_and_changes_with_the_key() -> None:
     everyone = torch.ones(200, dtype=torch.bool)
     counts = sum(population(200, key).sample(everyone, 0.1).long() for key in range(500))

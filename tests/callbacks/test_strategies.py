@@ -111,15 +111,20 @@ class TestClipCov:
         near(make_loss_plan(tokens, Objective(), [strategy]).weights, [1, 1, 1, 0])
 
     def test_bounds_may_be_quantiles(self) -> None:
-        """Covariances 1 … 8 (by construction): above the median, 5, and up to any value."""
-        tokens = batch([0.0] * 8, [0.0] * 8)
+        """Covariances 1 … 8 (by construction): the upper half, and without its own upper half."""
+        tokens, weights = batch([0.0] * 8, [0.0] * 8), []
         with pytest.MonkeyPatch.context() as patch:
             covariance = torch.arange(1.0, 9.0)
             patch.setattr("ecrl.callbacks.clip_cov.token_covariance", lambda *_: covariance)
             strategy = ClipCov(fraction=1.0, low=0.5, high=None, quantiles=True)
-            near(strategy.weights(tokens, torch.ones(8)), [1, 1, 1, 1, 1, 0, 0, 0])
-            strategy = ClipCov(fraction=1.0, low=0.5, high=1.0, quantiles=True)
-            near(strategy.weights(tokens, torch.ones(8)), [1, 1, 1, 1, 1, 0, 0, 1])
+            near(strategy.weights(tokens, torch.ones(8)), [1, 1, 1, 1, 0, 0, 0, 0])
+            strategy = ClipCov(fraction=1.0, low=0.5, high=0.75, quantiles=True)
+            near(strategy.weights(tokens, torch.ones(8)), [1, 1, 1, 1, 0, 0, 1, 1])
+            for rounding in (1e-6, -1e-6):  # tokens 3 and 4 are twins: the median lies between them
+                covariance[3], covariance[4] = 4.5 + rounding, 4.5 - rounding
+                zeroed = ClipCov(fraction=1.0, low=0.5, high=None, quantiles=True)
+                weights.append(zeroed.weights(tokens, torch.ones(8)))
+        assert torch.equal(*weights)
 
     def test_draws_by_share_of_all_tokens_and_keeps_earlier_weights(self) -> None:
         # 40 tokens, 20 of them candidates: ⌊0.1·40⌋ = 4 are drawn, not 10 % of 20.
@@ -164,15 +169,21 @@ class TestKLCov:
     )
 
     def test_penalises_the_top_tokens(self) -> None:
-        near(KLCov(fraction=0.4, coefficient=0.7).penalty_coefficients(self.tokens), [0.7, 0, 0, 0, 0])
-        # Cov = [5, 1.5, 0.5, 3, 0]: three of five, of which token 3 has not moved from π_old.
-        near(KLCov(fraction=0.6, coefficient=0.7).penalty_coefficients(self.tokens), [0.7, 0.7, 0, 0, 0])
-        near(KLCov(fraction=1.0).penalty_coefficients(self.tokens), [1, 1, 1, 0, 0])
+        near(KLCov(fraction=0.4, coefficient=0.7).penalty_coefficients(self.tokens), [0.7, 0, 0, 0.7, 0])
+        # Cov = [5, 1.5, 0.5, 3, 0]; token 3 counts, although it has not moved from π_old.
+        near(KLCov(fraction=0.6, coefficient=0.7).penalty_coefficients(self.tokens), [0.7, 0.7, 0, 0.7, 0])
+        near(KLCov(fraction=1.0).penalty_coefficients(self.tokens), [1, 1, 1, 1, 1])
 
     def test_takes_high_not_low_covariance(self) -> None:
         flipped = replace(self.tokens, advantages=-self.tokens.advantages)
-        # Cov = [−5, −1.5, −0.5, −3, 0]: the largest are tokens 4 and 2; token 4 has not moved.
-        near(KLCov(fraction=0.4).penalty_coefficients(flipped), [0, 0, 1, 0, 0])
+        # Cov = [−5, −1.5, −0.5, −3, 0]: the largest are tokens 4 and 2.
+        near(KLCov(fraction=0.4).penalty_coefficients(flipped), [0, 0, 1, 0, 1])
+
+    def test_rounding_is_no_distance_from_the_old_policy(self) -> None:
+        rounded = replace(
+            self.tokens, old_logprobs=self.tokens.logprobs + torch.tensor([1, -1, 1, 1, -1]) * 1e-5
+        )
+        near(KLCov(fraction=1.0).penalty_coefficients(rounded), [0, 0, 0, 0, 0])
 
     def test_at_least_one_unless_the_fraction_is_zero(self) -> None:
         near(KLCov(fraction=1e-6).penalty_coefficients(self.tokens), [1, 0, 0, 0, 0])
