@@ -1,10 +1,10 @@
-"""Time of an update with a strategy over one without, alternating in one process.
+"""CPU time of an update with a strategy over one without, alternating in one process.
 
-    python benchmarks/strategy_overhead.py --rounds 60
+    OMP_NUM_THREADS=1 python benchmarks/strategy_overhead.py --rounds 60
 
 An update whose minibatch fits in one micro-batch needs no pass for planning, because its own forward pass
-serves planning too. With several micro-batches, strategies that need the current policy's log-probs cost a
-pass without gradient; the second table shows its time.
+serves planning too; what planning itself takes is shown beside. With several micro-batches, strategies that
+need the current policy's log-probs cost a pass without gradient for each but the first.
 """
 
 from __future__ import annotations
@@ -12,8 +12,12 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
+from typing import Any
 
+from ecrl.algorithm.loss_plan import make_loss_plan
 from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.config.compose import build_config
 from ecrl.config.groups import options
@@ -25,6 +29,7 @@ ACTIVE = {
     "adaptive_entropy": {"target": 50.0},
     "reference_kl": {"coefficient": 0.001},
 }
+UNCOUNTED = 3  # first rounds
 
 
 def policy_and_minibatch() -> tuple[PolicyModule, RolloutBatch]:
@@ -39,9 +44,9 @@ def policy_and_minibatch() -> tuple[PolicyModule, RolloutBatch]:
     return module, next(minibatches)
 
 
-def overhead(module: PolicyModule, batch: RolloutBatch, name: str, rounds: int) -> list[float]:
-    """Return the time with the strategy over the time without, for each pair."""
-    nodes = build_config([f"strategy=[{name}]"]).strategy
+def overhead(module: PolicyModule, batch: RolloutBatch, name: str, rounds: int) -> tuple[list[float], float]:
+    """Return the time with the strategy over the time without, for each pair; and planning's share alone."""
+    nodes: Any = build_config([f"strategy=[{name}]"]).strategy
     for node in nodes.values():
         node |= ACTIVE.get(name, {})
     strategies = build_strategies(nodes)
@@ -49,19 +54,28 @@ def overhead(module: PolicyModule, batch: RolloutBatch, name: str, rounds: int) 
         strategy.setup(module.trainer, module, "fit")
     columns = {key: value for s in strategies for key, value in s.extra_columns(batch).items()}
     batch.columns.update(columns)  # type: ignore[attr-defined]
+    tokens = batch.tokens(0, 0.8, 1.2)
 
-    def seconds(stack: list) -> float:  # type: ignore[type-arg]
+    def update(stack: list[Strategy]) -> float:
         module.strategies = stack
         module.zero_grad()
-        start = time.perf_counter()
-        module.accumulate(batch)
-        return time.perf_counter() - start
+        return seconds(lambda: module.accumulate(batch))
 
-    ratios = []
-    for turn in range(rounds + 3):
-        pair = [seconds(strategies), seconds([])] if turn % 2 else [seconds([]), seconds(strategies)][::-1]
+    ratios, updates, plans = [], [], []
+    for turn in range(rounds + UNCOUNTED):
+        pair = [update(strategies), update([])] if turn % 2 else [update([]), update(strategies)][::-1]
         ratios.append(pair[0] / pair[1])
-    return ratios[3:]
+        updates.append(pair[1])
+        plans.append(seconds(lambda: make_loss_plan(tokens, module.objective, strategies)))
+    share = statistics.median(plans[UNCOUNTED:]) / statistics.median(updates[UNCOUNTED:])
+    return ratios[UNCOUNTED:], share
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """CPU time, which other jobs on the machine disturb less than they do the clock."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
 
 
 def main() -> None:
@@ -72,10 +86,11 @@ def main() -> None:
     for title, max_tokens in (("one micro-batch", 16384), ("four micro-batches", 256)):
         module.config.update.max_tokens = max_tokens
         print(f"\n{title}: {batch.num_tokens} response tokens in {len(batch)} sequences")
-        print("| strategy | time with ÷ without, median | quartiles |\n|---|---|---|")
+        print("| strategy | time with ÷ without, median | quartiles | planning |\n|---|---|---|---|")
         for name in options("strategy"):
-            quarters = statistics.quantiles(overhead(module, batch, name, rounds), n=4)
-            print(f"| {name} | {quarters[1]:.3f} | {quarters[0]:.3f} – {quarters[2]:.3f} |", flush=True)
+            ratios, share = overhead(module, batch, name, rounds)
+            low, median, high = statistics.quantiles(ratios, n=4)
+            print(f"| {name} | {median:.3f} | {low:.3f} – {high:.3f} | {share:.2%} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ class AdaptiveEntropy(Strategy, PenaltyMixin, RolloutObserver):
         maximum: the coefficient's upper limit; None for none.
     """
 
+    needs_entropy = True
+
     def __init__(
         self,
         *,

@@ -48,6 +48,8 @@ class EntropyBudget(Strategy, RolloutObserver):
         integral: K_i, per iteration.
     """
 
+    needs_entropy = True
+
     def __init__(
         self,
         *,

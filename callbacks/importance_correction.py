@@ -19,6 +19,8 @@ https://arxiv.org/abs/2510.18855; https://richardli.xyz/rl-collapse compares the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -26,6 +28,9 @@ from torch import Tensor
 from ecrl.algorithm.strategy import Strategy, WeightMixin
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import name_message
+
+if TYPE_CHECKING:
+    from ecrl.config.schema import Config
 
 LEVELS = ("token", "sequence", "geometric")
 MODES = ("truncate", "mask")
@@ -59,6 +64,12 @@ class ImportanceCorrection(Strategy, WeightMixin):
         self.mode = mode
         self.cap = cap
         self.floor = floor
+
+    def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
+        """Warn where old log-probs are the engine's."""
+        if config.rollout.old_logprobs == "engine":
+            return ["rollout.old_logprobs=engine makes π_old and μ the same, so it does nothing. Drop one."]
+        return []
 
     def weights(self, tokens: TokenBatch, weights: Tensor) -> Tensor:
         """Multiply the weights ``[N]`` by the bounded ratios."""

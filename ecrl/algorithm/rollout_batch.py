@@ -50,13 +50,15 @@ class RolloutBatch:
         truncated: ``[B]`` bool, cut off by a token or turn limit.
         turns: ``[N]`` long, the turn of each own token within its sequence, from 0.
         token_rewards: ``[N]``, a turn's reward at the turn's last token.
-        old_logprobs: ``[N]`` log-probabilities at rollout time by the trainer's own weights, nats.
+        old_logprobs: ``[N]`` log-probabilities at rollout time, nats: by the trainer's own weights, or
+            left to the engine.
         engine_logprobs: ``[N]`` the same by the engine, nats.
         old_entropy: ``[N]`` full-vocabulary entropy at rollout time, nats.
         advantages: ``[N]``.
         columns: further named ``[N]`` tensors.
         temperature: of the softmax, for sampling and for scoring.
-        fresh: the stored log-probs are those of the current weights (no update since the rollout).
+        fresh: no update lies between the rollout and this batch.
+        own_logprobs: old log-probs and entropies are the trainer's own, not left to an engine that differs.
     """
 
     sequences: list[SequenceTokens]
@@ -74,6 +76,7 @@ class RolloutBatch:
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     temperature: float = 1.0
     fresh: bool = False
+    own_logprobs: bool = True
 
     def __len__(self) -> int:
         return len(self.sequences)

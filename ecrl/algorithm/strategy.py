@@ -41,7 +41,8 @@ class Strategy(L.Callback):
     Attributes:
         name: its key in the ``strategy`` config; set when the stack is built, names its metrics.
         needs_current: planning must see log-probs and entropies of the current weights, not of the
-            rollout's. Costs a pass without gradient where a minibatch spans several micro-batches.
+            rollout's. Costs a pass without gradient for each micro-batch of a minibatch but the first.
+        needs_entropy: it reads ``module.policy_entropy`` when the rollout arrives, before any pass.
         needs_reference: it reads log-probs of the initial policy, so that a run keeps a frozen copy of it.
         corrects_staleness: it corrects for tokens that older weights drew.
         resumable: knobs of the constructor that may change when a run resumes.
@@ -49,6 +50,7 @@ class Strategy(L.Callback):
 
     name: str = ""
     needs_current: bool = False
+    needs_entropy: bool = False
     needs_reference: bool = False
     corrects_staleness: bool = False
     resumable: frozenset[str] = frozenset()

@@ -15,6 +15,7 @@ from ecrl.config.limits import LIMIT, NotEmpty, choice, count, number
 ATTENTION = ("auto", "sdpa", "flex_attention")
 CHECKPOINTING = (False, "selective", "full")
 ACCELERATORS = ("auto", "cpu", "gpu")
+OLD_LOGPROBS = ("recompute", "engine")
 PRECISIONS = ("32-true", "bf16-mixed")
 PARALLEL = ("fsdp", "ddp")
 LONGEST_TIMEOUT = 1_000_000  # seconds; the system's clocks cannot count much further
@@ -98,6 +99,9 @@ class RolloutConfig:
         temperature: of the softmax, above 0.
         top_p: nucleus share in (0, 1]; 1 draws from the whole vocabulary.
         max_new_tokens: longest completion, in tokens.
+        old_logprobs: ``recompute`` scores the rollout with the trainer's weights wherever the engine's
+            log-probs are not exactly theirs; ``engine`` takes the engine's as they are, so that the ratio π/μ
+            itself corrects for engine and staleness.
         staleness: K, by how many iterations drawing runs ahead of training: iteration i trains on what
             the weights of iteration i − K drew.
     """
@@ -107,6 +111,7 @@ class RolloutConfig:
     temperature: float = number(1.0, above=0, wanted="above 0 (a policy gradient needs samples)")
     top_p: float = number(1.0, above=0, most=1, wanted="in (0, 1]")
     max_new_tokens: int = count(16, least=1)
+    old_logprobs: str = choice("recompute", OLD_LOGPROBS)
     staleness: int = count(0, least=0, most=1024)
 
 

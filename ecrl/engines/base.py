@@ -59,6 +59,8 @@ class Engine(Protocol):
     Attributes:
         logprobs_exact: its log-probs are the trainer's own (same weights, process and precision), so they
             need not be computed again.
+        reports_entropy: its completions carry entropies. A class attribute, because a run is checked before
+            the engine is built.
         shares_weights: it generates with the trainer's own parameters and keeps no copy of them. A class
             attribute, because ``ecrl plan`` reads it without building the engine.
         disaggregated: it has devices of its own, so it can generate while the trainer updates. A class
@@ -69,6 +71,7 @@ class Engine(Protocol):
     """
 
     logprobs_exact: bool
+    reports_entropy: bool
     shares_weights: bool
     disaggregated: bool
     lockstep: bool

@@ -27,6 +27,7 @@ class HFEngine:
         batch_size: the most completions that are generated at once.
     """
 
+    reports_entropy = True
     shares_weights = True
     disaggregated = False
     resumable = frozenset({"batch_size"})

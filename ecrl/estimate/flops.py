@@ -9,6 +9,7 @@ the weights and the KV cache of the running sequences.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 
@@ -94,17 +95,11 @@ def iteration(job: Job) -> dict[str, Phase]:
     body, head = body_flops(job.model, count.passed, count.pairs), head_flops(job.model, count.own)
     forward = body + head
     update, checkpointing = job.config.update, job.config.model.activation_checkpointing
-    steps = update.minibatches * update.epochs
     works = {
-        "old log-probs": 0.0 if job.shares_weights and job.compute_bytes == 4 else forward,
+        "old log-probs": forward * job.scores_rollouts,
         "reference": forward * job.has_reference,
         "auxiliary models": 3 * forward * job.auxiliary_models,
-        # The first minibatch uses the old log-probs; later ones need a pass for the current log-probs.
-        "planning": forward
-        * update.epochs
-        * (steps - 1)
-        / steps
-        * any(s.needs_current for s in job.strategies),
+        "planning": forward * update.epochs * _planning_share(job, count.passed),
         "forward": forward * update.epochs,
         "backward": forward * update.epochs * (1 if job.config.model.lora.r else 2),
         # The LM head always recomputes its logits; the layers their products under full checkpointing.
@@ -112,6 +107,21 @@ def iteration(job: Job) -> dict[str, Phase]:
     }
     phases = {name: Phase(work, work / speed) for name, work in works.items() if work}
     return {"prefill": _prefill(job, speed), "decode": _decode(job)} | phases
+
+
+def _planning_share(job: Job, passed: float) -> float:
+    """Share of an epoch's tokens that planning passes over, without gradient.
+
+    None where no strategy needs the current log-probs. Of a minibatch the first micro-batch is free, and of a
+    rollout the first minibatch, whose old log-probs are current unless they were left to the engine.
+    """
+    if not any(s.needs_current for s in job.strategies):
+        return 0.0
+    update = job.config.update
+    micro_batches = ceil(passed / update.minibatches / job.replicas / update.max_tokens)
+    steps = update.minibatches * update.epochs
+    free = 0 if job.leaves_old_logprobs else 1
+    return (1 - 1 / micro_batches) * (1 - free / steps)
 
 
 def _prefill(job: Job, speed: float) -> Phase:

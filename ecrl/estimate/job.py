@@ -166,6 +166,21 @@ class Job:
         return engine
 
     @property
+    def _engine_is_exact(self) -> bool:
+        """Whether the engine's log-probs are those of the weights that the update begins with."""
+        return self.shares_weights and self.compute_bytes == 4 and not self.config.rollout.staleness
+
+    @property
+    def leaves_old_logprobs(self) -> bool:
+        """Whether old log-probs are left to an engine that differs from the trainer."""
+        return self.config.rollout.old_logprobs == "engine" and not self._engine_is_exact
+
+    @property
+    def scores_rollouts(self) -> bool:
+        """Whether old log-probs take a pass over the rollout."""
+        return self.config.rollout.old_logprobs == "recompute" and not self._engine_is_exact
+
+    @property
     def shares_weights(self) -> bool:
         """Whether the engine generates with the trainer's own weights."""
         return self._engine.shares_weights

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 from torch import Tensor
 
-from ecrl.algorithm.mismatch import mismatch
+from ecrl.algorithm.mismatch import MISMATCH_BOUNDS, mismatch
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.rollout_batch import REFERENCE_LOGPROBS, RolloutBatch
 from ecrl.algorithm.strategy import Strategy
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 #: Validation problems answered at once, so that memory does not grow with ``eval.problems``.
 VAL_COMPLETIONS = 1024
-#: Ratios of trainer to engine beyond these count into ``mismatch/outside``.
-MISMATCH_BOUNDS = 0.5, 2.0
 
 
 class _Batches:
@@ -159,9 +157,12 @@ class RolloutDataModule(L.LightningDataModule):
         batch = replace(batch, temperature=rollout.temperature)
         # Log-probs of other weights or of another engine are not the trainer's old log-probs.
         if not self.collector.engine.logprobs_exact or rollout.version != module.version:
-            with module.recorder.timer("score"):
-                logprobs, entropy = self.scorer.score(batch)
-            batch = replace(batch, old_logprobs=logprobs, old_entropy=entropy)
+            if self.config.rollout.old_logprobs == "engine":
+                batch = replace(batch, own_logprobs=False)
+            else:
+                with module.recorder.timer("score"):
+                    logprobs, entropy = self.scorer.score(batch)
+                batch = replace(batch, old_logprobs=logprobs, old_entropy=entropy)
         if len(batch):
             module.policy_entropy = float(sequence_entropy(batch).mean())
         else:  # no group trains, as in a collapsed run: show the entropy of what was drawn
@@ -188,9 +189,10 @@ class RolloutDataModule(L.LightningDataModule):
 
     def _observe(self, trajectories: Sequence[Trajectory], batch: RolloutBatch) -> None:
         """Record the metrics of a rollout before any filter, and how far the engine is from the trainer."""
-        module = self.module
-        distance = mismatch(batch.old_logprobs, batch.engine_logprobs, *MISMATCH_BOUNDS)
-        for name, value in (rollout_metrics(trajectories) | distance).items():
+        module, numbers = self.module, rollout_metrics(trajectories)
+        if batch.own_logprobs:
+            numbers |= mismatch(batch.old_logprobs, batch.engine_logprobs, *MISMATCH_BOUNDS)
+        for name, value in numbers.items():
             module.recorder.record(name, value)
         for callback in module.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RolloutObserver):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ecrl.algorithm.loss_plan import LossPlan, make_loss_plan, planned_loss
 from ecrl.algorithm.losses import kl_k3
+from ecrl.algorithm.mismatch import MISMATCH_BOUNDS, mismatch
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy import Strategy
@@ -52,7 +53,8 @@ class PolicyModule(L.LightningModule):
         recorder: collects the metrics of the current iteration.
         report: the metrics of the last finished iteration.
         policy_entropy: mean entropy of the responses that train, under the policy before the update, nats;
-            where no group trains, of all that was drawn, or NaN if the engine gives no entropies.
+            where no group trains, of all that was drawn, or NaN if the engine gives no entropies. With
+            ``rollout.old_logprobs=engine`` the engine's; after the first minibatch, that minibatch's own.
         temperature: of the softmax that the next rollout is drawn with.
         run_dir: folder of the run; None where nothing is written.
     """
@@ -140,14 +142,18 @@ class PolicyModule(L.LightningModule):
         passes = ForwardPasses(self.scorer, batch)
         tokens = self._tokens(batch, passes)
         plan = make_loss_plan(tokens, self.objective, self.strategies)
-        self._observe_plan(plan, batch)
         total = torch.zeros(1, dtype=torch.float64)
         for order, logprobs, entropy in passes:
             part = plan if len(order) == len(tokens) else plan.select(order)
             total += self._backward(replace(part.tokens, logprobs=logprobs, entropy=entropy), part)
         self.scorer.sharding.sum_gradients(self.model.parameters())
         logprobs, entropy = passes.scored()
-        self._observe_tokens(replace(plan.tokens, logprobs=logprobs, entropy=entropy))
+        tokens = replace(plan.tokens, logprobs=logprobs, entropy=entropy)
+        # Where the engine's log-probs stand for the old ones, only the passes know the policy's own.
+        self._observe_plan(plan if batch.own_logprobs else replace(plan, tokens=tokens), batch)
+        self._observe_tokens(tokens)
+        if batch.fresh and not batch.own_logprobs:
+            self._observe_old_policy(tokens)
         return float(self.process_group.sum(total))
 
     def _tokens(self, batch: RolloutBatch, passes: ForwardPasses) -> TokenBatch:
@@ -155,8 +161,9 @@ class PolicyModule(L.LightningModule):
         key = int(hash_u64(self.config.seed, self.version)) >> 1
         bounds = self.objective.bounds
         tokens = batch.tokens(key, 1 - bounds.low, 1 + bounds.high)
-        # The stored log-probs are the current ones on the first minibatch after a rollout.
-        if batch.fresh or not any(s.needs_current for s in self.strategies):
+        # The trainer's own old log-probs are the current ones on the first minibatch after a rollout.
+        stored = batch.fresh and batch.own_logprobs
+        if stored or not any(s.needs_current for s in self.strategies):
             return tokens
         with self.recorder.timer("plan"):
             logprobs, entropy = passes.current()
@@ -213,6 +220,13 @@ class PolicyModule(L.LightningModule):
         }
         for name, values in facts.items():
             self.recorder.record(name, 0.0 if values is None else float(values.float().mean()), count)
+
+    def _observe_old_policy(self, tokens: TokenBatch) -> None:
+        """Record what scoring the rollout would have told, from the tokens of its first minibatch."""
+        self.policy_entropy = float(tokens.per_sequence_mean(tokens.entropy).mean())
+        distance = mismatch(tokens.logprobs, tokens.engine_logprobs, *MISMATCH_BOUNDS)
+        for name, value in distance.items():
+            self.recorder.record(name, value)
 
     # ---------------------------------------------------------------- validation
 

@@ -26,4 +26,7 @@ class PlanObserver(ABC):
 
     @abstractmethod
     def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:
-        """See an optimizer minibatch's plan; ``fresh`` means that no update lies since the rollout."""
+        """See an optimizer minibatch's plan; ``fresh`` means that no update lies since the rollout.
+
+        Then its log-probs and entropies are those of the policy that the rollout began with.
+        """

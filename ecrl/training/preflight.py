@@ -54,6 +54,7 @@ def preflight(config: Config, training: bool = True) -> list[str]:
         check_model(config.model.path)  # the path holds a model, or may be a hub id
     resolve(config.engine["_target_"], "engine").check(config)  # the engine is installed and reachable
     check_size(config, training)  # the processes can split, adapt and hold the model
+    check_entropies(config, strategies)  # the rollout has them where a strategy reads them
     return [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
 
 
@@ -78,6 +79,23 @@ def check_groups(config: Config, objective: Objective) -> None:
         )
 
 
+def check_entropies(config: Config, strategies: Sequence[Strategy]) -> None:
+    """Refuse a strategy that reads the rollout's entropy where nothing computes it.
+
+    Raises:
+        UsageError: says what to do instead.
+    """
+    engine = resolve(config.engine["_target_"], "engine")
+    if config.rollout.old_logprobs == "recompute" or engine.reports_entropy:
+        return
+    for strategy in strategies:
+        if strategy.needs_entropy:
+            raise UsageError(
+                f"strategy.{strategy.name} reads the rollout's entropy, which {engine.__name__} does not "
+                "report; set rollout.old_logprobs=recompute, which computes it."
+            )
+
+
 def check_environments(config: Config) -> None:
     """Make the environment of each split that the run uses, and close it.
 
@@ -95,7 +113,8 @@ def _staleness_warnings(config: Config, strategies: Sequence[Strategy]) -> list[
             f"rollout.staleness={staleness} is not below iterations={config.iterations}: the first weights "
             "draw all that the run trains on."
         )
-    if staleness and not any(strategy.corrects_staleness for strategy in strategies):
+    corrected = config.rollout.old_logprobs == "engine" or any(s.corrects_staleness for s in strategies)
+    if staleness and not corrected:
         warnings.append(
             f"rollout.staleness={staleness} trains on what older weights drew; add importance_correction to "
             "strategy=[…] to correct for it."

@@ -129,8 +129,8 @@ class Scorer:
 class ForwardPasses:
     """The forward passes with gradient over an optimizer minibatch, one for each micro-batch.
 
-    Iterating makes them one at a time, so that only one graph is alive. A single micro-batch is passed at
-    once: planning then reads its log-probs and needs no pass of its own.
+    The first is made at once and serves planning too. Iterating makes the others one at a time, so that only
+    one graph is alive.
 
     Args:
         scorer: scores the tokens.
@@ -141,19 +141,25 @@ class ForwardPasses:
     def __init__(self, scorer: Scorer, batch: RolloutBatch, model: PolicyModel | None = None) -> None:
         self._scorer = scorer
         self._model = model or scorer.model
-        self._batch = batch
+        self._temperature = batch.temperature
         self._micro_batches = scorer.micro_batches(batch)
         self._scored = batch.old_logprobs.new_zeros(2, batch.num_tokens)
-        self._ahead = [self._pass(m) for m in self._micro_batches] if len(self._micro_batches) == 1 else []
+        self._first = [self._pass(m) for m in self._micro_batches[:1]]
 
     def current(self) -> tuple[Tensor, Tensor]:
-        """Log-probs ``[N]`` and entropies ``[N]`` of the current policy, without gradient, nats."""
-        return self.scored() if self._ahead else self._scorer.score(self._batch, self._model)
+        """Log-probs ``[N]`` and entropies ``[N]`` of the current policy, without gradient, nats.
+
+        Costs a pass without gradient for each micro-batch but the first; call it before iterating.
+        """
+        with torch.no_grad():
+            for micro_batch in self._micro_batches[1:]:
+                self._pass(micro_batch)
+        return self.scored()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield each pass: which tokens ``[n]`` it scored, their log-probs and entropies with gradient."""
         for micro_batch in self._micro_batches:
-            logprobs, entropy = self._ahead.pop() if self._ahead else self._pass(micro_batch)
+            logprobs, entropy = self._first.pop() if self._first else self._pass(micro_batch)
             yield micro_batch.order, logprobs, entropy
 
     def scored(self) -> tuple[Tensor, Tensor]:
@@ -162,7 +168,7 @@ class ForwardPasses:
         return logprobs, entropy
 
     def _pass(self, micro_batch: MicroBatch) -> tuple[Tensor, Tensor]:
-        scores = self._model(micro_batch, self._batch.temperature)
+        scores = self._model(micro_batch, self._temperature)
         logprobs, entropy = (x.to(self._scored.device) for x in scores)
         self._scored[:, micro_batch.order] = torch.stack([logprobs.detach(), entropy.detach()])
         return logprobs, entropy

@@ -27,9 +27,18 @@ def test_work_of_a_small_model_by_hand() -> None:
 def test_what_costs_a_pass() -> None:
     base = iteration(job("strategy=[]"))
     assert "reference" in iteration(job("strategy=[reference_kl]")).keys() - base.keys()
-    planned = iteration(job("strategy=[kl_cov]"))
-    assert planned["planning"].flops == pytest.approx(planned["forward"].flops * 3 / 4)
-    assert "old log-probs" in iteration(job("engine=vllm")).keys() - base.keys()
+    # 64 × 8 completions of 10 tokens, prompts of 24 with all 8: 6,656 tokens, 1,664 in each of 4 minibatches.
+    words = ["strategy=[kl_cov]", "rollout.max_new_tokens=10", "update.row_tokens=256"]
+    lengths = {"length": 1.0, "prompt": 24}
+    assert "planning" not in iteration(job(*words, **lengths))
+    split = [*words, "update.max_tokens=600"]  # three micro-batches, of which the first is free
+    planned = iteration(job(*split, **lengths))
+    assert planned["planning"].flops == pytest.approx(planned["forward"].flops * 2 / 3 * 3 / 4)
+    left = iteration(job(*split, "engine=vllm", "rollout.old_logprobs=engine", **lengths))
+    assert left["planning"].flops == pytest.approx(left["forward"].flops * 2 / 3)
+    assert "old log-probs" not in left
+    for overrides in (["engine=vllm"], ["trainer.precision=bf16-mixed"], ["rollout.staleness=1"]):
+        assert "old log-probs" in iteration(job(*overrides)).keys() - base.keys()
     frozen = iteration(job("strategy=[]", "model.lora.r=4"))
     assert frozen["backward"].flops == base["backward"].flops / 2
 

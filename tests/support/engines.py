@@ -5,14 +5,29 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ecrl.distributed.process_group import ProcessGroup
+from ecrl.engines.base import Completion
 from ecrl.engines.hf import HFEngine
 from ecrl.policy.model import PolicyModel
+
+
+class RoundedEngine(HFEngine):
+    """Draws as the default engine; rounds its log-probs to bfloat16 and reports no entropies, as vLLM may."""
+
+    logprobs_exact = False  # type: ignore[assignment]
+    reports_entropy = False
+
+    def generate(self, *args: Any) -> list[Completion]:
+        return [
+            replace(c, logprobs=torch.tensor(c.logprobs).bfloat16().tolist(), entropy=None)
+            for c in super().generate(*args)
+        ]
 
 
 class DisaggregatedEngine(HFEngine):

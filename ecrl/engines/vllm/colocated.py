@@ -50,6 +50,7 @@ class VLLMEngine:
     """
 
     logprobs_exact = False
+    reports_entropy = False
     shares_weights = False
     disaggregated = False
     lockstep = False

@@ -48,6 +48,7 @@ class VLLMServerEngine:
     """
 
     logprobs_exact = False
+    reports_entropy = False
     shares_weights = False
     disaggregated = True
     lockstep = False
