@@ -61,7 +61,7 @@ def run_trl(base: str, seed: int, iterations: int) -> dict[str, list[float]]:
     from trl import GRPOConfig, GRPOTrainer
 
     from ecrl.envs.safe_calls import make as make_env
-    from ecrl.rollout.collector import problem_seed
+    from ecrl.rollout.problem_order import problem_seed
 
     env: Any = make_env("ecrl/Countdown-v0", "train", {})
     problems: dict[str, Any] = {}

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from ecrl.envs.spaces import Text
 from ecrl.errors import UsageError
@@ -134,6 +135,19 @@ class ReasoningEnv(gym.Env[str, str], ABC):
         return one == other
 
     @property
+    def problem_indices(self) -> NDArray[np.int64] | None:
+        """What ``reset(options={"index": i})`` takes to pose each problem of this split once.
+
+        None if problems are drawn without end.
+        """
+        return None
+
+    @property
+    def problem_keys(self) -> NDArray[np.uint64] | None:
+        """The hash of the key of each problem of this split; None if problems are drawn without end."""
+        return None
+
+    @property
     def problem(self) -> Problem:
         """The current problem.
 
@@ -170,15 +184,19 @@ class ReasoningEnv(gym.Env[str, str], ABC):
         return "", score.reward, True, False, {"metrics": dict(score.metrics), "answer": score.answer}
 
     def _draw(self) -> Problem:
-        wanted = self.split == "val"
         for _ in range(_MAX_DRAWS):
             problem = self.sample_problem(self.np_random)
-            if (stable_hash(problem.key) % _VAL_ONE_IN == 0) == wanted:
+            if bool(in_validation(stable_hash(problem.key))) == (self.split == "val"):
                 return problem
         raise UsageError(
             f"{type(self).__name__} drew {_MAX_DRAWS} problems and none belongs to split={self.split!r}: "
             f"it has too few different ones for a split of {_VAL_ONE_IN - 1} to 1. Widen its settings."
         )
+
+
+def in_validation(keys: ArrayLike) -> NDArray[np.bool_]:
+    """Whether problems are for validation, by the hashes of their keys: one in ten is."""
+    return np.asarray(np.asarray(keys, np.uint64) % np.uint64(_VAL_ONE_IN) == 0)
 
 
 def item_seed(seed: int, index: int) -> int:

@@ -71,7 +71,8 @@ class EntropyDynamics(L.Callback, PlanObserver):
         """Draw the probe, unless a checkpoint brought it, and look at it."""
         module = cast("PolicyModule", pl_module)
         if not self._probe:
-            answers, _ = trainer.datamodule.answer(range(self.problems))  # type: ignore[attr-defined]
+            datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
+            answers, _ = datamodule.answer(range(min(self.problems, datamodule.validation_problems)))
             first = [answer for answer in answers if answer.sample_index == 0]
             self._probe = build_batch(first, 0).sequences
         self._logits = self._look(module)

@@ -36,7 +36,9 @@ def main(arguments: Arguments[NoSettings]) -> int:
         return 0
     metrics = evaluate(config)
     table = Table(
-        "metric", "value", title=f"{config.env.id}, {config.eval.problems} problems × {config.eval.k}"
+        "metric",
+        "value",
+        title=f"{config.env.id}, eval.problems={config.eval.problems}, eval.k={config.eval.k}",
     )
     for name, value in metrics.items():
         table.add_row(name, f"{value:.4f}")

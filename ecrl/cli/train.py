@@ -103,7 +103,7 @@ def _show(config: Config, outcome: Outcome) -> None:
     table = Table(title="Finished" if outcome.stopped_by is None else "Stopped", show_header=False)
     last = outcome.last
     validated = (f"avg@{config.eval.k}", f"pass@{config.eval.k}", "greedy")
-    shown = ["rollout/reward", "policy/entropy", *(f"val/{env_name(config.env.id)}/{n}" for n in validated)]
+    shown = ["rollout/reward", "policy/entropy", *(f"val/{env_name(config.env)}/{n}" for n in validated)]
     table.add_row("iterations", f"{outcome.iterations} in {outcome.seconds:.0f} s")
     for name in shown:
         if last.get(name) is not None:

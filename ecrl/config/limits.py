@@ -81,6 +81,19 @@ class NotEmpty:
         return None if value else f"is empty; {self.advice}."
 
 
+@dataclass(frozen=True)
+class CountOrAll:
+    """A whole number of things, at least 1, or the word ``all``."""
+
+    def broken_by(self, value: int | str) -> str | None:
+        """See ``Limit.broken_by``."""
+        if value == "all" or (
+            isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST
+        ):
+            return None
+        return f"takes a number of at least 1, or all; got {value!r}."
+
+
 def number(
     default: float | tuple[float, ...] | None,
     *,

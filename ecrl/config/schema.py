@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ecrl.config.limits import LIMIT, NotEmpty, choice, count, number
+from ecrl.config.limits import LIMIT, CountOrAll, NotEmpty, choice, count, number
 
 ATTENTION = ("auto", "sdpa", "flex_attention")
 CHECKPOINTING = (False, "selective", "full")
@@ -18,6 +18,7 @@ ACCELERATORS = ("auto", "cpu", "gpu")
 OLD_LOGPROBS = ("recompute", "engine")
 PRECISIONS = ("32-true", "bf16-mixed")
 PARALLEL = ("fsdp", "ddp")
+SHARED = ("refuse", "allow")
 LONGEST_TIMEOUT = 1_000_000  # seconds; the system's clocks cannot count much further
 _TARGETS = NotEmpty("an empty list adapts nothing: leave it out to adapt all linear layers")
 _PATH = NotEmpty("give a directory or hub id, or leave it out")
@@ -83,10 +84,18 @@ class WarmupConfig:
 
 @dataclass
 class EnvConfig:
-    """The task: a Gymnasium id and the keyword arguments of its constructor."""
+    """The task.
+
+    Attributes:
+        id: Gymnasium id.
+        kwargs: keyword arguments of its constructor.
+        name: name in the metrics, ``val/NAME/…``; None takes the data set's (``openai/gsm8k`` is ``gsm8k``),
+            or the id's (``ecrl/Countdown-v0`` is ``countdown``).
+    """
 
     id: str = "ecrl/Countdown-v0"
     kwargs: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
 
 
 @dataclass
@@ -145,13 +154,16 @@ class EvalConfig:
 
     Attributes:
         every: iterations between validations; 0 never validates.
-        problems: number of problems.
+        problems: number of problems; ``all`` takes each problem of a finite set, and 128 of a set without
+            end.
+        shared: ``refuse`` a run whose training poses problems of its validation, or ``allow`` it.
         k: answers drawn per problem, beside one greedy answer.
         temperature: of the drawn answers.
     """
 
     every: int = count(10, least=0)
-    problems: int = count(128, least=1)
+    problems: int | str = field(default="all", metadata={LIMIT: CountOrAll()})
+    shared: str = choice("refuse", SHARED)
     k: int = count(16, least=1)
     temperature: float = number(1.0, above=0, wanted="above 0 (greedy answers are always drawn as well)")
 

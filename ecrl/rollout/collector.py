@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
@@ -16,27 +16,22 @@ from transformers import PreTrainedTokenizerBase
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.watchdog import watchdog
 from ecrl.engines.base import Engine, Sampling
-from ecrl.envs.base import ReasoningEnv, item_seed
+from ecrl.envs.base import ReasoningEnv, Split
 from ecrl.envs.safe_calls import as_text, env_id, reset, user_code
 from ecrl.envs.verifiers.pool import shared_stats
 from ecrl.errors import EcrlError
 from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder
 from ecrl.rollout.chat import Chat
+from ecrl.rollout.problem_order import reset_arguments, size
 from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.rollout.voting import vote_classes
 
 T = TypeVar("T")
-Split = Literal["train", "val"]
 #: An episode is truncated after this many turns, so that an endless one does not hang the run.
 MAX_TURNS = 64
 _THREADS = 64  # threads that wait for verifiers; they compute nothing themselves
 _STREAMS = {"train": 0, "val": 1, "greedy": 2}
-
-
-def problem_seed(seed: int, split: Split, index: int) -> int:
-    """Return the seed of a run's problem number ``index``; each split has its own stream."""
-    return item_seed(int(hash_u64(seed, _STREAMS[split])) >> 1, index)
 
 
 @dataclass
@@ -148,7 +143,7 @@ class Collector:
 
         Args:
             split: the split that the problems are from.
-            problems: indices of the problems; an index always means the same problem.
+            problems: numbers of the problems; a number always means the same problem.
             copies: G, number of episodes for each problem.
             sampling: how to sample.
             iteration: part of the key of every random stream.
@@ -169,6 +164,13 @@ class Collector:
             with recorder.timer("verify"):
                 self._count_votes(episodes, copies)
         return self._process_group.gather([self._trajectory(e) for e in episodes])
+
+    def problems(self, split: Split) -> int | None:
+        """Number of problems of a split; None if the environment has no end."""
+        envs = self._envs[split]
+        if not envs:
+            envs.append(self._make_env(split))
+        return size(envs[0])
 
     def _play(self, episodes: Sequence[_Episode], sampling: Sampling, recorder: MetricsRecorder) -> None:
         """Alternate generation and environment steps until every episode has ended."""
@@ -197,11 +199,14 @@ class Collector:
         keys: NDArray[np.uint64] = hash_u64(
             self._seed, *stream, np.repeat(problems, copies), np.tile(np.arange(copies), len(problems))
         )
-        seeds = [problem_seed(self._seed, split, problem) for problem in problems]
+        resets = [
+            reset_arguments(env, split, self._seed, problem, self.options[split])
+            for env, problem in zip(envs, problems, strict=False)
+        ]
         episodes: list[_Episode] = []
         for slot, key in enumerate(keys.tolist()):
             problem_id, copy = problems[slot // copies], slot % copies
-            prompt, _ = reset(envs[slot], seed=seeds[slot // copies], options=self.options[split] or None)
+            prompt, _ = reset(envs[slot], **resets[slot // copies])
             # The copies of a problem share its prompt, so it is tokenized once.
             ids = episodes[-1].prompt_ids if copy else self._chat.opening(prompt)
             if copy and prompt != episodes[-1].prompt:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from ecrl.algorithm.advantages import zero_variance
+from ecrl.config.schema import EnvConfig
 from ecrl.rollout.batching import group_tensors
 from ecrl.rollout.pass_at_k import summarise
 from ecrl.rollout.trajectory import Trajectory
 
 
-def env_name(env_id: str) -> str:
-    """Return an environment's short name for metrics: ``ecrl/Countdown-v0`` → ``countdown``."""
-    return env_id.split("/")[-1].rsplit("-v", 1)[0].lower()
+def env_name(env: EnvConfig) -> str:
+    """Return an environment's short name for metrics.
+
+    It is the configured name, or that of its data set (``openai/gsm8k`` → ``gsm8k``), or that of its id
+    (``ecrl/Countdown-v0`` → ``countdown``).
+    """
+    path = env.kwargs.get("path")
+    found = env.name or (Path(str(path)).stem if path else env.id.split("/")[-1].rsplit("-v", 1)[0].lower())
+    return re.sub(r"[^\w.-]+", "_", found)
 
 
 def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:

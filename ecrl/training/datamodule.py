@@ -29,6 +29,7 @@ from ecrl.rollout.batching import (
     with_advantages,
 )
 from ecrl.rollout.collector import Collector
+from ecrl.rollout.problem_order import ENDLESS
 from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
 from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.rollout.trajectory import Trajectory
@@ -77,6 +78,7 @@ class RolloutDataModule(L.LightningDataModule):
         self._collector: Collector | None = None
         self._queue: RolloutQueue | None = None
         self._restored: list[dict[str, Any]] = []
+        self._next_problem = 0
 
     @property
     def module(self) -> PolicyModule:
@@ -139,9 +141,9 @@ class RolloutDataModule(L.LightningDataModule):
         drawn: list[Trajectory] = []
         kept: list[int] = []
         rounds = 1 + filters.max_resample
-        for attempt in range(rounds):
-            first = (iteration * rounds + attempt) * rollout.prompts
-            problems = range(first, first + rollout.prompts)
+        for _ in range(rounds):
+            problems = range(self._next_problem, self._next_problem + rollout.prompts)
+            self._next_problem = problems.stop
             new = self.collector.collect("train", problems, rollout.group_size, sampling, iteration, recorder)
             _check_versions(new, version)
             kept += [len(drawn) + i for i in kept_by(filters, new)]
@@ -203,9 +205,15 @@ class RolloutDataModule(L.LightningDataModule):
     def val_dataloader(self) -> _Batches:
         """Each pass over it answers the validation problems, chunk by chunk."""
         chunk = max(VAL_COMPLETIONS // self.config.eval.k, 1)
-        problems = self.config.eval.problems
+        problems = self.validation_problems
         chunks = [range(i, min(i + chunk, problems)) for i in range(0, problems, chunk)]
         return _Batches(lambda: map(self._validate, chunks), len(chunks))
+
+    @property
+    def validation_problems(self) -> int:
+        """Number of validation problems."""
+        wanted = self.config.eval.problems
+        return wanted if isinstance(wanted, int) else self.collector.problems("val") or ENDLESS
 
     def _validate(self, problems: Sequence[int]) -> tuple[list[Trajectory], list[Trajectory]]:
         with self.module.recorder.timer("validate"):
@@ -260,12 +268,14 @@ class RolloutDataModule(L.LightningDataModule):
             self._collector = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rollouts drawn ahead."""
-        return {"ahead": self.queue.state_dict()}
+        """Return the rollouts drawn ahead, and the number of the problem that comes next."""
+        ahead = self.queue.state_dict()  # ends what is being drawn
+        return {"ahead": ahead, "next_problem": self._next_problem}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the rollouts of a checkpoint."""
         self._restored = state_dict["ahead"]
+        self._next_problem = state_dict["next_problem"]
 
 
 def _check_versions(trajectories: Iterable[Trajectory], version: int) -> None:

@@ -239,7 +239,7 @@ class PolicyModule(L.LightningModule):
         sampled = [t for chunk, _ in self._validation for t in chunk]
         greedy = [t for _, chunk in self._validation for t in chunk]
         self._validation.clear()
-        numbers = validation_metrics(sampled, greedy, env_name(self.config.env.id))
+        numbers = validation_metrics(sampled, greedy, env_name(self.config.env))
         for name, value in numbers.items():
             self.recorder.record(name, value)
         # Also to Lightning, so that its own callbacks can monitor them.

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import gymnasium as gym
+import numpy as np
 import torch
 
 from ecrl.algorithm.objective import Objective
@@ -17,11 +19,13 @@ from ecrl.config.schema import Config
 from ecrl.config.targets import build, resolve
 from ecrl.distributed.launch import check_launch
 from ecrl.distributed.tensor_parallel import check_tensor_parallel
+from ecrl.envs.base import Split
 from ecrl.envs.safe_calls import make
 from ecrl.errors import UsageError, usage_errors
 from ecrl.policy.lora import check_targets
 from ecrl.policy.meta_model import meta_model
 from ecrl.policy.model import check_model
+from ecrl.rollout.problem_order import keys, size
 from ecrl.runs.run_dir import check_run_dir
 from ecrl.training.callbacks import build_callbacks
 
@@ -49,7 +53,7 @@ def preflight(config: Config, training: bool = True) -> list[str]:
     check_launch(config)  # as many processes were started as the run wants
     check_groups(config, objective)  # the estimator has something to compare
     check_run_dir(config)  # the run's folder is new, or can be gone on with
-    check_environments(config)  # each split's environment can be made
+    check_environments(config, training)  # each split's environment can be made, and they share nothing
     if config.model.path:
         check_model(config.model.path)  # the path holds a model, or may be a hub id
     resolve(config.engine["_target_"], "engine").check(config)  # the engine is installed and reachable
@@ -96,14 +100,46 @@ def check_entropies(config: Config, strategies: Sequence[Strategy]) -> None:
             )
 
 
-def check_environments(config: Config) -> None:
-    """Make the environment of each split that the run uses, and close it.
+def check_environments(config: Config, training: bool) -> None:
+    """Make the environment of each split that the run uses, compare their problems, and close them.
 
     Raises:
-        UsageError: one cannot be made.
+        UsageError: one cannot be made, validation asks for more problems than there are, or training would
+            pose problems of the validation.
     """
-    for split in ("train", "val") if config.eval.every else ("train",):
-        make(config.env.id, split, dict(config.env.kwargs)).close()
+    wanted = {"train": training, "val": not training or config.eval.every > 0}
+    splits: tuple[Split, ...] = ("train", "val")
+    envs = {split: make(config.env.id, split, dict(config.env.kwargs)) for split in splits if wanted[split]}
+    if "val" in envs:
+        _check_count(config, envs["val"])
+    if len(envs) == 2 and config.eval.shared == "refuse":
+        _check_shared(config, envs["train"], envs["val"])
+    for env in envs.values():
+        env.close()
+
+
+def _check_count(config: Config, env: gym.Env[str, str]) -> None:
+    wanted, there = config.eval.problems, size(env)
+    if isinstance(wanted, int) and there is not None and wanted > there:
+        raise UsageError(
+            f"eval.problems={wanted}, but {config.env.id} has only {there} for validation; leave it out, or "
+            "set eval.problems=all."
+        )
+
+
+def _check_shared(config: Config, train: gym.Env[str, str], val: gym.Env[str, str]) -> None:
+    of_training, of_validation = keys(train), keys(val)
+    if of_training is None or of_validation is None:
+        return
+    shared = int(np.isin(of_validation, of_training).sum())
+    if shared:
+        raise UsageError(
+            f"{shared} of the {len(of_validation)} validation problems of {config.env.id} are problems of "
+            "training too, so validation would measure what was learnt by heart. Validate on other rows "
+            "(env.kwargs.val_path=FILE), or on one row in ten (env.kwargs.val_path=null "
+            "env.kwargs.val_part=null); eval.shared=allow trains all the same, and eval.every=0 without "
+            "validation."
+        )
 
 
 def _staleness_warnings(config: Config, strategies: Sequence[Strategy]) -> list[str]:

@@ -52,9 +52,13 @@ class SkyRLEnv(RowsEnv):
         Raises:
             ValueError: the row's prompt is neither a string nor chat messages.
         """
-        read_cell(row, self._prompt_column, prompt_text)
+        key = self.key_of(row)
         messages, _ = self._make(row).init(_messages(value_at(row, self._prompt_column)))
-        return Problem(text_of(messages), row)
+        return Problem(text_of(messages), row, key)
+
+    def key_of(self, row: Row) -> str:
+        """Read the row's own prompt, which the environment may add to."""
+        return read_cell(row, self._prompt_column, prompt_text)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

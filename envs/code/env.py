@@ -13,7 +13,7 @@ from ecrl.envs.arguments import check_types
 from ecrl.envs.base import Problem, Score
 from ecrl.envs.code.unit_test_parsing import read_entry, read_tests
 from ecrl.envs.code.unit_tests import Tests
-from ecrl.envs.datasets.cells import in_column, read_cell, value_at
+from ecrl.envs.datasets.cells import check_filled, in_column, read_cell, value_at
 from ecrl.envs.datasets.row_files import Row
 from ecrl.envs.datasets.rows_env import RowsEnv
 from ecrl.envs.sandbox import Limits, make_sandbox
@@ -127,6 +127,11 @@ class CodeEnv(RowsEnv):
         preamble = tuple(filter(None, (self.preamble, _text(row, self.preamble_column))))
         reference = _text(row, self.solution_column) or None
         return Problem(prompt, Task(tests, preamble, reference), text)
+
+    def key_of(self, row: Row) -> str:
+        """Read the problem's text, without its tests."""
+        check_filled(row, self.problem_column)
+        return _text(row, self.problem_column)
 
     def score(self, problem: Problem, response: str) -> Score:
         """Run the program in a response against the tests."""

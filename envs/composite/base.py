@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, item_seed
 from ecrl.envs.safe_calls import make
@@ -43,6 +44,14 @@ class CompositeEnv(ReasoningEnv):
         super().__init__(split=split)
         self.members = list(members)
         self._index = 0
+
+    @property
+    def problem_keys(self) -> NDArray[np.uint64] | None:
+        """Those of all members that have an end; None if none has."""
+        envs = (member.unwrapped for member in self.members)
+        found = [env.problem_keys for env in envs if isinstance(env, ReasoningEnv)]
+        keys = [some for some in found if some is not None]
+        return np.concatenate(keys) if keys else None
 
     @abstractmethod
     def choose(self, rng: np.random.Generator, options: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from ecrl.envs.arguments import check_integer, check_types
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
@@ -76,6 +77,16 @@ class PythonToolEnv(ReasoningEnv):
         self._sandbox = make_sandbox(sandbox, python=python, url=sandbox_url)
         self._calls = 0
         self._errors = 0
+
+    @property
+    def problem_indices(self) -> NDArray[np.int64] | None:
+        """Those of the other environment."""
+        return self.task.problem_indices
+
+    @property
+    def problem_keys(self) -> NDArray[np.uint64] | None:
+        """Those of the other environment."""
+        return self.task.problem_keys
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -27,14 +27,14 @@ class Rows:
         rows: the rows.
         numbers: the number of each row in the file.
         lines: whether the numbers are lines, counted from 1; otherwise they are row indices, counted from 0.
-        checked_for: keys of the environments that have checked all rows already.
+        problems: what environments have found in the rows, by a key of theirs.
     """
 
     path: str
     rows: Sequence[Row]
     numbers: Sequence[int]
     lines: bool
-    checked_for: set[Hashable] = field(default_factory=set)
+    problems: dict[Hashable, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
+from numpy.typing import NDArray
 
 from ecrl.envs.arguments import check_types
 from ecrl.envs.base import Problem, ReasoningEnv, Split
 from ecrl.envs.datasets.cells import check_filled
 from ecrl.envs.datasets.row_files import Row
-from ecrl.envs.datasets.rows import Rows, load_rows
+from ecrl.envs.datasets.row_problems import RowProblems, read_problems
+from ecrl.envs.datasets.rows import load_rows
 from ecrl.errors import UsageError
 
-_MAX_DRAWS = 1000
+_LOADED = "rows", "_all", "_own"
 
 
 class RowsEnv(ReasoningEnv):
     """Draws its problems from rows. ``reset(options={"index": i})`` takes row i, whatever its split.
 
     A subclass makes the problem of a row in `problem_of`. Its constructor first sets all attributes that
-    `problem_of` needs, and then calls this one, which tries every row. It takes the keyword arguments below
+    `problem_of` needs, and then calls this one, which reads every row. It takes the keyword arguments below
     as ``**rows`` and passes them on, so that every environment over rows has them.
 
-    One row in ten is for validation; the hash of ``Problem.key`` decides. With ``val_path`` or ``val_part``
+    A run takes the rows of its split one by one, each once before any comes again. One row in ten is for
+    validation; the hash of ``Problem.key`` decides. With ``val_path`` or ``val_part``
     all rows of ``path`` are for training, and all rows found there are for validation.
 
     Args:
@@ -47,7 +48,7 @@ class RowsEnv(ReasoningEnv):
             line, with the column and the value found, and counts the others.
     """
 
-    #: How many rows are tried at most; if there are more, these are evenly spread.
+    #: Of how many rows the problem is made at most, to try them; if there are more, these are evenly spread.
     rows_tried: ClassVar[int] = 50_000
 
     def __init__(
@@ -65,9 +66,8 @@ class RowsEnv(ReasoningEnv):
         split: Split = "train",
     ) -> None:
         check_types(RowsEnv.__init__, locals())
-        # Whatever decides whether a row is bad. Of many environments with the same key, only the first one
-        # tries the rows.
-        key = type(self), repr(vars(self)), tuple(columns), bad_rows
+        # Whatever decides what a row makes. Of many environments with the same key, only the first reads all.
+        self._key = type(self), repr(vars(self)), tuple(columns), bad_rows
         super().__init__(split=split)
         if not path:
             raise UsageError(f"{type(self).__name__} needs path=FILE (or a data set): env.kwargs.path=FILE.")
@@ -75,19 +75,36 @@ class RowsEnv(ReasoningEnv):
         self._skips = bad_rows == "skip"
         self._has_val_rows = bool(val_path or val_part)
         common = {"where": dict(where or {}), "subset": subset}
-        sources: dict[str, dict[str, Any]] = {
+        self._sources: dict[Split, dict[str, Any]] = {
             "train": {"path": path, "part": part, **common},
             "val": {"path": val_path or path, "part": val_part or part, **common},
         }
-        # Training also tries the rows of validation, because the first validation may come hours later.
-        for source in sources.values() if split == "train" else (sources["val"],):
-            rows = load_rows(**source)
-            if key not in rows.checked_for:
-                self._try_rows(rows)
-                rows.checked_for.add(key)
-        self._source = sources[split]
-        self.path: str = self._source["path"]
-        self.rows = load_rows(**self._source)
+        if split == "train":
+            self._problems("val")  # the first validation may come hours later
+        self.path: str = self._sources[split]["path"]
+        self._take_rows()
+
+    def _take_rows(self) -> None:
+        self.rows = load_rows(**self._sources[self.split])
+        self._all = self._problems(self.split)
+        self._own = self._all if self._has_val_rows else self._all.of(self.split)
+        if not len(self._own):
+            purpose = "validation" if self.split == "val" else "training"
+            raise UsageError(
+                f"{self.path} has no problem for {purpose}: of its {len(self._all)}, one in ten is for "
+                "validation, by the hash of its text. Give more rows, or other rows for validation "
+                "(env.kwargs.val_path=FILE)."
+            )
+
+    @property
+    def problem_indices(self) -> NDArray[np.int64]:
+        """The rows of this split."""
+        return self._own.indices
+
+    @property
+    def problem_keys(self) -> NDArray[np.uint64]:
+        """The hash of the key of each row's problem."""
+        return self._own.keys
 
     @abstractmethod
     def problem_of(self, row: Row) -> Problem:
@@ -97,12 +114,17 @@ class RowsEnv(ReasoningEnv):
             ValueError: the row makes no problem; says why.
         """
 
+    def key_of(self, row: Row) -> str:
+        """Read the key of a row's problem; a subclass may know a faster way than to make the problem.
+
+        Raises:
+            ValueError: the row makes no problem; says why.
+        """
+        return self._read(row).key
+
     def sample_problem(self, rng: np.random.Generator) -> Problem:
-        """Draw a row; with ``bad_rows=skip``, draw again until the row makes a problem."""
-        for _ in range(_MAX_DRAWS if self._skips else 0):
-            with suppress(UsageError):
-                return self.problem_at(int(rng.integers(len(self.rows))))
-        return self.problem_at(int(rng.integers(len(self.rows))))
+        """Draw a row of either split."""
+        return self.problem_at(int(rng.choice(self._all.indices)))
 
     def problem_at(self, index: int) -> Problem:
         """Make the problem of row ``index``.
@@ -133,33 +155,27 @@ class RowsEnv(ReasoningEnv):
         return self._problem.prompt, {"problem": self._problem}
 
     def _draw(self) -> Problem:
-        return self.sample_problem(self.np_random) if self._has_val_rows else super()._draw()
+        return self.problem_at(int(self.np_random.choice(self._own.indices)))
 
     def _read(self, row: Row) -> Problem:
         for column in self._columns:
             check_filled(row, column)
         return self.problem_of(row)
 
-    def _try_rows(self, rows: Rows) -> None:
-        """Make the problem of every row (or of many, evenly spread) before anything is drawn from them."""
-        first, bad = "", 0
-        indices = range(0, len(rows), -(-len(rows) // self.rows_tried))
-        for index in indices:
-            try:
-                self._read(rows[index])
-            except ValueError as error:
-                first, bad = first or f"{rows.place(index)}: {error}", bad + 1
-        if not bad:
-            return
-        others = f" ({bad - 1} more of {len(indices)} rows are bad, too)" if bad > 1 else ""
-        if not self._skips or bad == len(indices):
-            raise UsageError(f"{first}{others}.")
-        warnings.warn(f"{first}{others}; skipped.", stacklevel=2)
+    def _problems(self, split: Split) -> RowProblems:
+        """Read all rows that a split comes from, once in each process."""
+        rows = load_rows(**self._sources[split])
+        if self._key not in rows.problems:
+            rows.problems[self._key] = read_problems(
+                rows, self._read, self.key_of, self.rows_tried, self._skips
+            )
+        problems: RowProblems = rows.problems[self._key]
+        return problems
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy loads the rows again instead of carrying them along.
-        return {name: value for name, value in self.__dict__.items() if name != "rows"}
+        return {name: value for name, value in self.__dict__.items() if name not in _LOADED}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.rows = load_rows(**self._source)
+        self._take_rows()

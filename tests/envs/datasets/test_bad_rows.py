@@ -26,9 +26,9 @@ def test_shipped_environments_know_their_like(tmp_path: Path) -> None:
             RewardFunctionEnv(path=path, functions="tests.support.rewards:equals", prompt_column="problem"),
         ]
         envs += [CodeEnv(path=path)] if shutil.which("bwrap") else []
-    assert len(load_rows(path).checked_for) == len(envs)
+    assert len(load_rows(path).problems) == len(envs)
     MathEnv(path=path, template="Solve {problem}")
-    assert len(load_rows(path).checked_for) == len(envs) + 1
+    assert len(load_rows(path).problems) == len(envs) + 1
 
 
 @pytest.mark.parametrize(

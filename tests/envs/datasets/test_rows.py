@@ -96,6 +96,20 @@ def test_splits_of_one_file_are_disjoint_and_index_picks_any_row(file: Path) -> 
     assert keys["train"] and keys["val"] and not keys["train"] & keys["val"]
 
 
+def test_indices_pose_every_problem_of_a_split_once(file: Path, tmp_path: Path) -> None:
+    posed = []
+    for split in ("train", "val"):
+        env = Quiz(str(file), split=split)
+        assert len(env.problem_keys) == len(env.problem_indices)
+        posed += [env.reset(options={"index": int(i)})[0] for i in env.problem_indices]
+    assert sorted(posed) == sorted(row["q"] for row in ROWS)
+    copy = pickle.loads(pickle.dumps(Quiz(str(file), split="val")))
+    assert list(copy.problem_indices) == list(Quiz(str(file), split="val").problem_indices)
+    few = jsonl(tmp_path / "few.jsonl", ROWS[:2])
+    with pytest.raises(UsageError, match=r"few\.jsonl has no problem for validation: of its 2, one in ten"):
+        Quiz(str(few), split="val")
+
+
 def test_a_validation_file_is_taken_whole(file: Path, tmp_path: Path) -> None:
     other = jsonl(tmp_path / "val.jsonl", [{"q": f"val {i}", "a": "1"} for i in range(5)])
     train, val = (Quiz(str(file), split=s, val_path=str(other)) for s in ("train", "val"))
@@ -217,6 +231,7 @@ def test_many_environments_try_the_rows_once(file: Path, monkeypatch: pytest.Mon
         Quiz(str(file), split=split)
     assert len(read) == len(ROWS)
     monkeypatch.setattr(Quiz, "rows_tried", 30)
+    monkeypatch.setattr(Quiz, "key_of", lambda self, row: row["q"])
     Quiz(str(file), where={"a": "7"})
     Quiz(str(jsonl(file.with_name("g.jsonl"), ROWS)))
     assert len(read) == len(ROWS) + 1 + 29  # of 200 every seventh
