@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
@@ -35,11 +35,14 @@ class Problem:
         answer: whatever `ReasoningEnv.score` needs; the policy never sees it.
         key: what identifies the problem. Problems that are the same to a solver must have the same key, so
             that they all belong to the same split. If it is empty, the prompt is the key.
+        messages: the conversation that the prompt stands for, ``{"role": …, "content": …}`` each, for
+            policies with a chat template. If it is empty, the prompt is one message of the user's.
     """
 
     prompt: str
     answer: Any
     key: str = ""
+    messages: Sequence[Mapping[str, str]] = ()
 
     def __post_init__(self) -> None:
         if not self.key:
@@ -130,6 +133,10 @@ class ReasoningEnv(gym.Env[str, str], ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} writes no worked solutions.")
 
+    def gold(self, problem: Problem) -> str | None:
+        """Return the right answer as a person reads it; None where the problem holds no short one."""
+        return str(problem.answer) if isinstance(problem.answer, (str, int, float)) else None
+
     def same_answer(self, problem: Problem, one: str, other: str) -> bool:
         """Whether two extracted answers to a problem count as one in a majority vote: equal texts do."""
         return one == other
@@ -164,14 +171,13 @@ class ReasoningEnv(gym.Env[str, str], ABC):
         """Draw a problem of this split.
 
         Returns:
-            The prompt, and ``{"problem": Problem}``.
+            The prompt, and ``{"problem": Problem}``, with ``"messages"`` if the problem has some.
 
         Raises:
             UsageError: the environment has no problem in this split.
         """
         super().reset(seed=seed)
-        self._problem = self._draw()
-        return self._problem.prompt, {"problem": self._problem}
+        return self._pose(self._draw())
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Score the response ``action`` and end the episode.
@@ -182,6 +188,12 @@ class ReasoningEnv(gym.Env[str, str], ABC):
         """
         score = self.score(self.problem, action)
         return "", score.reward, True, False, {"metrics": dict(score.metrics), "answer": score.answer}
+
+    def _pose(self, problem: Problem) -> tuple[str, dict[str, Any]]:
+        """Make a problem the current one; return what `reset` does."""
+        self._problem = problem
+        messages = {"messages": list(problem.messages)} if problem.messages else {}
+        return problem.prompt, {"problem": problem, **messages}
 
     def _draw(self) -> Problem:
         for _ in range(_MAX_DRAWS):

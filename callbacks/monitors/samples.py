@@ -20,7 +20,7 @@ ESCAPES = str.maketrans(
 
 
 class SampleMonitor(PeriodicMonitor, RolloutObserver):
-    """Shows a few completions with prompt and reward.
+    """Shows a few completions with the exact prompt, the extracted and the right answer, and the reward.
 
     Args:
         every: iterations between tables; None takes ``log.samples_every``.
@@ -38,10 +38,14 @@ class SampleMonitor(PeriodicMonitor, RolloutObserver):
             return
         step = max(len(trajectories) // count, 1)
         rows = [
-            f"| {cell(t.prompt)} | {cell(t.response)} | {t.reward:.3g} | {'yes' if t.truncated else ''} |"
+            f"| {cell(t.prompt)} | {cell(t.response)} | {cell(t.answer or '')} | {cell(t.gold or '')} "
+            f"| {t.reward:.3g} | {'yes' if t.truncated else ''} |"
             for t in trajectories[::step][:count]
         ]
-        head = ["| prompt | completion | reward | cut off |", "|---|---|---|---|"]
+        head = [
+            "| prompt | completion | answer | right answer | reward | cut off |",
+            "|---|---|---|---|---|---|",
+        ]
         module.recorder.text("samples", "\n".join(head + rows))
 
 

@@ -96,7 +96,13 @@ def as_object(config: Any, config_dir: Path | None = None) -> Config:
             raise UsageError(f"{name} is empty; choose one of: {', '.join(options(name, config_dir))}.")
         complete(config[name], name)
     result = cast(Config, OmegaConf.to_object(config))
-    for node, key in ((result, "run_dir"), (result, "resume"), (result, "output"), (result.model, "path")):
+    for node, key in (
+        (result, "run_dir"),
+        (result, "resume"),
+        (result, "output"),
+        (result.model, "path"),
+        (result.model.chat, "template"),
+    ):
         if path := getattr(node, key):
             setattr(node, key, os.path.expanduser(path))
     check_values(result)

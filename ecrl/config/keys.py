@@ -30,7 +30,7 @@ def all_keys() -> list[str]:
 
 def is_open(key: str) -> bool:
     """Whether a constructor's signature, not the schema, says what the key may be."""
-    return re.match(rf"({'|'.join(OPEN_NODES)}|env\.kwargs)\.", key) is not None
+    return re.match(rf"({'|'.join(OPEN_NODES)}|env\.kwargs|model\.chat\.kwargs)\.", key) is not None
 
 
 def is_below(key: str, roots: Iterable[str]) -> bool:

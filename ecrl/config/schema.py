@@ -22,6 +22,7 @@ SHARED = ("refuse", "allow")
 LONGEST_TIMEOUT = 1_000_000  # seconds; the system's clocks cannot count much further
 _TARGETS = NotEmpty("an empty list adapts nothing: leave it out to adapt all linear layers")
 _PATH = NotEmpty("give a directory or hub id, or leave it out")
+_FILE = NotEmpty("give a file, or leave it out")
 
 
 @dataclass
@@ -40,6 +41,24 @@ class LoraConfig:
 
 
 @dataclass
+class ChatConfig:
+    """How the policy reads conversations.
+
+    Attributes:
+        template: file of a Jinja chat template, for a model without one or instead of its own.
+        system: system message of conversations that have none.
+        kwargs: further arguments of the template, e.g. ``{enable_thinking: false}``.
+        prefill: text with which each turn of the policy begins and which it does not write itself, e.g.
+            ``"<think>\\n"``.
+    """
+
+    template: str | None = field(default=None, metadata={LIMIT: _FILE})
+    system: str | None = field(default=None, metadata={LIMIT: NotEmpty("write the message, or leave it out")})
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    prefill: str = ""
+
+
+@dataclass
 class ModelConfig:
     """The policy.
 
@@ -54,6 +73,7 @@ class ModelConfig:
             ``selective`` recomputes all but matrix products and attention; ``full`` keeps only each layer's
             input.
         lora: low-rank adapters.
+        chat: how it reads conversations.
     """
 
     path: str | None = field(default=None, metadata={LIMIT: _PATH})
@@ -63,6 +83,7 @@ class ModelConfig:
     attention: str = choice("auto", ATTENTION)
     activation_checkpointing: bool | str = choice(False, CHECKPOINTING)
     lora: LoraConfig = field(default_factory=LoraConfig)
+    chat: ChatConfig = field(default_factory=ChatConfig)
 
 
 @dataclass

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from transformers import PreTrainedTokenizerBase
 
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.watchdog import watchdog
@@ -43,7 +42,9 @@ class _Episode:
     sample_index: int
     key: int
     prompt: str
+    text: str  # the prompt as the policy reads it
     prompt_ids: list[int]
+    gold: str | None
     context_ids: list[int] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -83,6 +84,15 @@ def _in_threads(act: Callable[[T], None], items: Sequence[T], example: Sequence[
             act(item)
 
 
+def _gold(env: gym.Env[str, str]) -> str | None:
+    """Ask an environment that was just reset for the right answer."""
+    inner = env.unwrapped
+    if not isinstance(inner, ReasoningEnv):
+        return None
+    with user_code(f"{env_id(env)}.gold"):
+        return inner.gold(inner.problem)
+
+
 def _vote(group: Sequence[_Episode]) -> None:
     """Give the episodes of one problem their classes of answers."""
     env = group[0].env.unwrapped
@@ -104,7 +114,7 @@ class Collector:
     Args:
         make_env: makes an environment for a split.
         engine: generates the completions.
-        tokenizer: the policy's tokenizer.
+        chat: tokenizes prompts and messages.
         seed: seed of problems and completions.
         process_group: the processes that divide the problems.
         timeout: seconds after which a call of the engine or of an environment ends the process; twice as
@@ -115,7 +125,7 @@ class Collector:
         self,
         make_env: Callable[[Split], gym.Env[str, str]],
         engine: Engine,
-        tokenizer: PreTrainedTokenizerBase,
+        chat: Chat,
         seed: int,
         process_group: ProcessGroup | None = None,
         timeout: float = 1800.0,
@@ -123,7 +133,7 @@ class Collector:
         self._make_env = make_env
         self._envs: dict[Split, list[gym.Env[str, str]]] = {"train": [], "val": []}
         self.engine = engine
-        self._chat = Chat(tokenizer)
+        self._chat = chat
         self._seed = seed
         self._process_group = process_group or ProcessGroup()
         self._timeout = timeout
@@ -183,7 +193,7 @@ class Collector:
                 keys = hash_u64(np.array([e.key for e in active], np.uint64), [len(e.turns) for e in active])
                 with watchdog(limit, f"The engine's generation of {len(active)} completions"):
                     completions = self.engine.generate([e.input_ids for e in active], sampling, keys.tolist())
-                texts = [self._chat.text(c.token_ids) for c in completions]
+                texts = [self._chat.response(c.token_ids) for c in completions]
             for episode, completion, text in zip(active, completions, texts, strict=True):
                 episode.turns.append(Turn(episode.context_ids, completion))
                 episode.texts.append(text)
@@ -206,16 +216,26 @@ class Collector:
         episodes: list[_Episode] = []
         for slot, key in enumerate(keys.tolist()):
             problem_id, copy = problems[slot // copies], slot % copies
-            prompt, _ = reset(envs[slot], **resets[slot // copies])
-            # The copies of a problem share its prompt, so it is tokenized once.
-            ids = episodes[-1].prompt_ids if copy else self._chat.opening(prompt)
-            if copy and prompt != episodes[-1].prompt:
+            prompt, info = reset(envs[slot], **resets[slot // copies])
+            if not copy:  # the copies of a problem share its prompt, so it is tokenized once
+                text, gold = self._read(envs[slot], prompt, info), _gold(envs[slot])
+                ids = self._chat.opening(text)
+            elif prompt != episodes[-1].prompt:
                 raise EcrlError(
                     f"{env_id(envs[slot])} gave two different problems for one seed: "
                     f"{episodes[-1].prompt!r} and {prompt!r}. A group needs a deterministic `reset(seed=…)`."
                 )
-            episodes.append(_Episode(envs[slot], problem_id, copy, key, prompt, ids))
+            episodes.append(_Episode(envs[slot], problem_id, copy, key, prompt, text, ids, gold))
         return episodes
+
+    def _read(self, env: gym.Env[str, str], prompt: str, info: dict[str, Any]) -> str:
+        """Return the text that the policy reads of what an environment's ``reset`` returned."""
+        with user_code(f"{env_id(env)}.reset"):
+            messages = info.get("messages", ())
+            for message in messages:
+                as_text(message["role"], "role of a message")
+                as_text(message["content"], "content of a message")
+        return self._chat.text(prompt, messages)
 
     def _count_votes(self, episodes: Sequence[_Episode], copies: int) -> None:
         """Sort the answers to each problem into classes, problems that wait for verifiers at once."""
@@ -266,6 +286,7 @@ class Collector:
             metrics=episode.info.get("metrics", {}),
             answer=episode.info.get("answer"),
             vote=episode.vote,
-            prompt=episode.prompt,
+            gold=episode.gold,
+            prompt=episode.text,
             response="".join(episode.texts),
         )

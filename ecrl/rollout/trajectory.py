@@ -37,10 +37,11 @@ class Trajectory:
         truncated: whether the episode was cut off by a limit on tokens or turns.
         metrics: numbers that the environment reported at the end.
         answer: the extracted final answer, as written; None if there is none.
-        prompt: the first observation as text.
+        prompt: the first observation, as the policy reads it.
         response: the policy's own text, all turns joined.
         vote: class of equivalent answers to the problem that it belongs to, from 0; None without an answer,
             or where votes are not counted.
+        gold: the right answer, if the environment tells it.
     """
 
     prompt_ids: list[int]
@@ -55,6 +56,7 @@ class Trajectory:
     prompt: str
     response: str
     vote: int | None = None
+    gold: str | None = None
 
     @property
     def num_tokens(self) -> int:

@@ -28,6 +28,7 @@ from ecrl.rollout.batching import (
     split_minibatches,
     with_advantages,
 )
+from ecrl.rollout.chat import Chat
 from ecrl.rollout.collector import Collector
 from ecrl.rollout.problem_order import ENDLESS
 from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
@@ -95,7 +96,7 @@ class RolloutDataModule(L.LightningDataModule):
             self._collector = Collector(
                 lambda split: make(config.env.id, split, dict(config.env.kwargs)),
                 engine,
-                scorer.tokenizer,
+                Chat(scorer.tokenizer, config.model.chat),
                 config.seed,
                 # Its own channel: it may speak from a thread while the trainer does.
                 scorer.process_group.another(),

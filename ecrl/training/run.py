@@ -21,6 +21,7 @@ from ecrl.config.targets import build
 from ecrl.distributed.launch import launched_by_ecrl
 from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.model import check_model, load_tokenizer, save_policy
+from ecrl.rollout.chat import set_template
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.runs.run_dir import gone_unless_begun, open_run_dir
 from ecrl.runs.versions import versions
@@ -129,7 +130,9 @@ def prepare(
         say(f"warning: {warning}")
     path = process_group.first(lambda: config.model.path or str(cached_base(config, _announce(say))))
     check_model(path)
-    scorer = Scorer(config, path, load_tokenizer(path), process_group)
+    tokenizer = load_tokenizer(path)
+    set_template(tokenizer, config.model.chat)
+    scorer = Scorer(config, path, tokenizer, process_group)
     module = PolicyModule(config, objective, strategies, scorer)
     return trainer, module, RolloutDataModule(config, objective, strategies, scorer)
 

@@ -29,7 +29,7 @@ from ecrl.policy.attention import row_limit
 from ecrl.policy.model import PolicyModel, check_model, load_policy, load_tokenizer, save_policy
 from ecrl.policy.packing import pack_micro_batches
 from ecrl.policy.tiny_model import build_model, build_tokenizer
-from ecrl.rollout.chat import Chat
+from ecrl.rollout.chat import Chat, set_template
 from ecrl.runs.versions import version_of
 
 _STREAM = 7  # Keeps warm-start problems apart from a run's own seeds.
@@ -66,6 +66,7 @@ def make_base(
     else:
         check_model(config.model.path)
         tokenizer = load_tokenizer(config.model.path)
+        set_template(tokenizer, config.model.chat)
         model = load_policy(config.model.path, tokenizer)
     warm_up(model, tokenizer, config, progress)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,7 @@ def worked_solutions(config: Config, tokenizer: PreTrainedTokenizerBase) -> Iter
             f"{config.env.id} has no worked solutions (`solution`), so a warm start cannot learn from it; "
             "give a model with model.path=…"
         )
-    chat = Chat(tokenizer)  # as rollouts render a prompt
+    chat = Chat(tokenizer, config.model.chat)  # as rollouts render a prompt
     rng = np.random.default_rng([config.seed, _STREAM])
     index = 0
     while True:
@@ -139,5 +140,6 @@ def worked_solutions(config: Config, tokenizer: PreTrainedTokenizerBase) -> Iter
                 f"A warm start needs worked solutions. {why} Or give a model: model.path=…"
             ) from None
         tail = [*tokenizer(solution, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        yield SequenceTokens(chat.opening(prompt), tail, [True] * len(tail))
+        opening = chat.opening(chat.text(prompt, info.get("messages", ())))
+        yield SequenceTokens(opening, tail, [True] * len(tail))
         index += 1

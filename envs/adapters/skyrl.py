@@ -54,7 +54,7 @@ class SkyRLEnv(RowsEnv):
         """
         key = self.key_of(row)
         messages, _ = self._make(row).init(_messages(value_at(row, self._prompt_column)))
-        return Problem(text_of(messages), row, key)
+        return Problem(text_of(messages), row, key, _messages(messages))
 
     def key_of(self, row: Row) -> str:
         """Read the row's own prompt, which the environment may add to."""

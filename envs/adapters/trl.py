@@ -10,7 +10,7 @@ import gymnasium as gym
 from ecrl.envs.adapters.shared import load_target, text_of
 from ecrl.envs.arguments import check_seconds, check_types
 from ecrl.envs.base import Problem, ReasoningEnv, Score, item_seed
-from ecrl.envs.datasets.cells import prompt_text, read_cell, value_at
+from ecrl.envs.datasets.cells import conversation, joined, read_cell, value_at
 from ecrl.envs.datasets.row_files import Row
 from ecrl.envs.datasets.rows_env import RowsEnv
 from ecrl.envs.verifiers.pool import VerifierCrashError, VerifierTimeoutError, shared_pool
@@ -64,7 +64,8 @@ class RewardFunctionEnv(RowsEnv):
         Raises:
             ValueError: it is neither a string nor chat messages.
         """
-        return Problem(read_cell(row, self._prompt_column, prompt_text), row)
+        messages = read_cell(row, self._prompt_column, conversation)
+        return Problem(joined(messages), row, messages=messages)
 
     def score(self, problem: Problem, response: str) -> Score:
         """Sum the rewards of the functions; None counts as 0, as in TRL."""

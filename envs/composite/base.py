@@ -97,6 +97,12 @@ class CompositeEnv(ReasoningEnv):
         member: MemberProblem = problem.answer
         return self._reasoning(member.index).solution(member.problem, rng, correct)
 
+    def gold(self, problem: Problem) -> str | None:
+        """Let the member that the problem comes from tell the answer, if it can."""
+        member: MemberProblem = problem.answer
+        env = self.members[member.index].unwrapped
+        return env.gold(member.problem) if isinstance(env, ReasoningEnv) else None
+
     def same_answer(self, problem: Problem, one: str, other: str) -> bool:
         """Let the member that the problem comes from compare the answers, if it can."""
         member: MemberProblem = problem.answer
@@ -109,7 +115,7 @@ class CompositeEnv(ReasoningEnv):
             env.close()
 
     def _of_member(self, own: Problem) -> Problem:
-        return Problem(own.prompt, MemberProblem(self._index, own), f"{self._index}: {own.key}")
+        return Problem(own.prompt, MemberProblem(self._index, own), f"{self._index}: {own.key}", own.messages)
 
     def _reasoning(self, index: int) -> ReasoningEnv:
         env = self.members[index].unwrapped

@@ -96,6 +96,9 @@ class PythonToolEnv(ReasoningEnv):
         prompt, info = self.task.reset(seed=int(self.np_random.integers(1 << 31)), options=options)
         self._problem = info["problem"]
         self._calls = self._errors = 0
+        if messages := info.get("messages"):
+            *before, last = messages
+            info = {**info, "messages": [*before, {**last, "content": _MANUAL + last["content"]}]}
         return _MANUAL + prompt, info
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -120,6 +123,10 @@ class PythonToolEnv(ReasoningEnv):
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
         """Answer without a call, as the other environment's solutions do."""
         return self.task.solution(problem, rng, correct)
+
+    def gold(self, problem: Problem) -> str | None:
+        """Tell the answer as the other environment does."""
+        return self.task.gold(problem)
 
     def same_answer(self, problem: Problem, one: str, other: str) -> bool:
         """Compare answers as the other environment does."""

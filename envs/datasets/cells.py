@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -68,15 +68,30 @@ def read_cell(row: Row, column: str, read: Callable[[Any], T]) -> T:
         return read(value)
 
 
+def conversation(value: Any) -> list[dict[str, str]]:
+    """Read a prompt as chat messages; a string is one message of the user's.
+
+    Raises:
+        ValueError: it is neither a string nor chat messages.
+    """
+    messages = [{"content": value}] if isinstance(value, str) else value
+    if isinstance(messages, (list, tuple)) and all(isinstance(m, dict) for m in messages):
+        read = [{"role": m.get("role", "user"), "content": m.get("content")} for m in messages]
+        texts = all(isinstance(text, str) for message in read for text in message.values())
+        if texts and any(message["content"].strip() for message in read):
+            return read
+    raise ValueError(f"a text or chat messages were wanted; found {value!r:.80}")
+
+
 def prompt_text(value: Any) -> str:
     """Return the text of a prompt, which may be a string or a list of chat messages.
 
     Raises:
         ValueError: it is neither.
     """
-    messages = [{"content": value}] if isinstance(value, str) else value
-    if isinstance(messages, (list, tuple)) and all(isinstance(m, dict) for m in messages):
-        contents = [message.get("content") for message in messages]
-        if all(isinstance(content, str) for content in contents) and any(map(str.strip, contents)):
-            return "\n\n".join(contents)
-    raise ValueError(f"a text or chat messages were wanted; found {value!r:.80}")
+    return joined(conversation(value))
+
+
+def joined(messages: Sequence[Mapping[str, str]]) -> str:
+    """Return the texts of chat messages as one, for policies without a chat template."""
+    return "\n\n".join(message["content"] for message in messages)

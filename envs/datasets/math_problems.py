@@ -9,7 +9,7 @@ import numpy as np
 
 from ecrl.envs.arguments import check_seconds, check_types
 from ecrl.envs.base import Problem, Score
-from ecrl.envs.datasets.cells import prompt_text, read_cell
+from ecrl.envs.datasets.cells import conversation, joined, read_cell
 from ecrl.envs.datasets.row_files import Row
 from ecrl.envs.datasets.rows_env import RowsEnv
 from ecrl.envs.grading import Verdict, extract, grade
@@ -29,7 +29,7 @@ class MathEnv(RowsEnv):
     Args:
         problem_column: string or chat messages; ``prompt.0.content`` reaches into nested values.
         answer_column: the gold answer, or a worked solution from which `extract` takes the answer.
-        template: the prompt, with ``{problem}`` in it.
+        template: the prompt, or the last message of a conversation, with ``{problem}`` in it.
         tolerance: relative tolerance, used if the gold answer is a decimal number.
         time_limit: seconds to grade one response.
         **rows: which rows to take; see `RowsEnv`.
@@ -64,14 +64,16 @@ class MathEnv(RowsEnv):
         super().__init__([problem_column, answer_column], **rows)
 
     def problem_of(self, row: Row) -> Problem:
-        """Put the row's problem into the template, and read its gold answer.
+        """Put the row's problem, or its last message, into the template, and read its gold answer.
 
         Raises:
             ValueError: one of them cannot be read; names the column and the value found.
         """
-        text = read_cell(row, self.problem_column, prompt_text)
+        messages = read_cell(row, self.problem_column, conversation)
         answer = read_cell(row, self.answer_column, gold)
-        return Problem(self.template.format(problem=text), answer, text)
+        key, last = joined(messages), messages[-1]
+        messages[-1] = {**last, "content": self.template.format(problem=last["content"])}
+        return Problem(joined(messages), answer, key, messages)
 
     def score(self, problem: Problem, response: str) -> Score:
         """Grade the final answer."""

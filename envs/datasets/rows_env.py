@@ -151,8 +151,7 @@ class RowsEnv(ReasoningEnv):
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(self.rows):
             raise UsageError(f"{self.path} has rows 0 to {len(self.rows) - 1}; got index={index!r}.")
         gym.Env.reset(self, seed=seed)
-        self._problem = self.problem_at(index)
-        return self._problem.prompt, {"problem": self._problem}
+        return self._pose(self.problem_at(index))
 
     def _draw(self) -> Problem:
         return self.problem_at(int(self.np_random.choice(self._own.indices)))

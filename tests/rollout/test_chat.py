@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -17,14 +18,15 @@ from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast
 
-from ecrl.config.schema import ModelConfig
+from ecrl.config.schema import ChatConfig, ModelConfig
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Completion, Sampling
 from ecrl.engines.hf import HFEngine
+from ecrl.errors import UsageError
 from ecrl.metrics import MetricsRecorder
 from ecrl.policy.model import as_policy
 from ecrl.policy.tiny_model import build_model
-from ecrl.rollout.chat import Chat
+from ecrl.rollout.chat import Chat, set_template
 from ecrl.rollout.collector import Collector
 from ecrl.rollout.trajectory import Trajectory
 
@@ -95,7 +97,7 @@ def engine(kind: str) -> Watched:
 
 def play(kind: str, messages: Sequence[str], seed: int) -> tuple[Watched, Trajectory]:
     watched = engine(kind)
-    source = Collector(lambda split: Says(messages), watched, TOKENIZERS[kind], seed=seed)
+    source = Collector(lambda split: Says(messages), watched, Chat(TOKENIZERS[kind]), seed=seed)
     sampling = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=6)
     return watched, source.collect("train", [0], 1, sampling, 0, MetricsRecorder())[0]
 
@@ -125,7 +127,7 @@ def test_a_chat_is_what_the_template_writes(message: str, said: str, ended: bool
     dialogue = Chat(tokenizer)
     ids = tokenizer(said, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] * ended
     reply = dialogue.reply(tokenizer.eos_token_id if ended else None, message)
-    whole = dialogue.opening("p") + ids + reply
+    whole = dialogue.opening(dialogue.text("p")) + ids + reply
     turns = [("user", "p"), ("assistant", said), ("user", message)]
     wanted = tokenizer.apply_chat_template(
         [{"role": role, "content": text} for role, text in turns], tokenize=False, add_generation_prompt=True
@@ -146,3 +148,53 @@ def test_a_border_may_be_where_the_tokenizer_would_merge() -> None:
 def test_the_policys_turns_end_both_ways() -> None:
     reasons = {t.completion.finish_reason for s in range(40) for t in play("chat", ["a", "b"], s)[1].turns}
     assert reasons == {"stop", "length"}, "the property above is to hold for both"
+
+
+SYSTEM = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]
+
+
+def test_a_system_message_stays_one() -> None:
+    text = Chat(TOKENIZERS["chat"]).text("Be brief.\n\n2 + 2?", SYSTEM)
+    assert text == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n"
+    )
+    assert Chat(TOKENIZERS["plain"]).text("Be brief.\n\n2 + 2?", SYSTEM) == "Be brief.\n\n2 + 2?"
+
+
+def test_the_configured_system_message_is_for_those_without_one() -> None:
+    chat = Chat(TOKENIZERS["chat"], ChatConfig(system="Think."))
+    assert chat.text("2 + 2?").startswith("<|im_start|>system\nThink.<|im_end|>\n<|im_start|>user\n2 + 2?")
+    assert "Think." not in chat.text("", SYSTEM)
+
+
+def test_a_prefill_begins_every_turn_of_the_policy() -> None:
+    for kind in TOKENIZERS:
+        chat = Chat(TOKENIZERS[kind], ChatConfig(prefill="<think>\n"))
+        assert chat.text("a").endswith("<think>\n")
+        assert TOKENIZERS[kind].decode(chat.reply(None, "b")).endswith("<think>\n")
+
+
+def test_arguments_reach_the_template(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer(None)
+    file = tmp_path / "template.jinja"
+    file.write_text("{{ messages[-1].content }}{% if thinking %} Think!{% endif %}")
+    set_template(tokenizer, ChatConfig(template=str(file)))
+    assert Chat(tokenizer, ChatConfig(kwargs={"thinking": True})).text("2?") == "2? Think!"
+    assert Chat(tokenizer).text("2?") == "2?"
+
+
+@pytest.mark.parametrize("config", [ChatConfig(system="x"), ChatConfig(kwargs={"thinking": True})])
+def test_what_only_a_template_can_do_is_refused_without_one(config: ChatConfig) -> None:
+    with pytest.raises(UsageError, match=r"model\.chat\.(system|kwargs) is for a chat template.*FILE"):
+        Chat(TOKENIZERS["plain"], config)
+
+
+def test_a_template_that_does_not_render_is_one_line(tmp_path: Path) -> None:
+    tokenizer = make_tokenizer("{% for m in %}")
+    with pytest.raises(UsageError, match="The chat template does not render a conversation of user"):
+        Chat(tokenizer)
+    tokenizer.chat_template = "{{ raise_exception('no system here') if messages[0].role == 'system' }}x"
+    with pytest.raises(UsageError, match="of system, user: no system here"):
+        Chat(tokenizer).text("", SYSTEM)
+    with pytest.raises(UsageError, match=r"model\.chat\.template='/no/where' cannot be read"):
+        set_template(tokenizer, ChatConfig(template="/no/where"))

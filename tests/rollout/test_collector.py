@@ -16,6 +16,7 @@ from ecrl.envs.safe_calls import make as make_env
 from ecrl.metrics import MetricsRecorder
 from ecrl.policy.model import load_policy, load_tokenizer
 from ecrl.rollout.batching import build_batch, with_advantages
+from ecrl.rollout.chat import Chat
 from ecrl.rollout.collector import Collector
 from ecrl.rollout.trajectory import Trajectory
 from tests.support.conformance import make_module
@@ -26,7 +27,7 @@ SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8)
 def collector(tiny_model: Path, env_id: str) -> Collector:
     tokenizer = load_tokenizer(str(tiny_model))
     policy = HFEngine(load_policy(str(tiny_model), tokenizer), ProcessGroup())
-    return Collector(lambda split: make_env(env_id, split, {}), policy, tokenizer, seed=0)
+    return Collector(lambda split: make_env(env_id, split, {}), policy, Chat(tokenizer), seed=0)
 
 
 def collect(source: Collector, problems: list[int], copies: int) -> list[Trajectory]:

@@ -17,6 +17,7 @@ from ecrl.envs.safe_calls import make
 from ecrl.errors import UsageError
 from ecrl.metrics import MetricsRecorder
 from ecrl.policy.model import load_policy, load_tokenizer
+from ecrl.rollout.chat import Chat
 from ecrl.rollout.collector import Collector
 from ecrl.rollout.rollout_metrics import env_name
 from ecrl.training.preflight import preflight
@@ -37,7 +38,7 @@ def posed(file: Path, tiny_model: Path, split: Any, seed: int, numbers: range, *
     tokenizer = load_tokenizer(str(tiny_model))
     policy = HFEngine(load_policy(str(tiny_model), tokenizer), ProcessGroup())
     env = {"path": str(file), **kwargs}
-    collector = Collector(lambda s: make("ecrl/Math-v0", s, env), policy, tokenizer, seed)
+    collector = Collector(lambda s: make("ecrl/Math-v0", s, env), policy, Chat(tokenizer), seed)
     drawn = collector.collect(split, numbers, 1, Sampling(1.0, 1.0, 1), 0, MetricsRecorder())
     return [t.prompt for t in drawn]
 

@@ -23,5 +23,5 @@ def test_its_prompts_are_rendered_as_rollouts_render_them(template: str | None) 
     text = str(tokenizer.decode(example.prompt_ids))
     inside = text.removeprefix("<user>").removesuffix("<assistant>")
     assert (text != inside) == (template is not None)
-    assert example.prompt_ids == Chat(tokenizer).opening(inside)
+    assert example.prompt_ids == Chat(tokenizer).opening(Chat(tokenizer).text(inside))
     assert example.response_ids[-1] == tokenizer.eos_token_id

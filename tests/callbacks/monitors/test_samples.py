@@ -36,7 +36,10 @@ def test_sample_tables_are_due_and_of_the_right_size() -> None:
         SampleMonitor(every=3, count=2).on_rollout(module, trajectories(6))
         texts.append(module.recorder.flush().texts)
     assert texts[:2] == [{}, {}]
-    assert texts[2]["samples"].splitlines()[2:] == ["| p0 | r0 | 0 |  |", "| p3 | r3 | 0.75 |  |"]
+    assert texts[2]["samples"].splitlines()[2:] == [
+        "| p0 | r0 | &nbsp; | &nbsp; | 0 |  |",
+        "| p3 | r3 | &nbsp; | &nbsp; | 0.75 |  |",
+    ]
 
 
 @pytest.mark.parametrize(
