@@ -73,7 +73,7 @@ from tests.support.tiny import TINY
         (["train", f"update.max_tokens={10**20}"], "update.max_tokens must be at most"),
         (["train", "trainer.devices=1000000"], "trainer.devices must be at most"),
         (["train", "rollout.staleness=1000000"], "rollout.staleness must be at most"),
-        (["train", "rollout.foo=3"], "Known: rollout.group_size, rollout.max_new_tokens, rollout.prompts"),
+        (["train", "rollout.foo=3"], "Known: rollout.group_size, rollout.max_new_tokens, rollout."),
         (["train", "env.kwargs.template={x}"], "\"env.kwargs.template='{x}'\""),
         (["train", "env.kwargs.template=it's"], "\"env.kwargs.template='it\\'s'\""),
         (["train", "-m", "env.kwargs.template={x}"], "\"env.kwargs.template='{x}'\""),
