@@ -21,6 +21,7 @@ def test_every_number_and_every_choice_of_the_schema_is_limited() -> None:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             assert limit is not None or key in free, key
     assert {key for key, limit in LIMITED.items() if isinstance(limit, Choice)} == {
+        "eval.shared",
         "trainer.accelerator",
         "trainer.precision",
         "trainer.parallel",

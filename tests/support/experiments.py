@@ -132,8 +132,9 @@ def _problems(name: str) -> list[Any]:
 def _programs(name: str) -> list[Any]:
     """Rows with the same problem in other words."""
     row, _, _ = PROGRAMS[name]
-    numbered = (json.dumps(row).replace("Write add.", f"Write add. {i}") for i in range(80))
-    return [json.loads(text) for text in numbered]
+    text = json.dumps(row)
+    (task,) = (task for task in ("Write add.", "Print twice the input.") if task in text)
+    return [json.loads(text.replace(task, f"{task} {i}")) for i in range(80)]
 
 
 #: The rows of each data set, by its name on the hub and the ability that is taken.
