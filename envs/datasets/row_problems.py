@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +32,12 @@ class RowProblems:
     def __len__(self) -> int:
         return len(self.indices)
 
-    def of(self, split: Split) -> RowProblems:
-        """Take the problems of a split: the hash of a problem's key decides."""
-        mine = in_validation(self.keys) == (split == "val")
-        return RowProblems(self.indices[mine], self.keys[mine])
+    @cached_property
+    def of(self) -> dict[Split, RowProblems]:
+        """The problems of each split, as the hashes of their keys decide; environments share them."""
+        val = in_validation(self.keys)
+        splits: dict[Split, NDArray[np.bool_]] = {"train": ~val, "val": val}
+        return {split: RowProblems(self.indices[mine], self.keys[mine]) for split, mine in splits.items()}
 
 
 def read_problems(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, count, islice
 from typing import Any, ClassVar, Literal
 
 import gymnasium as gym
@@ -19,6 +20,7 @@ from ecrl.envs.datasets.rows import load_rows
 from ecrl.errors import UsageError
 
 _LOADED = "rows", "_all", "_own"
+_MAX_DRAWS = 1000
 
 
 class RowsEnv(ReasoningEnv):
@@ -87,7 +89,7 @@ class RowsEnv(ReasoningEnv):
     def _take_rows(self) -> None:
         self.rows = load_rows(**self._sources[self.split])
         self._all = self._problems(self.split)
-        self._own = self._all if self._has_val_rows else self._all.of(self.split)
+        self._own = self._all if self._has_val_rows else self._all.of[self.split]
         if not len(self._own):
             purpose = "validation" if self.split == "val" else "training"
             raise UsageError(
@@ -124,7 +126,7 @@ class RowsEnv(ReasoningEnv):
 
     def sample_problem(self, rng: np.random.Generator) -> Problem:
         """Draw a row of either split."""
-        return self.problem_at(int(rng.choice(self._all.indices)))
+        return self._first_problem(int(rng.choice(self._all.indices)) for _ in count())
 
     def problem_at(self, index: int) -> Problem:
         """Make the problem of row ``index``.
@@ -151,10 +153,34 @@ class RowsEnv(ReasoningEnv):
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(self.rows):
             raise UsageError(f"{self.path} has rows 0 to {len(self.rows) - 1}; got index={index!r}.")
         gym.Env.reset(self, seed=seed)
-        return self._pose(self.problem_at(index))
+        return self._pose(self._first_problem(self._from(index)))
 
     def _draw(self) -> Problem:
-        return self.problem_at(int(self.np_random.choice(self._own.indices)))
+        return self._first_problem(int(self.np_random.choice(self._own.indices)) for _ in count())
+
+    def _from(self, index: int) -> Iterator[int]:
+        """Yield a row, and after it, if it is one of this split's problems, those that follow it."""
+        own = self._own.indices
+        place = int(np.searchsorted(own, index))
+        yield index
+        if place < len(own) and own[place] == index:
+            yield from map(int, chain(own[place + 1 :], own[:place]))
+
+    def _first_problem(self, indices: Iterator[int]) -> Problem:
+        """Make the problem of the first row; with ``bad_rows=skip``, of the first that makes one.
+
+        Not all rows were tried, so a bad one may be among those that are drawn.
+
+        Raises:
+            UsageError: none makes one; names the first.
+        """
+        refusal = UsageError(f"{self.path} has no problems.")
+        for number, index in enumerate(islice(indices, _MAX_DRAWS if self._skips else 1)):
+            try:
+                return self.problem_at(index)
+            except UsageError as error:
+                refusal = refusal if number else error
+        raise refusal
 
     def _read(self, row: Row) -> Problem:
         for column in self._columns:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ecrl.config.compose import build_config
 from ecrl.config.resume import resumed_config
 from ecrl.config.schema import Config, EnvConfig
 from ecrl.distributed.process_group import ProcessGroup
@@ -76,9 +77,8 @@ def test_a_run_resumes_in_the_middle_of_an_epoch(base: list[str], tmp_path: Path
     assert any(name.startswith("val/sums/avg@2") for name in history(whole)[0])
 
 
-def test_validation_takes_all_by_default(base: list[str], file: Path, tmp_path: Path) -> None:
-    config = resumed_config([f"resume={run(base, tmp_path / 'run', 'iterations=1', 'eval.every=0')}"])
-    assert config.eval.problems == "all"
+def test_validation_takes_all_by_default() -> None:
+    assert build_config([]).eval.problems == "all"
 
 
 def test_rows_of_both_splits_are_refused(tiny: Callable[..., Config], file: Path) -> None:

@@ -218,6 +218,25 @@ def test_every_row_is_tried_and_the_bad_ones_are_counted(tmp_path: Path) -> None
         Quiz(str(jsonl(tmp_path / "g.jsonl", rows[200:])), bad_rows="skip")
 
 
+def test_a_bad_row_that_was_not_tried_is_skipped_when_it_is_posed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Quiz, "rows_tried", 100)  # every second row
+    monkeypatch.setattr(Quiz, "key_of", lambda self, row: row["q"])
+    rows = [{**row, "a": "bad" if i == 9 else row["a"]} for i, row in enumerate(ROWS)]
+    path, val = str(jsonl(tmp_path / "f.jsonl", rows)), str(jsonl(tmp_path / "val.jsonl", ROWS[:1]))
+    env = Quiz(path, val_path=val, bad_rows="skip")
+    assert 9 in env.problem_indices
+    assert env.reset(options={"index": 9})[0] == "what is 10?"
+    assert {env.reset(seed=i)[1]["problem"].answer for i in range(2000)} <= {row["a"] for row in ROWS}
+    with pytest.raises(UsageError, match=r"f\.jsonl:10: the answer is bad\.$"):
+        Quiz(path, val_path=val).reset(options={"index": 9})
+
+
+def test_environments_share_what_the_rows_hold(file: Path) -> None:
+    assert Quiz(str(file)).problem_indices is Quiz(str(file)).problem_indices
+
+
 def test_many_environments_try_the_rows_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Row] = []
 
