@@ -6,11 +6,10 @@ from torch import Tensor
 
 from ecrl.algorithm.losses import kl_k3
 
-#: Ratios of trainer to engine beyond these count into ``mismatch/outside``.
-MISMATCH_BOUNDS = 0.5, 2.0
 
-
-def mismatch(old_logprobs: Tensor, engine_logprobs: Tensor, low: float, high: float) -> dict[str, float]:
+def mismatch(
+    old_logprobs: Tensor, engine_logprobs: Tensor, low: float = 0.5, high: float = 2.0
+) -> dict[str, float]:
     """Measure the mismatch of the tokens that an engine drew.
 
     With ``x = logπ_old − logμ``, μ being what the engine drew with, ``mismatch/kl`` is the mean over

@@ -22,7 +22,7 @@ from ecrl.errors import EcrlError
 from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder
 from ecrl.rollout.chat import Chat
-from ecrl.rollout.problem_order import reset_arguments, size
+from ecrl.rollout.problem_order import STREAMS, reset_arguments, size
 from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.rollout.voting import vote_classes
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 #: An episode is truncated after this many turns, so that an endless one does not hang the run.
 MAX_TURNS = 64
 _THREADS = 64  # threads that wait for verifiers; they compute nothing themselves
-_STREAMS = {"train": 0, "val": 1, "greedy": 2}
+_STREAMS = {**STREAMS, "greedy": 2}
 
 
 @dataclass

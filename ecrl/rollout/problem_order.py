@@ -14,12 +14,13 @@ from ecrl.hashing import hash_u64
 
 #: Validation problems of an environment without end where ``eval.problems=all``.
 ENDLESS = 128
-_SEEDS = {"train": 0, "val": 1}
+#: Number of each split's random stream.
+STREAMS: dict[str, int] = {"train": 0, "val": 1}
 
 
 def problem_seed(seed: int, split: Split, number: int) -> int:
     """Return the seed of a run's problem number ``number``; each split has its own stream."""
-    return item_seed(int(hash_u64(seed, _SEEDS[split])) >> 1, number)
+    return item_seed(int(hash_u64(seed, STREAMS[split])) >> 1, number)
 
 
 def size(env: gym.Env[str, str]) -> int | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import lightning as L
 from torch import Tensor
 
-from ecrl.algorithm.mismatch import MISMATCH_BOUNDS, mismatch
+from ecrl.algorithm.mismatch import mismatch
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.rollout_batch import REFERENCE_LOGPROBS, RolloutBatch
 from ecrl.algorithm.strategy import Strategy
@@ -194,7 +194,7 @@ class RolloutDataModule(L.LightningDataModule):
         """Record the metrics of a rollout before any filter, and how far the engine is from the trainer."""
         module, numbers = self.module, rollout_metrics(trajectories)
         if batch.own_logprobs:
-            numbers |= mismatch(batch.old_logprobs, batch.engine_logprobs, *MISMATCH_BOUNDS)
+            numbers |= mismatch(batch.old_logprobs, batch.engine_logprobs)
         for name, value in numbers.items():
             module.recorder.record(name, value)
         for callback in module.trainer.callbacks:  # type: ignore[attr-defined]

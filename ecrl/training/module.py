@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ecrl.algorithm.loss_plan import LossPlan, make_loss_plan, planned_loss
 from ecrl.algorithm.losses import kl_k3
-from ecrl.algorithm.mismatch import MISMATCH_BOUNDS, mismatch
+from ecrl.algorithm.mismatch import mismatch
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy import Strategy
@@ -224,7 +224,7 @@ class PolicyModule(L.LightningModule):
     def _observe_old_policy(self, tokens: TokenBatch) -> None:
         """Record what scoring the rollout would have told, from the tokens of its first minibatch."""
         self.policy_entropy = float(tokens.per_sequence_mean(tokens.entropy).mean())
-        distance = mismatch(tokens.logprobs, tokens.engine_logprobs, *MISMATCH_BOUNDS)
+        distance = mismatch(tokens.logprobs, tokens.engine_logprobs)
         for name, value in distance.items():
             self.recorder.record(name, value)
 

@@ -62,7 +62,9 @@ def test_runs_and_words_that_cannot_be_used(
     other = make_run(tmp_path / "other-4", "seed=4", "env=sudoku", metrics=rows(4))
     assert "env.id is" in refused(capsys, "report", str(runs), str(other), out)
     fewer = make_run(tmp_path / "fewer-4", "seed=4", "eval.problems=8", metrics=rows(4))
-    assert "eval.problems is 128" in refused(capsys, "report", str(runs), str(fewer), out)
+    assert "eval.problems is 'all' in the first, 8 in the second" in refused(
+        capsys, "report", str(runs), str(fewer), out
+    )
     again = shutil.copytree(runs / "plain-1", tmp_path / "again")
     assert "one and the same run, seed 1" in refused(capsys, "report", str(runs), str(again), out)
     (again / "metrics.jsonl").unlink()

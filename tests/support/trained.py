@@ -28,6 +28,7 @@ from ecrl.envs.safe_calls import make
 from ecrl.metrics import MetricsRecorder
 from ecrl.policy.model import load_policy, load_tokenizer
 from ecrl.rollout.batching import build_batch
+from ecrl.rollout.chat import Chat
 from ecrl.rollout.collector import Collector
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.module import PolicyModule
@@ -116,7 +117,7 @@ class Trained:
         config, tokenizer = composed("grpo"), load_tokenizer(str(self.path))
         engine = HFEngine(load_policy(str(self.path), tokenizer), ProcessGroup())
         collector = Collector(
-            lambda split: make(config.env.id, split, {}), engine, tokenizer, 0, ProcessGroup()
+            lambda split: make(config.env.id, split, {}), engine, Chat(tokenizer), 0, ProcessGroup()
         )
         sampling = Sampling(1.0, 1.0, config.rollout.max_new_tokens)
         drawn = collector.collect("train", list(KEPT), max(KEPT.values()), sampling, 0, MetricsRecorder())
