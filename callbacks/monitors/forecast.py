@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 class ForecastMonitor(PeriodicMonitor):
     """Fits R = −a·exp(H) + b to the run so far and records ``law/…``, with the H–R plot.
 
-    R is the first ``val/*/avg@*``, or the training reward where nothing is validated. The monitor keeps no
-    state, because it reads the history on disk; so a resumed run records the same.
+    R is the validation's avg@k (of several sets their mean, ``val/mean/avg@k``), or the training reward where
+    nothing is validated. The monitor keeps no state, because it reads the history on disk; so a resumed run
+    records the same.
 
     https://arxiv.org/abs/2505.22617
 

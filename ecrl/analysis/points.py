@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ecrl.analysis import Floats
 from ecrl.analysis.law import Law, fit_law
 from ecrl.analysis.series import Series
+from ecrl.runs.metrics_file import VALIDATION_MEAN
 
 ENTROPY = "policy/entropy"
 TRAINING_REWARD = "rollout/reward"
@@ -69,9 +70,14 @@ def is_validation(name: str) -> bool:
 
 
 def default_reward(series: Series) -> str:
-    """Return the first ``val/*/avg@*`` of a run, or the training reward if it has none."""
-    found = (n for n, v in series.columns.items() if _DEFAULT.fullmatch(n) and np.isfinite(v).any())
-    return min(found, default=TRAINING_REWARD)
+    """Return the avg@k of a run's validation, or the training reward if it has none.
+
+    Of several sets it is the mean, ``val/mean/avg@k``.
+    """
+    measured = [n for n, v in series.columns.items() if np.isfinite(v).any()]
+    found = [n for n in measured if _DEFAULT.fullmatch(n)]
+    several = len({n.rpartition("/")[0] for n in found}) > 1
+    return VALIDATION_MEAN if several and VALIDATION_MEAN in measured else min(found, default=TRAINING_REWARD)
 
 
 def pair(series: Series, reward: str | None = None, entropy: str = ENTROPY, width: int = 1) -> Points:

@@ -32,7 +32,7 @@ class Settings:
     """Settings of the command.
 
     Attributes:
-        reward: column of R; None takes the first validation's avg@k, or else the training reward.
+        reward: column of R; None takes the validation's avg@k (the mean of several sets), or the training reward.
         entropy: column of H, nats a token.
         iteration: column of the iteration, for a run of another framework.
         smooth: iterations of a trailing mean.
@@ -57,7 +57,7 @@ COMMAND = Command(
   ecrl law RUN…                    a RUN: a run directory, a sweep's or other folder of runs, a CSV or JSONL
                                    with a row an iteration, or a folder with TensorBoard events
 
-  reward=COLUMN      R                         (default: the first val/*/avg@*, else rollout/reward)
+  reward=COLUMN      R                 (default: val/*/avg@*, of several sets their mean, else rollout/reward)
   entropy=COLUMN     H, nats a token                                        (default: policy/entropy)
   iteration=COLUMN   of another framework's run
   smooth=W           trailing mean over W iterations                                     (default: 1)

@@ -16,6 +16,7 @@ from ecrl.analysis.series import Series
 from ecrl.analysis.stats import Band, Interval, band, interval, paired
 from ecrl.errors import unknown_name
 from ecrl.report.runs import ENTROPY, REWARD, Arm, Run
+from ecrl.runs.metrics_file import VALIDATION_MEAN
 
 CONFIDENCE = 0.95
 #: A final figure is the mean over this last share of the iterations.
@@ -81,6 +82,11 @@ class Comparison:
         return sorted({m[1] for n in self.names if (m := _AT.fullmatch(n))})
 
     @property
+    def means(self) -> list[str]:
+        """Name of the mean over several validation sets, where there are several."""
+        return [VALIDATION_MEAN] if len(self.tasks) > 1 and VALIDATION_MEAN in self.names else []
+
+    @property
     def width(self) -> int:
         """Number of iterations in the trailing mean of a training curve."""
         return max(round(SMOOTH * self.iterations), 1)
@@ -137,7 +143,12 @@ class Comparison:
         return run.iteration[kept], values[kept]
 
     def law_reward(self) -> str:
-        """Return the metric R of the H–R plane: the first validation's avg@k, or else the training reward."""
+        """Return the metric R of the H–R plane: the validation's avg@k, or else the training reward.
+
+        Of several sets it is the mean.
+        """
+        for mean in self.means:
+            return mean
         for task in self.tasks:
             for k in reversed(self.ks(task, "avg")):
                 return f"val/{task}/avg@{k}"

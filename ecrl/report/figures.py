@@ -25,6 +25,7 @@ def draw(comparison: Comparison) -> list[Picture]:
 
 def _curves(comparison: Comparison) -> list[tuple[str, str, str]]:
     found = [(ENTROPY, "Policy entropy", "nats a token"), (REWARD, "Training reward", "mean reward")]
+    found += [(mean, "Validation avg@k, mean of the sets", "share solved") for mean in comparison.means]
     for task in comparison.tasks:
         for kind in ("avg", "pass"):
             for k in comparison.ks(task, kind)[-1:]:
@@ -153,6 +154,7 @@ def _plane(comparison: Comparison) -> Picture:
 
 def _gains(comparison: Comparison) -> Picture:
     names = [f"val/{task}/{x}" for task in comparison.tasks for x in _validated(comparison, task)] or [REWARD]
+    names = [*comparison.means, *names]
     count = len(comparison.arms)
 
     def plot(axes: Axes) -> None:

@@ -19,7 +19,7 @@ from ecrl.config.keys import is_below
 from ecrl.config.limits import leaves
 from ecrl.config.resume import free_keys, saved_config
 from ecrl.errors import UsageError
-from ecrl.runs.metrics_file import legible, read_metrics, read_summary
+from ecrl.runs.metrics_file import VALIDATION_MEAN, legible, read_metrics, read_summary
 
 ENTROPY = "policy/entropy"
 REWARD = "rollout/reward"
@@ -179,7 +179,10 @@ def _check_comparable(runs: Sequence[Run]) -> None:
         for key in sorted({k for r in (first, run) for k in r.settings if is_below(k, _COMPARED)}):
             if (a := first.settings.get(key)) != (b := run.settings.get(key)):
                 raise UsageError(f"{pair}: {key} is {a!r} in the first, {b!r} in the second.")
-        ours, theirs = ({n for n in r.columns if n.startswith("val/")} for r in (first, run))
+        # Older runs have no mean over the sets; those that have one agree in it if they agree in the sets.
+        ours, theirs = (
+            {n for n in r.columns if n.startswith("val/")} - {VALIDATION_MEAN} for r in (first, run)
+        )
         if ours != theirs:
             name = min(ours ^ theirs)
             which = "first" if name in ours else "second"

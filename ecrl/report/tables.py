@@ -41,7 +41,7 @@ class Table:
 
 def figures(comparison: Comparison) -> list[str]:
     """Return the metrics of the final table."""
-    names = [ENTROPY, REWARD]
+    names = [ENTROPY, REWARD, *comparison.means]
     for task in comparison.tasks:
         for kind in ("avg", "pass"):
             names += [f"val/{task}/{kind}@{k}" for k in comparison.ks(task, kind)[-1:]]

@@ -13,6 +13,7 @@ from ecrl.config.schema import EnvConfig
 from ecrl.rollout.batching import group_tensors
 from ecrl.rollout.pass_at_k import summarise
 from ecrl.rollout.trajectory import Trajectory
+from ecrl.runs.metrics_file import VALIDATION_MEAN
 
 
 def env_name(env: EnvConfig) -> str:
@@ -66,7 +67,7 @@ def rollout_entropy(trajectories: Sequence[Trajectory]) -> float | None:
 def validation_metrics(
     sampled: Sequence[Trajectory], greedy: Sequence[Trajectory], name: str
 ) -> dict[str, float]:
-    """Return ``val/<env>/…``: ``avg@k``, ``pass@j``, ``maj@k``, ``greedy``, ``length``.
+    """Return ``val/<env>/…``: ``avg@k``, ``pass@j``, ``maj@k``, ``greedy``, ``length``; and the mean.
 
     Args:
         sampled: k trajectories of each problem, those of a problem side by side.
@@ -79,4 +80,6 @@ def validation_metrics(
     numbers = summarise(rewards, votes)
     numbers["greedy"] = float(np.mean([t.reward for t in greedy]))
     numbers["length"] = float(np.mean([t.num_tokens for t in sampled]))
-    return {f"val/{name}/{key}": value for key, value in numbers.items()}
+    return {f"val/{name}/{key}": value for key, value in numbers.items()} | {
+        VALIDATION_MEAN: numbers[f"avg@{k}"]
+    }

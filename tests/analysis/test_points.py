@@ -52,6 +52,9 @@ def test_the_default_reward_is_the_first_validation_mean() -> None:
         == "val/a/avg@8"
     )
     assert default_reward(series("rollout/reward", "val/a/pass@8")) == "rollout/reward"
+    one = series("rollout/reward", "val/a/avg@8", "val/a/avg@4", "val/mean/avg@k")
+    assert default_reward(one) == "val/a/avg@4"
+    assert default_reward(series("val/a/avg@8", "val/b/avg@4", "val/mean/avg@k")) == "val/mean/avg@k"
 
 
 def test_smoothed_points_keep_the_nominal_rate_and_overlapping_means_would_not() -> None:

@@ -25,8 +25,8 @@ from tests.support.tiny import FINISHED, TINY
 PROMISED = """policy/entropy policy/ratio policy/clip_low policy/clip_high policy/grad_norm
     policy/kl_behaviour
     cov/mean cov/q99 cov/top_2% rollout/reward rollout/length rollout/truncated rollout/zero_variance
-    val/digits/avg@2 val/digits/pass@2 val/digits/maj@2 val/digits/greedy throughput/tokens_per_second
-    time/generate time/score time/update time/verify strategy/kl_cov/fraction
+    val/digits/avg@2 val/digits/pass@2 val/digits/maj@2 val/digits/greedy val/mean/avg@k
+    throughput/tokens_per_second time/generate time/score time/update time/verify strategy/kl_cov/fraction
     strategy/adaptive_entropy/coefficient"""
 
 
