@@ -32,7 +32,7 @@ class Settings:
     """Settings of the command.
 
     Attributes:
-        reward: column of R; None takes the validation's avg@k (the mean of several sets), or the training reward.
+        reward: column of R; None takes the validation's avg@k (of several sets the mean), or rollout/reward.
         entropy: column of H, nats a token.
         iteration: column of the iteration, for a run of another framework.
         smooth: iterations of a trailing mean.
