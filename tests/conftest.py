@@ -24,6 +24,7 @@ from ecrl.config.compose import build_config
 from ecrl.config.schema import Config, ModelConfig
 from ecrl.policy.tiny_model import build_model, build_tokenizer
 from ecrl.training.trainer import quiet
+from tests.support.chat_model import chat_data, chat_model  # noqa: F401  # fixtures
 from tests.support.runs import run
 from tests.support.tiny import FINISHED, LEARNING, STACK, TINY, VALIDATED
 
