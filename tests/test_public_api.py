@@ -67,7 +67,7 @@ def test_a_policy_is_trained_and_evaluated_without_the_command_line(
     assert outcome.iterations == 2 and outcome.stopped_by is None
     task = ["env=tests.support.tasks:test/Digits-v0", "eval.problems=4", "eval.k=2"]
     config = ecrl.load_config(*task, f"model.path={outcome.run_dir / 'policy'}", "strategy=[]")
-    metrics = ecrl.evaluate(config)
+    metrics = ecrl.evaluate(config).metrics
     assert any(name.endswith("/avg@2") for name in metrics)
     assert all(name.startswith("val/") for name in metrics)
 

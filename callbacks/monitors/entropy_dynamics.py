@@ -43,7 +43,8 @@ class EntropyDynamics(L.Callback, PlanObserver):
     """Records ``dynamics/…`` and draws a scatter plot.
 
     Args:
-        problems: validation problems of the probe, a completion each; no more than ``tokens``.
+        problems: problems of the first validation set that make the probe, a completion each; no more than
+            ``tokens``.
         tokens: the most positions of the probe, evenly spaced; each keeps the whole vocabulary's logits.
     """
 
@@ -72,9 +73,7 @@ class EntropyDynamics(L.Callback, PlanObserver):
         module = cast("PolicyModule", pl_module)
         if not self._probe:
             datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-            answers, _ = datamodule.answer(range(min(self.problems, datamodule.validation_problems)))
-            first = [answer for answer in answers if answer.sample_index == 0]
-            self._probe = build_batch(first, 0).sequences
+            self._probe = build_batch(datamodule.probe(self.problems), 0).sequences
         self._logits = self._look(module)
 
     def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:

@@ -14,7 +14,7 @@ from ecrl.runs import os_errors
 USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language models
 
   ecrl train  [overrides…]   train a policy            (no model named: a small one is built)
-  ecrl eval   [overrides…]   evaluate a policy         ecrl eval model.path=DIR output=FILE.json
+  ecrl eval   [overrides…]   evaluate a policy         ecrl eval RUN; ecrl eval model.path=DIR eval=paper_math
   ecrl warmup [overrides…]   supervised warm start     ecrl warmup env=countdown output=DIR
   ecrl export RUN OUTPUT     the policy of a run's last checkpoint, in HF format
   ecrl sweep  output=DIR arms=… seeds=[1,2,3]   strategies × seeds, resumable

@@ -28,6 +28,8 @@ COMMAND = Command(
   ecrl envs                            list them
   ecrl envs show ID [key=value…]       arguments, a problem, what a right and a wrong answer earn
   ecrl envs check ID [key=value…]      run the conformance suite on it
+  ecrl envs difficulty ID model.path=DIR [key=value…] [eval.k=16] [output=FILE.jsonl]
+                                       a policy's pass rate on each training problem; goes on where it was
 
 ID: a short name (countdown), a Gymnasium id, or one of your own: mypkg.mod:me/MyTask-v0.
 key=value: an argument of its constructor, as env.kwargs.key in `ecrl train`.
@@ -42,13 +44,18 @@ Exit code 1 if a check fails.
 
 def main(arguments: Arguments[NoSettings]) -> int:
     """List the registered environments, or look at one; 1 if a check fails."""
+    if arguments.words[:1] == ["difficulty"] and len(arguments.words) == 2:
+        from ecrl.cli.difficulty import difficulty  # it loads all of training
+
+        return difficulty(arguments.words[1], arguments)
     actions: dict[str, Callable[[EnvConfig], int]] = {"show": _show, "check": _check}
     words = arguments.words
     if not words and not arguments.overrides:
         return _list(arguments.config_dir)
     if len(words) != 2 or words[0] not in actions:
         raise UsageError(
-            "Write `ecrl envs`, `ecrl envs show ID [key=value…]` or `ecrl envs check ID [key=value…]`; "
+            "Write `ecrl envs`, `ecrl envs show ID [key=value…]`, `ecrl envs check ID [key=value…]` or "
+            "`ecrl envs difficulty ID model.path=DIR [key=value…]`; "
             f"got {' '.join([*words, *arguments.overrides])!r}."
         )
     return actions[words[0]](_named(words[1], arguments))

@@ -1,29 +1,50 @@
-"""``ecrl eval``: a policy answers an environment's validation problems."""
+"""``ecrl eval``: a policy answers validation problems."""
 
 from __future__ import annotations
 
 import json
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ecrl.cli.arguments import Arguments, Command, NoSettings
-from ecrl.cli.output import output_config
+from ecrl.cli.export import export
+from ecrl.cli.output import check_output
+from ecrl.cli.processes import in_processes
+from ecrl.config.compose import as_yaml, build_config
+from ecrl.config.eval_sets import validation_sets
+from ecrl.config.keys import key_of
+from ecrl.config.resume import run_config
+from ecrl.config.schema import Config, LoraConfig
+from ecrl.distributed.launch import is_first_process
+from ecrl.errors import UsageError
+from ecrl.runs.metrics_file import read_summary
 from ecrl.runs.versions import versions
+from ecrl.training.checkpoint import completed_iterations, find_checkpoint
 from ecrl.training.run import evaluate
+from ecrl.training.validation import Evaluation
 
 COMMAND = Command(
     name="eval",
-    help="""ecrl eval: a policy answers an environment's validation problems
+    help="""ecrl eval: a policy answers validation problems
 
   ecrl eval model.path=DIR env=countdown eval.k=16 output=FILE.json
+  ecrl eval model.path=DIR eval=paper_math
+  ecrl eval RUN [overrides…]           what a run trained, on the run's own validation sets
   ecrl eval [overrides…]               no model named: the small one after its warm start
 
-Overrides are Hydra's, of the configuration of `ecrl train`. output: a JSON file for the metrics.
+Overrides are Hydra's, of the configuration of `ecrl train`; with RUN, of that run's.
+output: a JSON file for the metrics and their standard errors over the problems.
 """,
     settings=NoSettings,
+    words=True,
     overrides=True,
     flags=("--cfg", "--config-dir"),
 )
@@ -31,29 +52,84 @@ Overrides are Hydra's, of the configuration of `ecrl train`. output: a JSON file
 
 def main(arguments: Arguments[NoSettings]) -> int:
     """Evaluate, print a table and write JSON where ``output`` is given."""
-    config = output_config(arguments)
-    if config is None:
+    if len(arguments.words) > 1:
+        raise UsageError(f"`ecrl eval` takes one run, got {len(arguments.words)}: {arguments.words}.")
+    run_dir = Path(arguments.words[0]) if arguments.words else None
+    config = _config(arguments, run_dir)
+    if arguments.show:
+        print(as_yaml(config))
         return 0
-    metrics = evaluate(config)
-    table = Table(
-        "metric",
-        "value",
-        title=f"{config.env.id}, eval.problems={config.eval.problems}, eval.k={config.eval.k}",
-    )
-    for name, value in metrics.items():
-        table.add_row(name, f"{value:.4f}")
-    Console(highlight=False).print(table)
     if config.output is not None:
-        result = {
-            "model": config.model.path,
-            "env": asdict(config.env),
-            "eval": asdict(config.eval),
-            "seed": config.seed,
-            "metrics": metrics,
-            "versions": versions(),
-        }
-        output = Path(config.output)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=2) + "\n")
-        print(f"Written to {output}")
-    return 0
+        check_output(Path(config.output))
+    # Where a model is named, as for the processes that this one starts, it is what the run trained.
+    if run_dir is None or any(key_of(o) == "model.path" for o in arguments.overrides):
+        return _evaluate(config, arguments)
+    with _policy(run_dir) as policy:
+        config.model.path = str(policy)
+        return _evaluate(config, arguments)
+
+
+def _config(arguments: Arguments[NoSettings], run_dir: Path | None) -> Config:
+    """Compose the configuration, or take a run's own; no strategy takes part."""
+    if run_dir is None:
+        return build_config([*arguments.overrides, "strategy=[]"], arguments.config_dir)
+    config = run_config(run_dir, arguments.overrides, arguments.config_dir)
+    config.strategy, config.run_dir, config.resume = {}, None, None
+    config.model.lora = LoraConfig()  # an exported policy has its adapters merged
+    return config
+
+
+@contextmanager
+def _policy(run_dir: Path) -> Iterator[Path]:
+    """Give the exported policy of a run, or that of its last checkpoint where the run went on since."""
+    policy, summary = run_dir / "policy", read_summary(run_dir)
+    checkpoint = find_checkpoint(run_dir)
+    if policy.is_dir() and summary and summary.get("iterations") == completed_iterations(checkpoint):
+        yield policy
+        return
+    with tempfile.TemporaryDirectory(prefix="ecrl-policy-") as folder:
+        export(run_dir, Path(folder) / "policy")
+        yield Path(folder) / "policy"
+
+
+def _evaluate(config: Config, arguments: Arguments[NoSettings]) -> int:
+    """Evaluate in as many processes as are asked for; the first one reports."""
+    folder = [] if arguments.config_dir is None else ["--config-dir", str(arguments.config_dir)]
+    path = [] if config.model.path is None else [f"model.path={config.model.path}"]
+
+    def work() -> None:
+        evaluation = evaluate(config)
+        if is_first_process():
+            _print(config, evaluation)
+            if config.output is not None:
+                _write(Path(config.output), config, evaluation, arguments.words)
+
+    return in_processes(config, ["eval", *arguments.words, *arguments.overrides, *path, *folder], work)
+
+
+def _print(config: Config, evaluation: Evaluation) -> None:
+    sets = [f"{of.name}: {of.env.id}, problems={of.problems}, k={of.k}" for of in validation_sets(config)]
+    table = Table("metric", "value", "± standard error", title="\n".join(sets))
+    for name, value in evaluation.metrics.items():
+        error = evaluation.standard_errors[name]
+        table.add_row(name, f"{value:.4f}", "–" if math.isnan(error) else f"{error:.4f}")
+    Console(highlight=False).print(table)
+
+
+def _write(output: Path, config: Config, evaluation: Evaluation, run: Sequence[str]) -> None:
+    result: dict[str, Any] = {
+        "run": run[0] if run else None,
+        "model": config.model.path,
+        "env": asdict(config.env),
+        "eval": asdict(config.eval),
+        "sets": {of.name: asdict(of) for of in validation_sets(config)},
+        "seed": config.seed,
+        "metrics": evaluation.metrics,
+        "standard_errors": {
+            name: None if math.isnan(error) else error for name, error in evaluation.standard_errors.items()
+        },
+        "versions": versions(),
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(json.dumps(result, indent=2) + "\n")
+    print(f"Written to {output}")

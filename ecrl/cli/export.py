@@ -29,13 +29,24 @@ COMMAND = Command(
 
 
 def main(arguments: Arguments[NoSettings]) -> int:
-    """Join the shards in this process's memory, however many processes wrote them."""
+    """Export, and say where."""
     words = arguments.words
     if len(words) != 2:
         raise UsageError(f"`ecrl export RUN OUTPUT` takes two folders, got {len(words)}.")
     run_dir, output = map(Path, words)
     if output.exists():
         raise UsageError(f"{str(output)!r} exists already and nothing is overwritten; choose another.")
+    export(run_dir, output)
+    print(f"Policy: {output}")
+    return 0
+
+
+def export(run_dir: Path, output: Path) -> None:
+    """Join the shards of a run's last checkpoint in this process's memory, however many processes wrote them.
+
+    Raises:
+        UsageError: no such run, or it has no checkpoint.
+    """
     quiet()
     config = resumed_config([f"resume={run_dir}"])
     checkpoint = find_checkpoint(run_dir)
@@ -45,5 +56,3 @@ def main(arguments: Arguments[NoSettings]) -> int:
     model = load_sharded_policy(path, tokenizer, config.model, Sharding(), cpu, config.seed)
     load_trained(model, checkpoint)
     save_policy(model, tokenizer, output)
-    print(f"Policy: {output}")
-    return 0

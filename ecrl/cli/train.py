@@ -10,6 +10,7 @@ from rich.table import Table
 
 from ecrl.cli.arguments import Arguments, Command, NoSettings
 from ecrl.config.compose import as_yaml, build_config, expand_sweep
+from ecrl.config.eval_sets import validation_sets
 from ecrl.config.keys import key_of
 from ecrl.config.resume import resumed_config
 from ecrl.config.schema import Config
@@ -22,7 +23,7 @@ from ecrl.distributed.launch import (
     processes,
 )
 from ecrl.errors import UsageError
-from ecrl.rollout.rollout_metrics import env_name
+from ecrl.runs.metrics_file import VALIDATION_MEAN
 from ecrl.training.preflight import preflight
 from ecrl.training.run import Outcome, train
 
@@ -102,8 +103,12 @@ def _show(config: Config, outcome: Outcome) -> None:
     console = Console(highlight=False)
     table = Table(title="Finished" if outcome.stopped_by is None else "Stopped", show_header=False)
     last = outcome.last
-    validated = (f"avg@{config.eval.k}", f"pass@{config.eval.k}", "greedy")
-    shown = ["rollout/reward", "policy/entropy", *(f"val/{env_name(config.env)}/{n}" for n in validated)]
+    shown = ["rollout/reward", "policy/entropy"]
+    sets = validation_sets(config)
+    for of in sets:
+        shown += [f"val/{of.name}/{what}" for what in (f"avg@{of.k}", f"pass@{of.k}", "greedy")]
+    if len(sets) > 1:
+        shown.append(VALIDATION_MEAN)
     table.add_row("iterations", f"{outcome.iterations} in {outcome.seconds:.0f} s")
     for name in shown:
         if last.get(name) is not None:

@@ -7,7 +7,6 @@ Hydra composes. On top of it, an environment's id may stand for its group, keys 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -23,13 +22,16 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from ecrl.config.eval_sets import env_id, resolve_environments
 from ecrl.config.explain import explain, first_line, unreadable
 from ecrl.config.groups import GROUPS, LISTED, OPEN_NODES, options
-from ecrl.config.keys import is_open, key_of
+from ecrl.config.keys import is_below, is_open, key_of
 from ecrl.config.schema import Config
 from ecrl.config.targets import complete
 from ecrl.config.validate import check_values
 from ecrl.errors import UsageError
+
+_SETS = "eval.sets"
 
 
 def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
@@ -95,6 +97,7 @@ def as_object(config: Any, config_dir: Path | None = None) -> Config:
         if config[name] is None:
             raise UsageError(f"{name} is empty; choose one of: {', '.join(options(name, config_dir))}.")
         complete(config[name], name)
+    resolve_environments(config.eval.sets, config_dir)
     result = cast(Config, OmegaConf.to_object(config))
     for node, key in (
         (result, "run_dir"),
@@ -138,13 +141,19 @@ def _prepare(override: str, config_dir: Path | None) -> str:
     key, sep, value = override.partition("=")
     if not sep:
         raise UsageError(f"{override!r} is not an override; write key=value, e.g. seed=1.")
-    if key == "env" and value not in options("env", config_dir) and re.search(r"[:/]", value):
-        # The tasks of reasoning-gym have one version, which need not be written.
-        task = value.startswith("reasoning_gym/") and not re.search(r"-v\d+$", value)
-        return f"env.id='{value}-v0'" if task else f"env.id='{value}'"
+    if key == "env" and (found := env_id(value, config_dir)):
+        return f"env.id='{found}'"
     if key in GROUPS:
         _check_choice(override, config_dir)
-    return f"++{override}" if is_open(key) else override
+    return f"++{_nested(key, value)}" if is_open(key) else override
+
+
+def _nested(key: str, value: str) -> str:
+    """Write a key of a validation set as a dictionary, which Hydra merges with the others and may add."""
+    names = key.removeprefix(_SETS).split(".")[1:] if is_below(key, [_SETS]) else []
+    for name in reversed(names):
+        value = f"{{{name}: {value}}}"
+    return f"{_SETS if names else key}={value}"
 
 
 def _check_choice(override: str, config_dir: Path | None) -> None:

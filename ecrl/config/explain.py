@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 from hydra.errors import OverrideParseException
 
 from ecrl.config.groups import GROUPS, options
 from ecrl.config.keys import unknown_key
+from ecrl.config.schema import EvalSet
 from ecrl.errors import UsageError, unknown_name
 
 
@@ -26,6 +28,8 @@ def explain(error: Exception, config_dir: Path | None) -> UsageError:
         return unknown_key(full[1])
     if group:
         return unknown_key(group[1])
+    if unknown := re.search(r"Key '(\w+)' not in 'EvalSet'", str(error.__cause__)):
+        return unknown_name("key of a validation set", unknown[1], [f.name for f in fields(EvalSet)])
     cause = f": {first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
     return UsageError(first_line(error) + cause)
 

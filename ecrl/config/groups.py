@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
+from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+from ecrl.errors import unknown_name
+
 #: Groups of which a run takes a list, applied in order: ``strategy=[clip_cov,clip_higher]``.
 LISTED = ("strategy", "monitor")
-GROUPS = ("model", "env", "engine", "objective", *LISTED, "trainer", "experiment")
+GROUPS = ("model", "env", "engine", "objective", *LISTED, "eval", "trainer", "experiment")
 #: Nodes whose keys are those of a constructor, not of the schema.
 OPEN_NODES = ("objective", "engine", *LISTED)
 
@@ -17,3 +24,23 @@ def options(group: str, config_dir: Path | None = None) -> list[str]:
     folders = [Path(str(resources.files("ecrl.configs"))) / group]
     folders += [config_dir / group] if config_dir else []
     return sorted({p.stem for folder in folders if folder.is_dir() for p in folder.glob("*.yaml")})
+
+
+def presets(choices: Mapping[str, tuple[str, str]], config_dir: Path | None = None) -> DictConfig:
+    """Read presets alone, all in one composition.
+
+    Args:
+        choices: by the key that a preset shall get: its group and its name.
+        config_dir: a folder of the user's own config groups.
+
+    Raises:
+        UsageError: a group has no such name.
+    """
+    for group, name in choices.values():
+        if name not in options(group, config_dir):
+            raise unknown_name(group, name, options(group, config_dir))
+    search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
+    overrides = [f"+{group}@{key}={name}" for key, (group, name) in choices.items()]
+    GlobalHydra.instance().clear()
+    with initialize_config_module("ecrl.configs", version_base="1.3"):
+        return compose(overrides=[*overrides, *search])

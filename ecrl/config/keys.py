@@ -30,7 +30,8 @@ def all_keys() -> list[str]:
 
 def is_open(key: str) -> bool:
     """Whether a constructor's signature, not the schema, says what the key may be."""
-    return re.match(rf"({'|'.join(OPEN_NODES)}|env\.kwargs|model\.chat\.kwargs)\.", key) is not None
+    nodes = (*OPEN_NODES, r"env\.kwargs", r"model\.chat\.kwargs", r"eval\.sets")
+    return key == "eval.sets" or re.match(rf"({'|'.join(nodes)})\.", key) is not None
 
 
 def is_below(key: str, roots: Iterable[str]) -> bool:

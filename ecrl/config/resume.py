@@ -11,7 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ecrl.config.compose import as_object, build_config
-from ecrl.config.keys import all_keys, is_below, is_open, unknown_key
+from ecrl.config.groups import GROUPS, presets
+from ecrl.config.keys import all_keys, is_below, is_open, key_of, unknown_key
 from ecrl.config.schema import Config
 from ecrl.config.targets import resolve
 from ecrl.errors import UsageError
@@ -34,20 +35,55 @@ def resumed_config(overrides: Sequence[str]) -> Config:
     """
     values = dict(o.partition("=")[::2] for o in overrides)
     run_dir = Path(values.pop("resume")).expanduser()
+    config = _config_of(run_dir, "resume=")
+    _check_keys(values, config)
+    changes = [f"{key}={value}" for key, value in values.items()]
+    config = _changed(config, changes, f"resume={str(run_dir)!r}")
+    config.resume = str(run_dir)
+    return as_object(config)
+
+
+def run_config(run_dir: Path, overrides: Sequence[str], config_dir: Path | None = None) -> Config:
+    """Read ``config.yaml`` of a run and apply any overrides, to evaluate what it trained.
+
+    Args:
+        run_dir: the run directory.
+        overrides: as ``ecrl train`` takes them.
+        config_dir: a folder of the user's own config groups.
+
+    Raises:
+        UsageError: no such run, an unknown key or name, or a setting that cannot work.
+    """
+    config = _config_of(run_dir)
+    for key in map(key_of, overrides):
+        if key == "experiment":
+            raise UsageError("experiment=… is for new runs; name the keys that shall differ from this run's.")
+        if key not in all_keys() and not is_open(key):
+            raise unknown_key(key)
+    return as_object(_changed(config, overrides, str(run_dir), config_dir), config_dir)
+
+
+def _config_of(run_dir: Path, before: str = "") -> Any:
     path = run_dir / "config.yaml"
     if not path.is_file():
-        raise UsageError(f"resume={str(run_dir)!r} is not a run directory: {path} is missing.")
-    config = saved_config(path)
-    _check_keys(values, config)
-    monitors = values.pop("monitor", None)
+        raise UsageError(f"{before}{str(run_dir)!r} is not a run directory: {path} is missing.")
+    return saved_config(path)
+
+
+def _changed(config: Any, overrides: Sequence[str], whose: str, config_dir: Path | None = None) -> Any:
+    """Apply overrides as Hydra does: groups' presets in place of their nodes, then single keys."""
     try:
-        if monitors is not None:
-            config.monitor = build_config([f"monitor={monitors}"]).monitor
-        changes = OmegaConf.from_dotlist([f"{k}={v}" for k, v in values.items()])
-        config = OmegaConf.merge(config, changes, {"resume": str(run_dir)})
+        for override in sorted(overrides, key=lambda o: key_of(o) not in GROUPS):
+            key, _, value = override.partition("=")
+            if key == "eval":  # its presets name sets, and leave the rest as it is
+                config = OmegaConf.merge(config, presets({key: ("eval", value)}, config_dir))
+            elif key in GROUPS:
+                config[key] = getattr(build_config([override], config_dir), key)
+            else:
+                config = OmegaConf.merge(config, OmegaConf.from_dotlist([override]))
     except OmegaConfBaseException as error:
-        raise UsageError(f"resume={str(run_dir)!r}: {str(error).splitlines()[0]}") from None
-    return as_object(config)
+        raise UsageError(f"{whose}: {str(error).splitlines()[0]}") from None
+    return config
 
 
 def saved_config(path: Path) -> Any:

@@ -170,6 +170,33 @@ class UpdateConfig:
 
 
 @dataclass
+class EvalSet:
+    """One of several validation sets; what it leaves out (None) it takes from ``eval``.
+
+    Attributes:
+        env: a name of the ``env`` group, a Gymnasium id, or ``{id: …, kwargs: {…}}``; None is the training
+            environment.
+        kwargs: arguments of its constructor, beside those of ``env``.
+        problems: number of problems, or ``all``.
+        k: answers drawn per problem, beside one greedy answer.
+        temperature: of the drawn answers; 0 takes the greedy answer alone.
+        top_p: nucleus share of the drawn answers.
+        max_new_tokens: longest answer, in tokens.
+        every: iterations between its validations, a multiple of ``eval.every``.
+    """
+
+    env: Any = None
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    # Not `int | str | None`: OmegaConf 2.3 cannot merge a union in a dictionary of dataclasses.
+    problems: Any = field(default=None, metadata={LIMIT: CountOrAll()})
+    k: int | None = count(None, least=1)
+    temperature: float | None = number(None, least=0)
+    top_p: float | None = number(None, above=0, most=1, wanted="in (0, 1]")
+    max_new_tokens: int | None = count(None, least=1)
+    every: int | None = count(None, least=1)
+
+
+@dataclass
 class EvalConfig:
     """Validation on fixed problems that training never sees.
 
@@ -179,14 +206,21 @@ class EvalConfig:
             end.
         shared: ``refuse`` a run whose training poses problems of its validation, or ``allow`` it.
         k: answers drawn per problem, beside one greedy answer.
-        temperature: of the drawn answers.
+        temperature: of the drawn answers; 0 takes the greedy answer alone.
+        top_p: nucleus share of the drawn answers.
+        max_new_tokens: longest answer, in tokens; None takes ``rollout.max_new_tokens``.
+        sets: validation sets by the name that their metrics carry; one that is null is left out, and without
+            any the training environment is the only one.
     """
 
     every: int = count(10, least=0)
     problems: int | str = field(default="all", metadata={LIMIT: CountOrAll()})
     shared: str = choice("refuse", SHARED)
     k: int = count(16, least=1)
-    temperature: float = number(1.0, above=0, wanted="above 0 (greedy answers are always drawn as well)")
+    temperature: float = number(1.0, least=0)
+    top_p: float = number(1.0, above=0, most=1, wanted="in (0, 1]")
+    max_new_tokens: int | None = count(None, least=1)
+    sets: dict[str, EvalSet | None] = field(default_factory=dict)
 
 
 @dataclass

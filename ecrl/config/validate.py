@@ -5,9 +5,15 @@ The limits of a single field stand beside it in ``schema``; here are the rules t
 
 from __future__ import annotations
 
+import re
+
+from ecrl.config.eval_sets import validation_sets
 from ecrl.config.limits import check_limits
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
+
+#: What a validation set cannot be called: the mean over the sets has one name, training the other.
+_NAMES_TAKEN = ("mean", "train")
 
 
 def check_values(config: Config) -> None:
@@ -64,6 +70,26 @@ def _only_shards_are_offloaded(config: Config) -> None:
         raise UsageError("trainer.cpu_offload=true needs trainer.parallel=fsdp and more than one process.")
 
 
+def _validation_sets_work(config: Config) -> None:
+    for name in config.eval.sets:
+        if not re.fullmatch(r"[\w-]+", name) or name in _NAMES_TAKEN:
+            raise UsageError(
+                f"eval.sets: {name!r} cannot name a set; take letters, digits, _ and -, and none of "
+                f"{', '.join(_NAMES_TAKEN)}."
+            )
+    for of in validation_sets(config):
+        if of.temperature == 0 and of.k > 1:
+            raise UsageError(
+                f"{of.key}.temperature=0 draws the greedy answer, and k={of.k} of it are the same; set "
+                f"{of.key}.k=1, or a temperature above 0."
+            )
+        if config.eval.every and of.every % config.eval.every:
+            raise UsageError(
+                f"{of.key}.every={of.every} is no multiple of eval.every={config.eval.every}, the iterations "
+                "between validations."
+            )
+
+
 def _processes(config: Config) -> int:
     return config.trainer.devices * config.trainer.num_nodes
 
@@ -75,4 +101,5 @@ _RULES = (
     _tensor_parallel_size_divides_the_processes,
     _adapters_are_not_split,
     _only_shards_are_offloaded,
+    _validation_sets_work,
 )

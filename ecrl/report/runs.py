@@ -26,7 +26,9 @@ REWARD = "rollout/reward"
 #: Settings in which runs of one arm may differ, beside those that a resumed run may change.
 _SAME_ARM = ("seed", "run_dir", "output")
 #: Settings in which compared runs must agree; otherwise their figures measure different things.
-_COMPARED = ("env", "eval.problems", "eval.k", "eval.temperature")
+_COMPARED = (
+    "env", "eval.problems", "eval.k", "eval.temperature", "eval.top_p", "eval.max_new_tokens", "eval.sets",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

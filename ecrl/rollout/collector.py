@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,14 @@ T = TypeVar("T")
 #: An episode is truncated after this many turns, so that an endless one does not hang the run.
 MAX_TURNS = 64
 _THREADS = 64  # threads that wait for verifiers; they compute nothing themselves
+#: The pool of the training environments.
+TRAIN = "train"
 _STREAMS = {**STREAMS, "greedy": 2}
+
+
+def split_of(pool: str) -> Split:
+    """Return the split that a pool of environments draws from: all but training's are for validation."""
+    return "train" if pool == TRAIN else "val"
 
 
 @dataclass
@@ -112,7 +120,7 @@ class Collector:
     """Collects groups of trajectories.
 
     Args:
-        make_env: makes an environment for a split.
+        make_env: makes an environment of a pool: ``train``, or the name of a validation set.
         engine: generates the completions.
         chat: tokenizes prompts and messages.
         seed: seed of problems and completions.
@@ -123,7 +131,7 @@ class Collector:
 
     def __init__(
         self,
-        make_env: Callable[[Split], gym.Env[str, str]],
+        make_env: Callable[[str], gym.Env[str, str]],
         engine: Engine,
         chat: Chat,
         seed: int,
@@ -131,18 +139,18 @@ class Collector:
         timeout: float = 1800.0,
     ) -> None:
         self._make_env = make_env
-        self._envs: dict[Split, list[gym.Env[str, str]]] = {"train": [], "val": []}
+        self._envs: dict[str, list[gym.Env[str, str]]] = defaultdict(list)
         self.engine = engine
         self._chat = chat
         self._seed = seed
         self._process_group = process_group or ProcessGroup()
         self._timeout = timeout
-        #: Options of every `reset` in a split; they may change only between iterations.
-        self.options: dict[Split, dict[str, Any]] = {"train": {}, "val": {}}
+        #: Options of every `reset` in a pool; they may change only between iterations.
+        self.options: dict[str, dict[str, Any]] = defaultdict(dict)
 
     def collect(
         self,
-        split: Split,
+        pool: str,
         problems: Sequence[int],
         copies: int,
         sampling: Sampling,
@@ -152,7 +160,7 @@ class Collector:
         """Play ``copies`` episodes of each problem; each process plays its share of the problems.
 
         Args:
-            split: the split that the problems are from.
+            pool: the pool of environments that the problems are from.
             problems: numbers of the problems; a number always means the same problem.
             copies: G, number of episodes for each problem.
             sampling: how to sample.
@@ -166,20 +174,20 @@ class Collector:
             EcrlError: an environment gave different problems for one seed, or its code failed.
         """
         mine = [problems[i] for i in self._process_group.share(len(problems))]
-        stream = _STREAMS["greedy" if sampling.temperature == 0 else split]
+        stream = _STREAMS["greedy" if sampling.temperature == 0 else split_of(pool)]
         with recorder.timer("verify"):
-            episodes = self._reset(split, mine, copies, (stream, iteration))
+            episodes = self._reset(pool, mine, copies, (stream, iteration))
         self._play(episodes, sampling, recorder)
-        if split == "val" and copies > 1:
+        if split_of(pool) == "val" and copies > 1:
             with recorder.timer("verify"):
                 self._count_votes(episodes, copies)
         return self._process_group.gather([self._trajectory(e) for e in episodes])
 
-    def problems(self, split: Split) -> int | None:
-        """Number of problems of a split; None if the environment has no end."""
-        envs = self._envs[split]
+    def problems(self, pool: str) -> int | None:
+        """Number of problems of a pool; None if its environment has no end."""
+        envs = self._envs[pool]
         if not envs:
-            envs.append(self._make_env(split))
+            envs.append(self._make_env(pool))
         return size(envs[0])
 
     def _play(self, episodes: Sequence[_Episode], sampling: Sampling, recorder: MetricsRecorder) -> None:
@@ -201,16 +209,16 @@ class Collector:
             active = [e for e in active if not (e.terminated or e.truncated)]
 
     def _reset(
-        self, split: Split, problems: Sequence[int], copies: int, stream: tuple[int, int]
+        self, pool: str, problems: Sequence[int], copies: int, stream: tuple[int, int]
     ) -> list[_Episode]:
-        envs = self._envs[split]
+        envs = self._envs[pool]
         while len(envs) < len(problems) * copies:
-            envs.append(self._make_env(split))
+            envs.append(self._make_env(pool))
         keys: NDArray[np.uint64] = hash_u64(
             self._seed, *stream, np.repeat(problems, copies), np.tile(np.arange(copies), len(problems))
         )
         resets = [
-            reset_arguments(env, split, self._seed, problem, self.options[split])
+            reset_arguments(env, split_of(pool), self._seed, problem, self.options[pool])
             for env, problem in zip(envs, problems, strict=False)
         ]
         episodes: list[_Episode] = []

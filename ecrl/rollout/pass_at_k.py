@@ -40,21 +40,23 @@ def majority_correct(votes: Sequence[int | None], correct: Sequence[bool]) -> fl
     return sum(winners) / len(winners)
 
 
-def summarise(rewards: NDArray[np.float64], votes: Sequence[Sequence[int | None]]) -> dict[str, float]:
-    """Summarise ``k`` answers to each of ``P`` problems.
+def by_problem(
+    rewards: NDArray[np.float64], votes: Sequence[Sequence[int | None]]
+) -> dict[str, NDArray[np.float64]]:
+    """Say of each of ``P`` problems how well ``k`` answers did.
 
     Args:
         rewards: ``[P, k]``; an answer is right if its reward is at least 1.
         votes: ``[P][k]`` classes of equivalent answers; None without an answer.
 
     Returns:
-        ``avg@k`` (mean reward), ``pass@j`` for j = 1, 2, 4, … k, and ``maj@k``.
+        ``[P]`` each: ``avg@k`` (mean reward), ``pass@j`` for j = 1, 2, 4, … k, and ``maj@k``.
     """
     k = rewards.shape[1]
     correct = rewards >= 1.0
-    result = {f"avg@{k}": float(rewards.mean())}
+    result = {f"avg@{k}": rewards.mean(1)}
     for j in sorted({2**i for i in range(k.bit_length()) if 2**i <= k} | {k}):
-        result[f"pass@{j}"] = float(np.mean([pass_at_k(k, int(row.sum()), j) for row in correct]))
+        result[f"pass@{j}"] = np.asarray([pass_at_k(k, int(row.sum()), j) for row in correct])
     majorities = [majority_correct(v, c.tolist()) for v, c in zip(votes, correct, strict=True)]
-    result[f"maj@{k}"] = float(np.mean(majorities))
+    result[f"maj@{k}"] = np.asarray(majorities)
     return result

@@ -59,6 +59,12 @@ def reset_arguments(
     return arguments
 
 
+def ordered_keys(env: gym.Env[str, str], seed: int) -> NDArray[np.uint64] | None:
+    """Hashes of the training problems in the order of a run's first epoch; None if they have no end."""
+    found = keys(env)
+    return None if found is None else found[_order(seed, 0, len(found))]
+
+
 def _indices(env: gym.Env[str, str]) -> NDArray[np.int64] | None:
     inner = env.unwrapped
     return inner.problem_indices if isinstance(inner, ReasoningEnv) else None

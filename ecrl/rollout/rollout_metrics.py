@@ -1,30 +1,14 @@
-"""Metrics of a rollout and of a validation: numbers by metric name."""
+"""Metrics of a rollout: numbers by metric name."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ecrl.algorithm.advantages import zero_variance
-from ecrl.config.schema import EnvConfig
 from ecrl.rollout.batching import group_tensors
-from ecrl.rollout.pass_at_k import summarise
 from ecrl.rollout.trajectory import Trajectory
-from ecrl.runs.metrics_file import VALIDATION_MEAN
-
-
-def env_name(env: EnvConfig) -> str:
-    """Return an environment's short name for metrics.
-
-    It is the configured name, or that of its data set (``openai/gsm8k`` → ``gsm8k``), or that of its id
-    (``ecrl/Countdown-v0`` → ``countdown``).
-    """
-    path = env.kwargs.get("path")
-    found = env.name or (Path(str(path)).stem if path else env.id.split("/")[-1].rsplit("-v", 1)[0].lower())
-    return re.sub(r"[^\w.-]+", "_", found)
 
 
 def rollout_metrics(trajectories: Sequence[Trajectory]) -> dict[str, float]:
@@ -62,24 +46,3 @@ def rollout_entropy(trajectories: Sequence[Trajectory]) -> float | None:
     if any(turn is None for turns in entropies for turn in turns):
         return None
     return float(np.mean([np.mean([x for turn in turns for x in turn or []]) for turns in entropies]))
-
-
-def validation_metrics(
-    sampled: Sequence[Trajectory], greedy: Sequence[Trajectory], name: str
-) -> dict[str, float]:
-    """Return ``val/<env>/…``: ``avg@k``, ``pass@j``, ``maj@k``, ``greedy``, ``length``; and the mean.
-
-    Args:
-        sampled: k trajectories of each problem, those of a problem side by side.
-        greedy: one greedy trajectory of each problem.
-        name: short name of the environment.
-    """
-    k = 1 + max(t.sample_index for t in sampled)
-    rewards = np.asarray([t.reward for t in sampled]).reshape(-1, k)
-    votes = [[t.vote for t in sampled[i : i + k]] for i in range(0, len(sampled), k)]
-    numbers = summarise(rewards, votes)
-    numbers["greedy"] = float(np.mean([t.reward for t in greedy]))
-    numbers["length"] = float(np.mean([t.num_tokens for t in sampled]))
-    return {f"val/{name}/{key}": value for key, value in numbers.items()} | {
-        VALIDATION_MEAN: numbers[f"avg@{k}"]
-    }

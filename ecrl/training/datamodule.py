@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import gymnasium as gym
 import lightning as L
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from ecrl.algorithm.mismatch import mismatch
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.rollout_batch import REFERENCE_LOGPROBS, RolloutBatch
 from ecrl.algorithm.strategy import Strategy
+from ecrl.config.eval_sets import ValidationSet, validation_sets
 from ecrl.config.schema import Config
 from ecrl.config.targets import build
 from ecrl.engines.base import Engine, Sampling
@@ -29,19 +31,16 @@ from ecrl.rollout.batching import (
     with_advantages,
 )
 from ecrl.rollout.chat import Chat
-from ecrl.rollout.collector import Collector
-from ecrl.rollout.problem_order import ENDLESS
+from ecrl.rollout.collector import TRAIN, Collector, split_of
 from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
 from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.observer import RolloutObserver
 from ecrl.training.scoring import Scorer
+from ecrl.training.validation import Evaluation, due_sets, evaluate, number_of_problems, sampling_of
 
 if TYPE_CHECKING:
     from ecrl.training.module import PolicyModule
-
-#: Validation problems answered at once, so that memory does not grow with ``eval.problems``.
-VAL_COMPLETIONS = 1024
 
 
 class _Batches:
@@ -76,6 +75,7 @@ class RolloutDataModule(L.LightningDataModule):
         self.objective = objective
         self.strategies = list(strategies)
         self.scorer = scorer
+        self.sets = validation_sets(config)
         self._collector: Collector | None = None
         self._queue: RolloutQueue | None = None
         self._restored: list[dict[str, Any]] = []
@@ -94,7 +94,7 @@ class RolloutDataModule(L.LightningDataModule):
             config, scorer = self.config, self.scorer
             engine: Engine = build(config.engine, model=scorer.model, process_group=scorer.process_group)
             self._collector = Collector(
-                lambda split: make(config.env.id, split, dict(config.env.kwargs)),
+                self._make_env,
                 engine,
                 Chat(scorer.tokenizer, config.model.chat),
                 config.seed,
@@ -103,6 +103,11 @@ class RolloutDataModule(L.LightningDataModule):
                 config.trainer.timeout,
             )
         return self._collector
+
+    def _make_env(self, pool: str) -> gym.Env[str, str]:
+        """Make an environment for training, or of a validation set."""
+        env = next((of.env for of in self.sets if of.name == pool), self.config.env)
+        return make(env.id, split_of(pool), dict(env.kwargs))
 
     @property
     def queue(self) -> RolloutQueue:
@@ -145,7 +150,7 @@ class RolloutDataModule(L.LightningDataModule):
         for _ in range(rounds):
             problems = range(self._next_problem, self._next_problem + rollout.prompts)
             self._next_problem = problems.stop
-            new = self.collector.collect("train", problems, rollout.group_size, sampling, iteration, recorder)
+            new = self.collector.collect(TRAIN, problems, rollout.group_size, sampling, iteration, recorder)
             _check_versions(new, version)
             kept += [len(drawn) + i for i in kept_by(filters, new)]
             drawn += new
@@ -204,42 +209,45 @@ class RolloutDataModule(L.LightningDataModule):
     # ---------------------------------------------------------------- validation
 
     def val_dataloader(self) -> _Batches:
-        """Each pass over it answers the validation problems, chunk by chunk."""
-        chunk = max(VAL_COMPLETIONS // self.config.eval.k, 1)
-        problems = self.validation_problems
-        chunks = [range(i, min(i + chunk, problems)) for i in range(0, problems, chunk)]
-        return _Batches(lambda: map(self._validate, chunks), len(chunks))
+        """Each pass over it gives one batch: what the policy earns on the sets that are due."""
+        return _Batches(lambda: iter([self._validate()]), 1)
 
-    @property
-    def validation_problems(self) -> int:
-        """Number of validation problems."""
-        wanted = self.config.eval.problems
-        return wanted if isinstance(wanted, int) else self.collector.problems("val") or ENDLESS
+    def _validate(self) -> Evaluation:
+        module = self.module
+        # In an epoch's validation Lightning does not yet count the iteration as finished.
+        at_start = self.trainer.state.fn == "validate"  # type: ignore[union-attr]
+        due = due_sets(self.sets, 0 if at_start else module.iteration + 1)
+        with module.recorder.timer("validate"), self._synced():
+            sizes = {of.name: self.collector.problems(of.name) for of in due}
+            return evaluate(due, sizes, self._answer, mean=len(due) == len(self.sets))
 
-    def _validate(self, problems: Sequence[int]) -> tuple[list[Trajectory], list[Trajectory]]:
-        with self.module.recorder.timer("validate"):
-            return self.answer(problems)
+    def _answer(
+        self, of: ValidationSet, problems: Sequence[int], copies: int, sampling: Sampling
+    ) -> list[Trajectory]:
+        # Generation and verification count as validation's time, as a whole.
+        unseen = MetricsRecorder()
+        return self.collector.collect(of.name, problems, copies, sampling, self.module.iteration, unseen)
 
-    def answer(self, problems: Sequence[int]) -> tuple[list[Trajectory], list[Trajectory]]:
-        """Answer validation problems with the current policy.
+    def probe(self, problems: int) -> list[Trajectory]:
+        """Answer problems of the first validation set once each, with the current policy.
 
-        Returns:
-            ``eval.k`` sampled answers to each problem, and one greedy answer to each.
+        Args:
+            problems: number of problems; fewer where the set has fewer.
         """
+        of = self.sets[0]
+        with self._synced():
+            count = min(problems, number_of_problems(of, self.collector.problems(of.name)))
+            return self._answer(of, range(count), 1, sampling_of(of))
+
+    @contextmanager
+    def _synced(self) -> Iterator[None]:
+        """Draw within the block with the current policy."""
         with self._precision():
             if self._queue is not None:
                 self._queue.settle()
             self._sync()
-            settings = self.config.eval
-            answers = self._collect(problems, settings.k, settings.temperature), self._collect(problems, 1, 0)
+            yield
             self.collector.engine.sleep()
-        return answers
-
-    def _collect(self, problems: Sequence[int], copies: int, temperature: float) -> list[Trajectory]:
-        sampling = Sampling(temperature, 1.0, self.config.rollout.max_new_tokens)
-        # Generation and verification count as validation's time, as a whole.
-        unseen = MetricsRecorder()
-        return self.collector.collect("val", problems, copies, sampling, self.module.iteration, unseen)
 
     # ---------------------------------------------------------------- both
 

@@ -26,11 +26,10 @@ from ecrl.errors import NonFiniteError
 from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder, Record
 from ecrl.policy.model import PolicyModel
-from ecrl.rollout.rollout_metrics import env_name, validation_metrics
-from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.auxiliary import AuxiliaryModel
 from ecrl.training.observer import PlanObserver
 from ecrl.training.scoring import ForwardPasses, Scorer
+from ecrl.training.validation import Evaluation
 
 
 def finished_iterations(trainer: L.Trainer) -> int:
@@ -55,6 +54,7 @@ class PolicyModule(L.LightningModule):
         policy_entropy: mean entropy of the responses that train, under the policy before the update, nats;
             where no group trains, of all that was drawn, or NaN if the engine gives no entropies. With
             ``rollout.old_logprobs=engine`` the engine's; after the first minibatch, that minibatch's own.
+        evaluation: of the last validation.
         temperature: of the softmax that the next rollout is drawn with.
         run_dir: folder of the run; None where nothing is written.
     """
@@ -77,7 +77,7 @@ class PolicyModule(L.LightningModule):
         self.policy_entropy = float("nan")
         self.temperature = config.rollout.temperature
         self.run_dir: Path | None = None
-        self._validation: list[tuple[list[Trajectory], list[Trajectory]]] = []
+        self.evaluation = Evaluation({}, {})
 
     # ---------------------------------------------------------------- set-up
 
@@ -230,17 +230,13 @@ class PolicyModule(L.LightningModule):
 
     # ---------------------------------------------------------------- validation
 
-    def validation_step(self, batch: tuple[list[Trajectory], list[Trajectory]], batch_idx: int) -> None:
-        """Take a chunk of validation problems that the data module has answered."""
-        self._validation.append(batch)
+    def validation_step(self, batch: Evaluation, batch_idx: int) -> None:
+        """Take what the policy earned on the validation sets."""
+        self.evaluation = batch
 
     def on_validation_epoch_end(self) -> None:
-        """Record the validation metrics over all chunks."""
-        sampled = [t for chunk, _ in self._validation for t in chunk]
-        greedy = [t for _, chunk in self._validation for t in chunk]
-        self._validation.clear()
-        numbers = validation_metrics(sampled, greedy, env_name(self.config.env))
-        for name, value in numbers.items():
+        """Record the validation metrics."""
+        for name, value in self.evaluation.metrics.items():
             self.recorder.record(name, value)
         # Also to Lightning, so that its own callbacks can monitor them.
-        self.log_dict(numbers, logger=False)
+        self.log_dict(self.evaluation.metrics, logger=False)

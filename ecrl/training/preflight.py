@@ -15,6 +15,7 @@ import torch
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.strategy_stack import build_strategies, check_stack
+from ecrl.config.eval_sets import ValidationSet, validation_sets
 from ecrl.config.schema import Config
 from ecrl.config.targets import build, resolve
 from ecrl.distributed.launch import check_launch
@@ -34,12 +35,13 @@ _FULL = 4  # bytes of a float32 number
 _STATE = 4  # numbers of a trained parameter: weight, gradient, AdamW's two moments
 
 
-def preflight(config: Config, training: bool = True) -> list[str]:
+def preflight(config: Config, training: bool = True, splits: Sequence[Split] | None = None) -> list[str]:
     """Run every check, in this order; nothing is loaded, started or written.
 
     Args:
         config: the whole configuration.
         training: the policy is trained, not only evaluated.
+        splits: those whose environments are tried; None for those that training or evaluation uses.
 
     Returns:
         Warnings, a line each.
@@ -53,7 +55,8 @@ def preflight(config: Config, training: bool = True) -> list[str]:
     check_launch(config)  # as many processes were started as the run wants
     check_groups(config, objective)  # the estimator has something to compare
     check_run_dir(config)  # the run's folder is new, or can be gone on with
-    check_environments(config, training)  # each split's environment can be made, and they share nothing
+    splits = splits or _splits(config, training)
+    check_environments(config, splits)  # each split's environment can be made, and they share nothing
     if config.model.path:
         check_model(config.model.path)  # the path holds a model, or may be a hub id
     resolve(config.engine["_target_"], "engine").check(config)  # the engine is installed and reachable
@@ -100,46 +103,53 @@ def check_entropies(config: Config, strategies: Sequence[Strategy]) -> None:
             )
 
 
-def check_environments(config: Config, training: bool) -> None:
-    """Make the environment of each split that the run uses, compare their problems, and close them.
+def _splits(config: Config, training: bool) -> list[Split]:
+    validates = not training or config.eval.every > 0
+    return [*(["train"] if training else []), *(["val"] if validates else [])]  # type: ignore[list-item]
+
+
+def check_environments(config: Config, splits: Sequence[Split]) -> None:
+    """Make the environments of training and of each validation set, compare their problems, and close them.
 
     Raises:
         UsageError: one cannot be made, validation asks for more problems than there are, or training would
             pose problems of the validation.
     """
-    wanted = {"train": training, "val": not training or config.eval.every > 0}
-    splits: tuple[Split, ...] = ("train", "val")
-    envs = {split: make(config.env.id, split, dict(config.env.kwargs)) for split in splits if wanted[split]}
-    if "val" in envs:
-        _check_count(config, envs["val"])
-    if len(envs) == 2 and config.eval.shared == "refuse":
-        _check_shared(config, envs["train"], envs["val"])
-    for env in envs.values():
+    train = make(config.env.id, "train", dict(config.env.kwargs)) if "train" in splits else None
+    for of in validation_sets(config) if "val" in splits else ():
+        env = make(of.env.id, "val", dict(of.env.kwargs))
+        _check_count(of, env)
+        if train is not None and config.eval.shared == "refuse":
+            _check_shared(of, train, env)
         env.close()
+    if train is not None:
+        train.close()
 
 
-def _check_count(config: Config, env: gym.Env[str, str]) -> None:
-    wanted, there = config.eval.problems, size(env)
+def _check_count(of: ValidationSet, env: gym.Env[str, str]) -> None:
+    wanted, there = of.problems, size(env)
     if isinstance(wanted, int) and there is not None and wanted > there:
         raise UsageError(
-            f"eval.problems={wanted}, but {config.env.id} has only {there} for validation; leave it out, or "
-            "set eval.problems=all."
+            f"{of.key}.problems={wanted}, but {of.env.id} has only {there} for validation; leave it out, or "
+            f"set {of.key}.problems=all."
         )
 
 
-def _check_shared(config: Config, train: gym.Env[str, str], val: gym.Env[str, str]) -> None:
+def _check_shared(of: ValidationSet, train: gym.Env[str, str], val: gym.Env[str, str]) -> None:
     of_training, of_validation = keys(train), keys(val)
     if of_training is None or of_validation is None:
         return
     shared = int(np.isin(of_validation, of_training).sum())
-    if shared:
-        raise UsageError(
-            f"{shared} of the {len(of_validation)} validation problems of {config.env.id} are problems of "
-            "training too, so validation would measure what was learnt by heart. Validate on other rows "
-            "(env.kwargs.val_path=FILE), or on one row in ten (env.kwargs.val_path=null "
-            "env.kwargs.val_part=null); eval.shared=allow trains all the same, and eval.every=0 without "
-            "validation."
-        )
+    if not shared:
+        return
+    whose, where = (of.env.id, "env") if of.key == "eval" else (of.key, of.key)
+    raise UsageError(
+        f"{shared} of the {len(of_validation)} validation problems of {whose} are problems of training too, "
+        f"so validation would measure what was learnt by heart. Validate on other rows "
+        f"({where}.kwargs.val_path=FILE), or on one row in ten ({where}.kwargs.val_path=null "
+        f"{where}.kwargs.val_part=null); eval.shared=allow trains all the same, and eval.every=0 without "
+        "validation."
+    )
 
 
 def _staleness_warnings(config: Config, strategies: Sequence[Strategy]) -> list[str]:

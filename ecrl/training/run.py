@@ -34,6 +34,7 @@ from ecrl.training.preflight import preflight
 from ecrl.training.progress import ProgressMonitor
 from ecrl.training.scoring import Scorer
 from ecrl.training.trainer import connect, make_trainer, quiet
+from ecrl.training.validation import Evaluation
 from ecrl.training.warmup import cached_base
 
 
@@ -92,19 +93,18 @@ def train(
     return _finish(run_dir, module, stop, time.perf_counter() - start)
 
 
-def evaluate(config: Config) -> dict[str, float]:
-    """Answer the validation problems of ``config.env`` with ``config.model``.
+def evaluate(config: Config) -> Evaluation:
+    """Answer the validation sets of a configuration with its model.
 
     Returns:
-        Metrics by name, ``val/…``.
+        Metrics by name, ``val/…``, and their standard errors.
 
     Raises:
         UsageError: something in the configuration cannot work.
     """
     trainer, module, datamodule = prepare(config, warnings=preflight(config, training=False))
     trainer.validate(module, datamodule=datamodule, verbose=False)
-    numbers = module.recorder.flush().numbers
-    return {name: value for name, value in numbers.items() if name.startswith("val/")}
+    return module.evaluation
 
 
 def prepare(

@@ -80,7 +80,7 @@ def load_rows(
     return _load(str(file) if file.exists() else path, wanted, subset, part, modified)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _load(
     path: str, where: tuple[tuple[str, Any], ...], subset: str | None, part: str | None, modified: int
 ) -> Rows:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ecrl.envs.arguments import check_types
 from ecrl.envs.base import Problem, ReasoningEnv, Split
 from ecrl.envs.datasets.cells import check_filled
+from ecrl.envs.datasets.pass_rates import check_pass_rate, read_pass_rates
 from ecrl.envs.datasets.row_files import Row
 from ecrl.envs.datasets.row_problems import RowProblems, read_problems
 from ecrl.envs.datasets.rows import load_rows
@@ -43,6 +44,9 @@ class RowsEnv(ReasoningEnv):
         part: part of a data set that is the training split.
         val_part: part of a data set that is the validation split, of ``path`` if there is no ``val_path``.
         bad_rows: ``refuse`` the whole file if a row makes no problem, or ``skip`` such rows with a warning.
+        pass_rate: train only on problems whose pass rate is from the first to the second number, as
+            ``[0.1, 0.9]``; needs ``pass_rates``.
+        pass_rates: file of pass rates that ``ecrl envs difficulty`` measured.
         split: ``train`` or ``val``.
 
     Raises:
@@ -65,9 +69,12 @@ class RowsEnv(ReasoningEnv):
         part: str | None = None,
         val_part: str | None = None,
         bad_rows: Literal["refuse", "skip"] = "refuse",
+        pass_rate: Sequence[float] | None = None,
+        pass_rates: str | None = None,
         split: Split = "train",
     ) -> None:
         check_types(RowsEnv.__init__, locals())
+        check_pass_rate(pass_rate, pass_rates)
         # Whatever decides what a row makes. Of many environments with the same key, only the first reads all.
         self._key = type(self), repr(vars(self)), tuple(columns), bad_rows
         super().__init__(split=split)
@@ -81,6 +88,7 @@ class RowsEnv(ReasoningEnv):
             "train": {"path": path, "part": part, **common},
             "val": {"path": val_path or path, "part": val_part or part, **common},
         }
+        self._pass_rate = tuple(pass_rate or ()), pass_rates
         if split == "train":
             self._problems("val")  # the first validation may come hours later
         self.path: str = self._sources[split]["path"]
@@ -97,6 +105,19 @@ class RowsEnv(ReasoningEnv):
                 "validation, by the hash of its text. Give more rows, or other rows for validation "
                 "(env.kwargs.val_path=FILE)."
             )
+        if self.split == "train" and self._pass_rate[1] is not None:
+            self._own = self._within()
+
+    def _within(self) -> RowProblems:
+        """The problems whose pass rate is wanted; found once in each process."""
+        bounds, file = self._pass_rate
+        rates = read_pass_rates(str(file))
+        key = self._key, bounds, rates.path, rates.modified
+        if key not in self.rows.problems:
+            kept = rates.within(self._own.keys, *bounds)
+            self.rows.problems[key] = RowProblems(self._own.indices[kept], self._own.keys[kept])
+        found: RowProblems = self.rows.problems[key]
+        return found
 
     @property
     def problem_indices(self) -> NDArray[np.int64]:

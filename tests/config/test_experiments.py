@@ -10,6 +10,7 @@ from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.strategy_stack import build_strategies, check_stack
 from ecrl.cli import main
 from ecrl.config.compose import build_config
+from ecrl.config.eval_sets import validation_sets
 from ecrl.config.groups import options
 from ecrl.config.targets import build
 from ecrl.sweep.definition import make_sweep, read_sweep, sweep_file
@@ -52,7 +53,10 @@ def test_entropy_control_has_the_papers_settings(name: str) -> None:
     assert config.env == build_config(["env=dapo_math_17k"]).env
     assert config.rollout.max_new_tokens == 8192
     assert config.update.lr == {"7b": 5e-7, "32b": 1e-6}[size]
-    assert (config.eval.k, config.eval.temperature) == (32, 0.6)
+    sets = {of.name: (of.k, of.temperature, of.problems) for of in validation_sets(config)}
+    sampled = dict.fromkeys(("aime24", "aime25", "amc"), (32, 0.6, "all"))
+    greedy = dict.fromkeys(("math500", "omni_math", "olympiad_bench", "minerva"), (1, 0.0, "all"))
+    assert sets == sampled | greedy
     # As many updates, of as many completions, and as many completions between validations.
     prompts, updates = config.rollout.prompts, config.update.minibatches
     assert (prompts, updates) == ((32, 1) if method == "on_policy" else (256, 8))

@@ -28,6 +28,7 @@ DDP = [*FSDP, "trainer.parallel=ddp"]
 TP = [*FSDP, "trainer.tensor_parallel_size=2"]
 MODES = {"fsdp": FSDP, "ddp": DDP, "tp": TP}
 EVAL = ["iterations=2", "eval.every=2", "eval.problems=3", "eval.k=2", "checkpoint.every=1"]
+EVAL += ["eval.sets={own: {}, wide: {k: 3, temperature: 0.7, max_new_tokens: 5}}"]
 UNEVEN = ["rollout.prompts=5", "update.minibatches=2", "update.max_tokens=40", "update.row_tokens=30"]
 FEW = ["rollout.prompts=1", "update.minibatches=1", "eval.problems=1"]  # fewer than processes
 MANY_TURNS = ["env=tests.support.tasks:test/Echo-v0", "engine.batch_size=3"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ecrl.rollout.pass_at_k import majority_correct, pass_at_k, summarise
+from ecrl.rollout.pass_at_k import by_problem, majority_correct, pass_at_k
 
 
 def test_pass_at_k() -> None:
@@ -34,10 +34,10 @@ def test_majority() -> None:
     assert majority_correct([None, None], [False, False]) == 0.0
 
 
-def test_summary_over_problems() -> None:
+def test_means_over_problems() -> None:
     rewards = np.asarray([[1.0, 0.0, 0.0, 0.5], [1.0, 1.0, 1.0, 1.0]])
     votes = [[0, 1, 1, 2], [0, 0, 0, 0]]
-    result = summarise(rewards, votes)
+    result = {name: float(values.mean()) for name, values in by_problem(rewards, votes).items()}
     assert result == pytest.approx(
         {"avg@4": 0.6875, "pass@1": 0.625, "pass@2": 0.75, "pass@4": 1.0, "maj@4": 0.5}
     )

@@ -94,7 +94,7 @@ def test_objectives_train(objective: str, base: list[str], tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_evaluation(base: list[str]) -> None:
-    assert all(math.isfinite(value) for value in evaluate(build_config(base)).values())
+    assert all(math.isfinite(value) for value in evaluate(build_config(base)).metrics.values())
 
 
 def on_cpu() -> torch.Tensor:

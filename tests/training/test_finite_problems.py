@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ecrl.config.compose import build_config
+from ecrl.config.eval_sets import env_name
 from ecrl.config.resume import resumed_config
 from ecrl.config.schema import Config, EnvConfig
 from ecrl.distributed.process_group import ProcessGroup
@@ -20,7 +21,6 @@ from ecrl.metrics import MetricsRecorder
 from ecrl.policy.model import load_policy, load_tokenizer
 from ecrl.rollout.chat import Chat
 from ecrl.rollout.collector import Collector
-from ecrl.rollout.rollout_metrics import env_name
 from ecrl.training.preflight import preflight
 from ecrl.training.run import train
 from tests.support.row_files import jsonl

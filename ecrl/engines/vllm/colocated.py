@@ -18,6 +18,7 @@ from ecrl.engines.probe import Probe
 from ecrl.engines.vllm.in_process import shutdown, start, trainer_state_kept
 from ecrl.engines.vllm.requirements import (
     as_dtype,
+    check_config_top_p,
     check_memory_share,
     check_positive,
     check_top_p,
@@ -93,7 +94,7 @@ class VLLMEngine:
     def check(cls, config: Config) -> None:
         """See ``Engine.check``."""
         require_vllm()
-        check_top_p("vllm", config.rollout.top_p)
+        check_config_top_p("vllm", config)
         check_memory_share(config.engine.get("gpu_memory_utilization", 0.4))
         check_positive(config.engine, "timeout", "probe_tolerance", "kv_cache_gib", "max_model_len")
         if config.engine.get("dtype") is not None:

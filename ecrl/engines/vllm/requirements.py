@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from packaging.version import Version
 
+from ecrl.config.eval_sets import validation_sets
+from ecrl.config.schema import Config
 from ecrl.errors import UsageError
 
 #: First release with the weight transfer, reload by iterator and sleep mode that are used here.
@@ -41,6 +43,16 @@ def is_old(found: str) -> bool:
         ValueError: the text is not a version.
     """
     return Version(found).release[:2] < OLDEST
+
+
+def check_config_top_p(engine: str, config: Config) -> None:
+    """Refuse nucleus sampling in training or validation.
+
+    Raises:
+        UsageError: a ``top_p`` is below 1.
+    """
+    for top_p in (config.rollout.top_p, *(of.top_p for of in validation_sets(config))):
+        check_top_p(engine, top_p)
 
 
 def check_top_p(engine: str, top_p: float) -> None:

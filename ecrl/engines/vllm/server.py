@@ -9,6 +9,7 @@ import httpx
 import torch
 from torch import Tensor
 
+from ecrl.config.eval_sets import longest_completion
 from ecrl.config.schema import Config, ModelConfig
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Completion, Sampling
@@ -16,7 +17,7 @@ from ecrl.engines.checksum import WeightManifest
 from ecrl.engines.probe import Probe
 from ecrl.engines.vllm.replica import Replica
 from ecrl.engines.vllm.replica_pool import draw
-from ecrl.engines.vllm.requirements import as_dtype, check_positive, check_top_p
+from ecrl.engines.vllm.requirements import as_dtype, check_config_top_p, check_positive
 from ecrl.engines.vllm.weight_channel import Channel, own_address
 from ecrl.engines.vllm.worker import describe
 from ecrl.errors import EcrlError, UsageError
@@ -87,7 +88,7 @@ class VLLMServerEngine:
                 "engine=vllm_server needs the replicas that `ecrl serve` started: "
                 "engine.urls=[http://HOST:PORT,…]."
             )
-        check_top_p("vllm_server", config.rollout.top_p)
+        check_config_top_p("vllm_server", config)
         check_positive(config.engine, "timeout", "probe_tolerance", "max_in_flight")
         dtype = str(as_dtype(config.engine.get("dtype", "bfloat16"))).removeprefix("torch.")
         replicas = [Replica(url, config.engine.get("timeout", 600.0)) for url in urls]
@@ -97,7 +98,7 @@ class VLLMServerEngine:
             replica.check()
         policy = _describe_policy(config.model)
         for replica in replicas:
-            replica.check_model(policy, dtype, config.rollout.max_new_tokens + 1)
+            replica.check_model(policy, dtype, longest_completion(config) + 1)
 
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
