@@ -153,6 +153,28 @@ def test_eval_of_a_run_that_was_cut_off_takes_its_checkpoint(
     assert "for new runs" in refused(capsys, "eval", str(cut), "experiment=paper_law")
 
 
+@pytest.mark.slow
+def test_a_chat_model_is_validated_on_three_published_sets(
+    chat_model: Path, chat_data: Path, tmp_path: Path
+) -> None:
+    def of(name: str, rest: str) -> str:
+        return f"eval.sets.{name}={{env: {name}, kwargs: {{path: '{chat_data / name}.jsonl'}}, {rest}}}"
+
+    words = [word for word in TINY if not word.startswith(("env=", "eval.", "rollout.prompts"))]
+    words += [
+        "env=dapo_math_17k",
+        f"env.kwargs.path={chat_data / 'dapo_math_17k'}.jsonl",
+        "rollout.prompts=2",
+    ]
+    words += [of("math500", "k: 2"), of("aime24", "k: 3, temperature: 0.6, max_new_tokens: 12")]
+    words += [of("gsm8k", "k: 1, temperature: 0"), "eval.every=1", "eval.problems=2", "iterations=1"]
+    rows = read_metrics(run([*words, f"model.path={chat_model}"], tmp_path / "run") / "metrics.jsonl")
+    for row in rows:
+        names = ["val/math500/avg@2", "val/aime24/avg@3", "val/gsm8k/avg@1"]
+        assert row["val/mean/avg@k"] == pytest.approx(sum(row[name] for name in names) / 3)
+        assert 8 < row["val/aime24/length"] <= 12 and row["val/math500/length"] <= 8
+
+
 def test_training_shares_no_problem_with_any_set(tiny: Callable[..., Config], tmp_path: Path) -> None:
     rows = [{"problem": f"{i} + 1 = ?", "answer": str(i + 1)} for i in range(40)]
     file = jsonl(tmp_path / "sums.jsonl", rows)
