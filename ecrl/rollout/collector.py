@@ -211,6 +211,7 @@ class Collector:
     def _reset(
         self, pool: str, problems: Sequence[int], copies: int, stream: tuple[int, int]
     ) -> list[_Episode]:
+        self._close_other_sets(pool)
         envs = self._envs[pool]
         while len(envs) < len(problems) * copies:
             envs.append(self._make_env(pool))
@@ -235,6 +236,12 @@ class Collector:
                 )
             episodes.append(_Episode(envs[slot], problem_id, copy, key, prompt, text, ids, gold))
         return episodes
+
+    def _close_other_sets(self, pool: str) -> None:
+        """Close the environments of other validation sets, so that memory does not grow with the sets."""
+        for other in self._envs.keys() - {TRAIN, pool} if pool != TRAIN else ():
+            for env in self._envs.pop(other):
+                env.close()
 
     def _read(self, env: gym.Env[str, str], prompt: str, info: dict[str, Any]) -> str:
         """Return the text that the policy reads of what an environment's ``reset`` returned."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -81,6 +82,28 @@ def test_the_same_run(launcher, base: list[str], own: Path, tmp_path: Path) -> N
     assert [node.returncode for node in nodes] == [0, 0], outputs
     assert sum("Finished" in output for output in outputs) == 1  # one speaks for all
     assert_same_run(own, run_dir)
+
+
+@pytest.mark.slow
+def test_evaluation_in_two_processes_is_that_of_one(own: Path, tmp_path: Path) -> None:
+    words = [str(own), "eval.sets={own: {}, wide: {k: 3, temperature: 0.7, max_new_tokens: 5}}"]
+    results = []
+    for devices in (1, 2):
+        output = tmp_path / f"{devices}.json"
+        command = [
+            sys.executable,
+            "-m",
+            "ecrl",
+            "eval",
+            *words,
+            f"trainer.devices={devices}",
+            f"output={output}",
+        ]
+        done = subprocess.run(command, check=True, timeout=200, text=True, capture_output=True)
+        assert done.stdout.count("standard error") == 1
+        results.append(json.loads(output.read_text()))
+    for kind in ("metrics", "standard_errors"):
+        assert results[0][kind] == pytest.approx(results[1][kind], rel=1e-12)
 
 
 @pytest.mark.slow

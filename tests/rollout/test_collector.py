@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import gymnasium as gym
 import torch
 
 from ecrl.algorithm.objective import Objective
@@ -17,7 +18,7 @@ from ecrl.metrics import MetricsRecorder
 from ecrl.policy.model import load_policy, load_tokenizer
 from ecrl.rollout.batching import build_batch, with_advantages
 from ecrl.rollout.chat import Chat
-from ecrl.rollout.collector import Collector
+from ecrl.rollout.collector import Collector, split_of
 from ecrl.rollout.trajectory import Trajectory
 from tests.support.conformance import make_module
 
@@ -69,3 +70,17 @@ def test_turns_of_the_environment_are_context(tiny: Callable[..., Config], tiny_
     batch = with_advantages(build_batch(collect(source, [0, 1], 3), iteration=0), Objective())
     # The engine read exactly the ids that scoring reads: the log-probs agree over both turns.
     assert torch.allclose(batch.old_logprobs, module.scorer.score(batch)[0], atol=1e-5)
+
+
+def test_one_validation_set_at_a_time_holds_environments(tiny_model: Path) -> None:
+    made: list[str] = []
+
+    def make(pool: str) -> gym.Env[str, str]:
+        made.append(pool)
+        return make_env("tests.support.tasks:test/Digits-v0", split_of(pool), {})
+
+    source = collector(tiny_model, "")
+    source._make_env = make
+    drawn = [source.collect(pool, [0, 1], 2, SAMPLING, 0, MetricsRecorder()) for pool in "abab"]
+    assert "".join(made) == "aaaabbbbaaaabbbb"
+    assert [t.response for t in drawn[0]] == [t.response for t in drawn[2]]
