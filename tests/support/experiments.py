@@ -15,7 +15,8 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Tokenizer
 
-from ecrl.config.schema import EnvConfig
+from ecrl.config.eval_sets import validation_sets
+from ecrl.config.schema import Config, EnvConfig
 from ecrl.policy.meta_model import published
 from tests.support.published_rows import MATHS, PROGRAMS
 from tests.support.row_files import jsonl
@@ -98,8 +99,15 @@ def _tokenizer(size: int) -> Qwen2Tokenizer:
     return Qwen2Tokenizer(vocab=vocabulary, merges=[], unk_token=None, eos_token="<eos>", pad_token="<pad>")  # type: ignore[arg-type]
 
 
-def write_data(env: EnvConfig, folder: Path) -> list[str]:
-    """Write rows as the hub has them, for each data set that an environment reads; return the overrides."""
+def write_data(config: Config, folder: Path) -> list[str]:
+    """Write rows as the hub has them, for each data set that a run reads; return the overrides."""
+    overrides = _write_env(config.env, folder / "train")
+    for of in validation_sets(config) if config.eval.sets else ():
+        overrides.append(f"{of.key}.kwargs.path={_write(of.env.kwargs, folder / of.name)}")
+    return overrides
+
+
+def _write_env(env: EnvConfig, folder: Path) -> list[str]:
     members = env.kwargs.get("envs")
     if members is None:
         return [f"env.kwargs.path={_write(env.kwargs, folder)}"]
@@ -111,7 +119,7 @@ def _write(kwargs: Mapping[str, Any], folder: Path) -> Path:
     """Write the rows of one data set: a file, or a folder with its parts and a card that names the subset."""
     folder.mkdir(parents=True)
     rows = _ROWS[kwargs["path"], kwargs.get("where", {}).get("ability")]
-    if "val_part" not in kwargs:
+    if kwargs.get("val_part") == kwargs.get("part"):  # not given, or the same rows
         return jsonl(folder / "rows.jsonl", rows)
     files = ""
     for part, some in (("train", rows[:60]), (kwargs["val_part"], rows[60:])):
@@ -143,6 +151,13 @@ _ROWS = {
     ("PRIME-RL/Eurus-2-RL-Data", "math"): _problems("eurus2_math"),
     ("PRIME-RL/Eurus-2-RL-Data", "code"): _programs("eurus2_code"),
     ("openai/gsm8k", None): _problems("gsm8k"),
+    ("HuggingFaceH4/aime_2024", None): _problems("aime24"),
+    ("math-ai/aime25", None): _problems("aime25"),
+    ("AI-MO/aimo-validation-amc", None): _problems("amc"),
+    ("HuggingFaceH4/MATH-500", None): _problems("math500"),
+    ("KbsdJames/Omni-MATH", None): _problems("omni_math"),
+    ("Hothan/OlympiadBench", None): _problems("olympiad_bench"),
+    ("math-ai/minervamath", None): _problems("minerva"),
     ("TIGER-Lab/AceCode-87K", None): _programs("acecode"),
     ("KodCode/KodCode-V1", None): _programs("kodcode"),
 }

@@ -64,7 +64,7 @@ def three_iterations(words: str, folder: Path) -> list[dict[str, float]]:
     config = build_config(words.split())
     assert config.model.path is not None
     model = narrow_model(config.model.path, folder / "model")
-    data = write_data(config.env, folder / "data")
+    data = write_data(config, folder / "data")
     own = [word for word in words.split() if not word.startswith("engine.")]  # those are for vLLM
     base = [*own, *SHORT, *data, f"model.path={model}", "engine=hf", "trainer.devices=1"]
     run_dir = run(base, folder / "run")

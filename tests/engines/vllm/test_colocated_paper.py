@@ -34,7 +34,7 @@ def ecrl_train(*overrides: str) -> None:
 @pytest.mark.parametrize("method", ["grpo", "clip_cov", "kl_cov"])
 def test_it_trains_three_iterations_and_goes_on(method: str, narrow: Path, tmp_path: Path) -> None:
     experiment, run_dir = f"experiment=paper_7b_{method}", tmp_path / "run"
-    data = write_data(build_config([experiment]).env, tmp_path / "data")
+    data = write_data(build_config([experiment]), tmp_path / "data")
     engine = ["engine.kv_cache_gib=0.25", "engine.max_model_len=1024"]
     own = [f"model.path={narrow}", f"run_dir={run_dir}", "trainer.devices=2"]
     ecrl_train(experiment, *SHORT, *data, *engine, *own)
