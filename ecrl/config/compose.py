@@ -92,9 +92,10 @@ def as_object(config: Any, config_dir: Path | None = None) -> Config:
         UsageError: a node is empty, or a setting cannot work.
     """
     for name in OPEN_NODES:
-        if config[name] is None:
+        node = OmegaConf.select(config, name)
+        if node is None:
             raise UsageError(f"{name} is empty; choose one of: {', '.join(options(name, config_dir))}.")
-        complete(config[name], name)
+        complete(node, name)
     result = cast(Config, OmegaConf.to_object(config))
     for node, key in (
         (result, "run_dir"),
@@ -144,6 +145,7 @@ def _prepare(override: str, config_dir: Path | None) -> str:
         return f"env.id='{value}-v0'" if task else f"env.id='{value}'"
     if key in GROUPS:
         _check_choice(override, config_dir)
+        return f"{key.replace('.', '/')}={value}"  # Hydra's name of a group inside a node
     return f"++{override}" if is_open(key) else override
 
 

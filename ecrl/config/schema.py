@@ -18,6 +18,7 @@ ACCELERATORS = ("auto", "cpu", "gpu")
 OLD_LOGPROBS = ("recompute", "engine")
 PRECISIONS = ("32-true", "bf16-mixed")
 PARALLEL = ("fsdp", "ddp")
+SCHEDULES = ("constant", "linear", "cosine")
 SHARED = ("refuse", "allow")
 LONGEST_TIMEOUT = 1_000_000  # seconds; the system's clocks cannot count much further
 _TARGETS = NotEmpty("an empty list adapts nothing: leave it out to adapt all linear layers")
@@ -146,6 +147,19 @@ class RolloutConfig:
 
 
 @dataclass
+class ScheduleConfig:
+    """How the learning rate runs over the optimizer steps of the run, by transformers' schedulers.
+
+    Attributes:
+        name: after the warm-up ``constant``, or down to 0 at the end of ``iterations``: ``linear``, ``cosine``.
+        warmup: optimizer steps of linear warm-up from 0.
+    """
+
+    name: str = choice("constant", SCHEDULES)
+    warmup: int = count(0, least=0)
+
+
+@dataclass
 class UpdateConfig:
     """How an iteration updates the policy.
 
@@ -155,8 +169,10 @@ class UpdateConfig:
         max_tokens: most tokens in one forward pass, padding included.
         row_tokens: longest packed row, in tokens; 0 gives every sequence a row of its own; None chooses by
             the kind of attention.
-        lr: AdamW's learning rate, constant.
-        weight_decay: AdamW's weight decay.
+        optimizer: ``_target_`` node; any torch optimizer.
+        lr: its learning rate, before the schedule.
+        schedule: how the learning rate changes.
+        weight_decay: of the optimizer.
         grad_clip: largest global gradient norm; 0 does not clip.
     """
 
@@ -164,7 +180,9 @@ class UpdateConfig:
     epochs: int = count(1, least=1)
     max_tokens: int = count(16384, least=1)
     row_tokens: int | None = count(None, least=0)
+    optimizer: Any = None
     lr: float = number(1e-4, least=0)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     weight_decay: float = number(0.0, least=0)
     grad_clip: float = number(1.0, least=0)
 

@@ -86,7 +86,7 @@ class MetricsWriter(L.Callback):
         now = time.perf_counter()
         module.recorder.record("time/total", now - self._since)
         module.recorder.record("policy/entropy", module.policy_entropy)
-        module.recorder.record("policy/lr", trainer.optimizers[0].param_groups[0]["lr"])
+        module.recorder.record("policy/lr", float(trainer.optimizers[0].param_groups[0]["lr"]))
         self._since = now
         self._write(trainer, module, module.iteration)
 

@@ -26,6 +26,7 @@ from ecrl.errors import NonFiniteError
 from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder, Record
 from ecrl.policy.model import PolicyModel
+from ecrl.policy.optimizer import build_optimizer, schedule, set_learning_rate
 from ecrl.rollout.rollout_metrics import env_name, validation_metrics
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.auxiliary import AuxiliaryModel
@@ -77,6 +78,8 @@ class PolicyModule(L.LightningModule):
         self.policy_entropy = float("nan")
         self.temperature = config.rollout.temperature
         self.run_dir: Path | None = None
+        update = config.update
+        self._schedule = schedule(update.schedule, config.iterations * update.minibatches * update.epochs)
         self._validation: list[tuple[list[Trajectory], list[Trajectory]]] = []
 
     # ---------------------------------------------------------------- set-up
@@ -92,11 +95,8 @@ class PolicyModule(L.LightningModule):
                 self.add_module(f"auxiliary_{name}", self.auxiliary[-1].model)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """AdamW at a constant learning rate over the trained parameters, then the auxiliary models' own."""
-        update = self.config.update
-        policy = torch.optim.AdamW(
-            self._trained(), lr=update.lr, weight_decay=update.weight_decay, fused=True
-        )
+        """The policy's optimizer, then the auxiliary models' own."""
+        policy = build_optimizer(self.config.update, self.model)
         return [policy, *(auxiliary.optimizer for auxiliary in self.auxiliary)]
 
     def _trained(self) -> list[torch.nn.Parameter]:
@@ -117,6 +117,11 @@ class PolicyModule(L.LightningModule):
         """Version of the weights: optimizer steps so far."""
         return self.trainer.global_step
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the next optimizer step."""
+        return self.config.update.lr * self._schedule(self.version)
+
     # ---------------------------------------------------------------- update
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:
@@ -130,6 +135,7 @@ class PolicyModule(L.LightningModule):
             optimizer.zero_grad()
             loss = self.accumulate(batch)
             norm = self._clip(loss)
+            set_learning_rate(optimizer, self.learning_rate)
             optimizer.step()
         self.recorder.record("policy/loss", loss)
         self.recorder.record("policy/grad_norm", norm)
