@@ -1,4 +1,4 @@
-"""The configuration of a resumed run: the saved one, with the few keys that may change."""
+"""The configuration of a run that goes on from another one: resumed, with few changes, or forked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ecrl.config.compose import as_object, build_config
-from ecrl.config.keys import all_keys, is_below, is_open, unknown_key
+from ecrl.config.keys import all_keys, is_below, is_open, spelled_out, unknown_key
 from ecrl.config.schema import Config
 from ecrl.config.targets import resolve
 from ecrl.errors import UsageError
@@ -26,19 +26,44 @@ _ALWAYS = (
 _FILES = "env.kwargs.path", "env.kwargs.val_path"
 
 
+#: Cannot change in a fork: they make the weights what they are.
+_WEIGHTS = "model.path", "model.hidden_size", "model.layers", "model.heads", "model.lora", "warmup"
+
+
+def forked_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
+    """Read ``config.yaml`` of the run to fork and apply overrides of any key that leaves its weights fit.
+
+    Args:
+        overrides: ``fork=RUN`` and others, as a new run takes them.
+        config_dir: a folder of the user's own config groups, searched as well.
+
+    Raises:
+        UsageError: no such run, or an override that cannot be applied.
+    """
+    values = dict(o.partition("=")[::2] for o in overrides)
+    if "resume" in values:
+        raise UsageError("fork=RUN begins a new run, resume=RUN goes on with one; give one of them.")
+    for key in values:
+        if key in ("model", "experiment") or is_below(key, _WEIGHTS):
+            raise UsageError(
+                f"{key!r} cannot be given with fork=RUN, whose weights and settings the run takes over."
+            )
+    parent = _config_of("fork", Path(values["fork"]).expanduser())
+    parent = OmegaConf.merge(parent, {"run_dir": None, "output": None, "checkpoint": {"load": "last"}})
+    return build_config(overrides, config_dir, parent)
+
+
 def resumed_config(overrides: Sequence[str]) -> Config:
     """Read ``config.yaml`` of the run to resume and apply the overrides that may change.
 
     Raises:
         UsageError: no such run, or an override that would change what the run is.
     """
-    values = dict(o.partition("=")[::2] for o in overrides)
+    values = dict(spelled_out(o).partition("=")[::2] for o in overrides)
     run_dir = Path(values.pop("resume")).expanduser()
-    path = run_dir / "config.yaml"
-    if not path.is_file():
-        raise UsageError(f"resume={str(run_dir)!r} is not a run directory: {path} is missing.")
-    config = saved_config(path)
+    config = _config_of("resume", run_dir)
     _check_keys(values, config)
+    config.checkpoint.load = "last"  # what a fork began with
     monitors = values.pop("monitor", None)
     try:
         if monitors is not None:
@@ -48,6 +73,13 @@ def resumed_config(overrides: Sequence[str]) -> Config:
     except OmegaConfBaseException as error:
         raise UsageError(f"resume={str(run_dir)!r}: {str(error).splitlines()[0]}") from None
     return as_object(config)
+
+
+def _config_of(key: str, run_dir: Path) -> Any:
+    path = run_dir / "config.yaml"
+    if not path.is_file():
+        raise UsageError(f"{key}={str(run_dir)!r} is not a run directory: {path} is missing.")
+    return saved_config(path)
 
 
 def saved_config(path: Path) -> Any:

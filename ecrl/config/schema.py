@@ -10,7 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ecrl.config.limits import LIMIT, CountOrAll, NotEmpty, choice, count, number
+from ecrl.config.limits import (
+    LIMIT,
+    CountOrAll,
+    NotEmpty,
+    ValidationMetric,
+    WhichCheckpoint,
+    choice,
+    count,
+    number,
+)
 
 ATTENTION = ("auto", "sdpa", "flex_attention")
 CHECKPOINTING = (False, "selective", "full")
@@ -151,7 +160,7 @@ class ScheduleConfig:
     """How the learning rate runs over the optimizer steps of the run, by transformers' schedulers.
 
     Attributes:
-        name: after the warm-up ``constant``, or down to 0 at the end of ``iterations``: ``linear``, ``cosine``.
+        name: after the warm-up ``constant``, or ``linear`` or ``cosine`` down to 0 at the last iteration.
         warmup: optimizer steps of linear warm-up from 0.
     """
 
@@ -237,13 +246,24 @@ class TrainerConfig:
 
 @dataclass
 class CheckpointConfig:
-    """Checkpoints.
+    """Checkpoints, ``checkpoints/ITERATION``.
 
     Attributes:
         every: iterations between checkpoints; the last iteration always writes one.
+        keep: number of last checkpoints that stay.
+        keep_every: checkpoints of each iteration that this divides are written and stay for good; None keeps
+            none for good.
+        best: metric of the validation, higher is better; the checkpoint with its highest value stays, and a
+            validation that is better than all before writes one. None keeps no best.
+        load: which checkpoint of ``resume`` or ``fork`` to begin with: ``last``, ``best`` or an iteration.
+            ``checkpoint=best`` is short for ``checkpoint.load=best``.
     """
 
     every: int = count(10, least=1)
+    keep: int = count(1, least=1)
+    keep_every: int | None = count(None, least=1)
+    best: str | None = field(default="val/mean/avg@k", metadata={LIMIT: ValidationMetric()})
+    load: str = field(default="last", metadata={LIMIT: WhichCheckpoint()})
 
 
 @dataclass
@@ -274,6 +294,7 @@ class Config:
         iterations: total number of iterations, also on resume.
         run_dir: folder that the run writes; None makes a new one under ``runs/``.
         resume: run directory to resume.
+        fork: run directory whose weights a new run begins with.
         output: file or folder that ``eval`` and ``warmup`` write.
         model: the policy.
         warmup: supervised warm start.
@@ -294,6 +315,7 @@ class Config:
     iterations: int = count(250, least=1)
     run_dir: str | None = None
     resume: str | None = None
+    fork: str | None = None
     output: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)

@@ -121,7 +121,9 @@ def complete(node: Any, where: str) -> None:
             raise unknown_name(f"key in {where}", key, known)
     for name, parameter in parameters.items():
         default = parameter.default
-        plain = all(isinstance(part, _PLAIN) for part in (default if isinstance(default, tuple) else [default]))
+        plain = all(
+            isinstance(part, _PLAIN) for part in (default if isinstance(default, tuple) else [default])
+        )
         if name not in node and name not in set_by and plain:
             node[name] = default
 

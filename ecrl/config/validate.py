@@ -64,6 +64,14 @@ def _only_shards_are_offloaded(config: Config) -> None:
         raise UsageError("trainer.cpu_offload=true needs trainer.parallel=fsdp and more than one process.")
 
 
+def _a_new_run_loads_no_checkpoint(config: Config) -> None:
+    if config.checkpoint.load != "last" and config.resume is None and config.fork is None:
+        raise UsageError(
+            f"checkpoint={config.checkpoint.load} says which checkpoint resume=RUN or fork=RUN begins with; "
+            "give one of these too."
+        )
+
+
 def _processes(config: Config) -> int:
     return config.trainer.devices * config.trainer.num_nodes
 
@@ -75,4 +83,5 @@ _RULES = (
     _tensor_parallel_size_divides_the_processes,
     _adapters_are_not_split,
     _only_shards_are_offloaded,
+    _a_new_run_loads_no_checkpoint,
 )

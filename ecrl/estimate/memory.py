@@ -1,7 +1,7 @@
 """Memory of each GPU, by part, in bytes.
 
 The formulas count the tensors that the implementation keeps: transformers' Qwen2 and Llama layers under
-autograd, FSDP2 with float32 shards and reductions, the state that the optimizer is seen to keep, and the LM head of
+autograd, FSDP2 with float32 shards and reductions, the optimizer's state, and the LM head of
 ``ecrl.policy.lm_head``.
 """
 

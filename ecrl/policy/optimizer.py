@@ -1,4 +1,4 @@
-"""The policy's optimizer (``update.optimizer``), what its state takes, and the schedule of its learning rate."""
+"""The policy's optimizer, the schedule of its learning rate, and the bytes of its state."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ NODE = "update.optimizer"
 def build_optimizer(update: UpdateConfig, model: PolicyModel) -> torch.optim.Optimizer:
     """Build the optimizer over a policy's trained parameters.
 
-    Its constructor takes ``params`` as torch's do, or ``model`` if it must tell parameters apart. Learning rate
-    and weight decay are those of ``update``. Where torch has a fused kernel, that is used.
+    Its constructor takes ``params`` as torch's do, or ``model`` if it must tell parameters apart. Learning
+    rate and weight decay are those of ``update``. Where torch has a fused kernel, that is used.
 
     Raises:
         UsageError: no such optimizer, or a value that it refuses.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.config.schema import Config
+from ecrl.distributed.lightning_strategies import load_trained
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.sharding import clip_gradients, gradient_norm
 from ecrl.errors import NonFiniteError
@@ -40,6 +41,24 @@ def finished_iterations(trainer: L.Trainer) -> int:
     return int(progress.processed)
 
 
+@dataclass(frozen=True)
+class Parent:
+    """The checkpoint that a fork begins with.
+
+    Attributes:
+        folder: where it is.
+        config: the configuration of the run that wrote it.
+    """
+
+    folder: Path
+    config: Config
+
+    @property
+    def auxiliary(self) -> list[str]:
+        """Names of its auxiliary models."""
+        return list(self.config.objective.get("auxiliary") or {})
+
+
 class PolicyModule(L.LightningModule):
     """Trains a causal LM by policy gradient with entropy control.
 
@@ -58,6 +77,7 @@ class PolicyModule(L.LightningModule):
             ``rollout.old_logprobs=engine`` the engine's; after the first minibatch, that minibatch's own.
         temperature: of the softmax that the next rollout is drawn with.
         run_dir: folder of the run; None where nothing is written.
+        parent: the checkpoint that a fork begins with; None for other runs.
     """
 
     automatic_optimization = False
@@ -78,6 +98,7 @@ class PolicyModule(L.LightningModule):
         self.policy_entropy = float("nan")
         self.temperature = config.rollout.temperature
         self.run_dir: Path | None = None
+        self.parent: Parent | None = None
         update = config.update
         self._schedule = schedule(update.schedule, config.iterations * update.minibatches * update.epochs)
         self._validation: list[tuple[list[Trajectory], list[Trajectory]]] = []
@@ -93,6 +114,27 @@ class PolicyModule(L.LightningModule):
                 self.auxiliary.append(AuxiliaryModel(name, task, self.scorer))
                 # A submodule, so that the checkpoint holds it.
                 self.add_module(f"auxiliary_{name}", self.auxiliary[-1].model)
+            if self.parent is not None:
+                self._take_weights(self.parent)
+
+    def _take_weights(self, parent: Parent) -> None:
+        """Begin with a parent's policy, and with those auxiliary models that it has."""
+        load_trained(self.model, parent.folder)
+        for auxiliary in self.auxiliary:
+            if auxiliary.name in parent.auxiliary:
+                load_trained(auxiliary.model, parent.folder, f"auxiliary_{auxiliary.name}")
+
+    def on_fit_start(self) -> None:
+        """Take over the state of a parent's optimizers where they are the same."""
+        if self.parent is None:
+            return
+        strategy: Any = self.trainer.strategy
+        folder, ours, theirs = self.parent.folder, self.config, self.parent.config
+        if ours.update.optimizer["_target_"] == theirs.update.optimizer["_target_"]:
+            strategy.load_optimizer(0, 0, folder)
+        for number, auxiliary in enumerate(self.auxiliary, start=1):
+            if auxiliary.name in (names := self.parent.auxiliary):
+                strategy.load_optimizer(number, 1 + names.index(auxiliary.name), folder)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """The policy's optimizer, then the auxiliary models' own."""

@@ -29,6 +29,7 @@ from ecrl.policy.optimizer import state_bytes
 from ecrl.rollout.problem_order import keys, size
 from ecrl.runs.run_dir import check_run_dir
 from ecrl.training.callbacks import build_callbacks
+from ecrl.training.disk import check_disk
 
 _GIB = 2**30
 _FULL = 4  # bytes of a float32 number
@@ -61,7 +62,8 @@ def preflight(config: Config, training: bool = True) -> list[str]:
         state_bytes(config.update)  # the optimizer takes its arguments, and a plain step
     check_size(config, training)  # the processes can split, adapt and hold the model
     check_entropies(config, strategies)  # the rollout has them where a strategy reads them
-    return [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
+    warnings = [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
+    return [*warnings, *check_disk(config)] if training else warnings  # its disk can hold the checkpoints
 
 
 def check_groups(config: Config, objective: Objective) -> None:
