@@ -49,7 +49,7 @@ def forked_config(overrides: Sequence[str], config_dir: Path | None = None) -> C
                 f"{key!r} cannot be given with fork=RUN, whose weights and settings the run takes over."
             )
     parent = _config_of("fork", Path(values["fork"]).expanduser())
-    parent = OmegaConf.merge(parent, {"run_dir": None, "output": None, "checkpoint": {"load": "last"}})
+    parent.run_dir, parent.output, parent.checkpoint.load = None, None, "last"
     return build_config(overrides, config_dir, parent)
 
 
