@@ -79,7 +79,7 @@ class EntropyDynamics(L.Callback, PlanObserver):
     def on_plan(self, module: PolicyModule, plan: LossPlan, fresh: bool) -> None:
         """Add an optimizer step's covariances, under the policy that the iteration began with."""
         self._steps += 1
-        tokens, rate = plan.tokens, module.config.update.lr
+        tokens, rate = plan.tokens, module.learning_rate
         cov = token_covariance(tokens.old_logprobs, tokens.advantages)
         self._by_tokens -= rate * float(cov.mean())
         _, of_groups = response_covariance(tokens, tokens.old_logprobs)

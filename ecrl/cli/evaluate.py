@@ -25,9 +25,9 @@ from ecrl.config.resume import run_config
 from ecrl.config.schema import Config, LoraConfig
 from ecrl.distributed.launch import is_first_process
 from ecrl.errors import UsageError
+from ecrl.runs.checkpoints import find_checkpoint, iteration_of
 from ecrl.runs.metrics_file import read_summary
 from ecrl.runs.versions import versions
-from ecrl.training.checkpoint import completed_iterations, find_checkpoint
 from ecrl.training.run import evaluate
 from ecrl.training.validation import Evaluation
 
@@ -84,7 +84,7 @@ def _policy(run_dir: Path) -> Iterator[Path]:
     """Give the exported policy of a run, or that of its last checkpoint where the run went on since."""
     policy, summary = run_dir / "policy", read_summary(run_dir)
     checkpoint = find_checkpoint(run_dir)
-    if policy.is_dir() and summary and summary.get("iterations") == completed_iterations(checkpoint):
+    if policy.is_dir() and summary and summary.get("iterations") == iteration_of(checkpoint):
         yield policy
         return
     with tempfile.TemporaryDirectory(prefix="ecrl-policy-") as folder:

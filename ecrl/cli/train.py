@@ -12,7 +12,7 @@ from ecrl.cli.arguments import Arguments, Command, NoSettings
 from ecrl.config.compose import as_yaml, build_config, expand_sweep
 from ecrl.config.eval_sets import validation_sets
 from ecrl.config.keys import key_of
-from ecrl.config.resume import resumed_config
+from ecrl.config.resume import forked_config, resumed_config
 from ecrl.config.schema import Config
 from ecrl.distributed.launch import (
     end_with_launcher,
@@ -23,6 +23,7 @@ from ecrl.distributed.launch import (
     processes,
 )
 from ecrl.errors import UsageError
+from ecrl.runs.checkpoints import best_iteration
 from ecrl.runs.metrics_file import VALIDATION_MEAN
 from ecrl.training.preflight import preflight
 from ecrl.training.run import Outcome, train
@@ -34,6 +35,8 @@ COMMAND = Command(
   ecrl train [overrides…]              no model named: a small one is built and warmed up
   ecrl train strategy=[clip_cov,clip_higher] seed=1 run_dir=DIR
   ecrl train resume=RUN_DIR iterations=500
+  ecrl train resume=RUN_DIR checkpoint=ITERATION   go back (best, last); what came after is deleted
+  ecrl train fork=RUN_DIR checkpoint=best update.lr=1e-7   a new run from a checkpoint of another
   ecrl train -m seed=0,1,2 strategy=[],[kl_cov_small] run_dir=DIR
 
 Overrides are Hydra's: key=value for any key of the configuration (--cfg prints it).
@@ -64,7 +67,9 @@ def main(options: Arguments[NoSettings]) -> int:
 
 
 def _config(options: Arguments[NoSettings], overrides: Sequence[str]) -> Config:
-    """Compose the configuration of a new run, or read that of the run to resume."""
+    """Compose the configuration of a new run, or read that of the run to resume or to fork."""
+    if any(o.startswith("fork=") for o in overrides):
+        return forked_config(overrides, options.config_dir)
     resumes = any(o.startswith("resume=") for o in overrides)
     if resumes and options.config_dir is not None:
         raise UsageError("--config-dir has no use with resume=…: the run's own config.yaml is read.")
@@ -116,11 +121,14 @@ def _show(config: Config, outcome: Outcome) -> None:
     for what, where in {
         "metrics": "metrics.jsonl",
         "policy": "policy",
-        "checkpoint": "checkpoints/last",
+        "checkpoints": "checkpoints",
         "summary": "summary.json",
     }.items():
         if (outcome.run_dir / where).exists():
             table.add_row(what, str(outcome.run_dir / where))
+    best = best_iteration(outcome.run_dir, config.checkpoint.best)
+    if best is not None:
+        table.add_row("best", f"iteration {best} by {config.checkpoint.best}")
     console.print(table)
     print(f"Look at it:  tensorboard --logdir {outcome.run_dir}")
     if outcome.stopped_by:

@@ -18,14 +18,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ecrl.config.eval_sets import env_id, resolve_environments
 from ecrl.config.explain import explain, first_line, unreadable
 from ecrl.config.groups import GROUPS, LISTED, OPEN_NODES, options
-from ecrl.config.keys import is_below, is_open, key_of
+from ecrl.config.keys import is_below, is_open, key_of, spelled_out
 from ecrl.config.schema import Config
 from ecrl.config.targets import complete
 from ecrl.config.validate import check_values
@@ -34,12 +34,16 @@ from ecrl.errors import UsageError
 _SETS = "eval.sets"
 
 
-def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
+def build_config(
+    overrides: Sequence[str], config_dir: Path | None = None, base: DictConfig | None = None
+) -> Config:
     """Compose and check the configuration of a run.
 
     Args:
         overrides: Hydra overrides, e.g. ``strategy=[clip_cov]``, ``update.lr=1e-5``.
         config_dir: a folder of the user's own config groups, searched as well.
+        base: a whole configuration to change, instead of the defaults. A group that is chosen anew takes
+            nothing from it.
 
     Returns:
         The configuration as plain dataclasses; ``_target_`` nodes are plain dictionaries.
@@ -55,13 +59,17 @@ def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Co
     search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
+    name = "config"
+    if base is not None:
+        name, prepared = "base", [_added(o) for o in prepared]
+        store.store(name=name, node=_without_chosen(base, overrides))
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module("ecrl.configs", version_base="1.3"):
-            config = compose("config", overrides=prepared + search)
+            config = compose(name, overrides=prepared + search)
             for group in LISTED:
                 if config[group]:
-                    _refuse_twins(group, prepared + search, search)
+                    _refuse_twins(name, group, prepared + search, search)
             OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         # YAMLError: a file of the user's own; ValueError, TypeError: how Hydra refuses `env=null`.
@@ -94,14 +102,16 @@ def as_object(config: Any, config_dir: Path | None = None) -> Config:
         UsageError: a node is empty, or a setting cannot work.
     """
     for name in OPEN_NODES:
-        if config[name] is None:
+        node = OmegaConf.select(config, name)
+        if node is None:
             raise UsageError(f"{name} is empty; choose one of: {', '.join(options(name, config_dir))}.")
-        complete(config[name], name)
+        complete(node, name)
     resolve_environments(config.eval.sets, config_dir)
     result = cast(Config, OmegaConf.to_object(config))
     for node, key in (
         (result, "run_dir"),
         (result, "resume"),
+        (result, "fork"),
         (result, "output"),
         (result.model, "path"),
         (result.model.chat, "template"),
@@ -138,14 +148,15 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
 
 def _prepare(override: str, config_dir: Path | None) -> str:
     """Allow ``env=<gymnasium id>``, and new keys inside ``_target_`` nodes without Hydra's ``+``."""
-    key, sep, value = override.partition("=")
+    key, sep, value = spelled_out(override).partition("=")
     if not sep:
         raise UsageError(f"{override!r} is not an override; write key=value, e.g. seed=1.")
     if key == "env" and (found := env_id(value, config_dir)):
         return f"env.id='{found}'"
     if key in GROUPS:
         _check_choice(override, config_dir)
-    return f"++{_nested(key, value)}" if is_open(key) else override
+        return f"{key.replace('.', '/')}={value}"  # Hydra's name of a group inside a node
+    return f"++{_nested(key, value)}" if is_open(key) else f"{key}={value}"
 
 
 def _nested(key: str, value: str) -> str:
@@ -170,9 +181,26 @@ def _check_choice(override: str, config_dir: Path | None) -> None:
         raise UsageError(f"{override!r} names nothing; write {form}, one of: {known}.")
 
 
-def _refuse_twins(group: str, overrides: list[str], search: list[str]) -> None:
+def _without_chosen(base: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """Return a base for Hydra, without the nodes that the overrides fill from a group."""
+    content = cast(dict[str, Any], OmegaConf.to_container(base))
+    for key in {key_of(o) for o in overrides} & {"env", *OPEN_NODES}:
+        *above, last = key.split(".")
+        node = content
+        for part in above:
+            node = node[part]
+        del node[last]
+    return OmegaConf.create({"defaults": ["schema", "_self_"], **content})
+
+
+def _added(override: str) -> str:
+    """Return a choice from a group as one that is added: a base has no defaults to replace."""
+    return f"+{override}" if key_of(override).replace("/", ".") in GROUPS else override
+
+
+def _refuse_twins(primary: str, group: str, overrides: list[str], search: list[str]) -> None:
     """Refuse two presets that fill the same key of a listed group: Hydra would merge them into one."""
-    defaults = GlobalHydra.instance().config_loader().compute_defaults_list("config", overrides, RunMode.RUN)
+    defaults = GlobalHydra.instance().config_loader().compute_defaults_list(primary, overrides, RunMode.RUN)
     inside = f"{group}/"
     # A preset may list others, as monitor/standard does; what it lists is its own.
     presets = [

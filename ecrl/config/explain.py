@@ -19,9 +19,9 @@ def explain(error: Exception, config_dir: Path | None) -> UsageError:
     if isinstance(error, OverrideParseException):
         return unreadable(error)
     text = str(error)
-    missing = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
-    if missing and missing[1] in GROUPS:
-        return unknown_name(missing[1], missing[2], options(missing[1], config_dir))
+    missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", text)
+    if missing and (group_of := missing[1].replace("/", ".")) in GROUPS:
+        return unknown_name(group_of, missing[2], options(group_of, config_dir))
     group = re.search(r"Could not override '(\w+)'", text) or re.search(r"Key '(\w+)' (?:is )?not in", text)
     full = re.search(r"full_key: ([\w.]+)", text) or re.search(r"Could not override '([\w.]+)'", text)
     if full and ("not in" in text or "Could not override" in text):

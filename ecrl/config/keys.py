@@ -44,6 +44,12 @@ def key_of(override: str) -> str:
     return override.partition("=")[0]
 
 
+def spelled_out(override: str) -> str:
+    """Return an override in full: ``checkpoint=best`` is short for ``checkpoint.load=best``."""
+    key, _, value = override.partition("=")
+    return f"checkpoint.load={value}" if key == "checkpoint" and not value.startswith("{") else override
+
+
 def unknown_key(key: str) -> UsageError:
     """Return the error for a key that the schema lacks; it lists the keys beside it, or else all."""
     node = key.rpartition(".")[0]

@@ -94,6 +94,28 @@ class CountOrAll:
         return f"takes a number of at least 1, or all; got {value!r}."
 
 
+@dataclass(frozen=True)
+class WhichCheckpoint:
+    """``last``, ``best``, or the number of an iteration."""
+
+    def broken_by(self, value: str) -> str | None:
+        """See ``Limit.broken_by``."""
+        if value in ("last", "best") or value.isdecimal():
+            return None
+        return f"takes last, best or an iteration; got {value!r}.{did_you_mean(value, ('last', 'best'))}"
+
+
+@dataclass(frozen=True)
+class ValidationMetric:
+    """The name of a metric of the validation."""
+
+    def broken_by(self, value: str) -> str | None:
+        """See ``Limit.broken_by``."""
+        return (
+            None if value.startswith("val/") else f"takes a metric of the validation, val/…; got {value!r}."
+        )
+
+
 def number(
     default: float | tuple[float, ...] | None,
     *,

@@ -1,4 +1,4 @@
-"""The configuration of a resumed run: the saved one, with the few keys that may change."""
+"""The configuration of a run that goes on from another one: resumed, with few changes, or forked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ecrl.config.compose import as_object, build_config
 from ecrl.config.groups import GROUPS, presets
-from ecrl.config.keys import all_keys, is_below, is_open, key_of, unknown_key
+from ecrl.config.keys import all_keys, is_below, is_open, key_of, spelled_out, unknown_key
 from ecrl.config.schema import Config
 from ecrl.config.targets import resolve
 from ecrl.errors import UsageError
@@ -27,16 +27,44 @@ _ALWAYS = (
 _FILES = "env.kwargs.path", "env.kwargs.val_path"
 
 
+#: Cannot change in a fork: they make the weights what they are.
+_WEIGHTS = "model.path", "model.hidden_size", "model.layers", "model.heads", "model.lora", "warmup"
+
+
+def forked_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
+    """Read ``config.yaml`` of the run to fork and apply overrides of any key that leaves its weights fit.
+
+    Args:
+        overrides: ``fork=RUN`` and others, as a new run takes them.
+        config_dir: a folder of the user's own config groups, searched as well.
+
+    Raises:
+        UsageError: no such run, or an override that cannot be applied.
+    """
+    values = dict(o.partition("=")[::2] for o in overrides)
+    if "resume" in values:
+        raise UsageError("fork=RUN begins a new run, resume=RUN goes on with one; give one of them.")
+    for key in values:
+        if key in ("model", "experiment") or is_below(key, _WEIGHTS):
+            raise UsageError(
+                f"{key!r} cannot be given with fork=RUN, whose weights and settings the run takes over."
+            )
+    parent = _config_of(Path(values["fork"]).expanduser(), "fork=")
+    parent.run_dir, parent.output, parent.checkpoint.load = None, None, "last"
+    return build_config(overrides, config_dir, parent)
+
+
 def resumed_config(overrides: Sequence[str]) -> Config:
     """Read ``config.yaml`` of the run to resume and apply the overrides that may change.
 
     Raises:
         UsageError: no such run, or an override that would change what the run is.
     """
-    values = dict(o.partition("=")[::2] for o in overrides)
+    values = dict(spelled_out(o).partition("=")[::2] for o in overrides)
     run_dir = Path(values.pop("resume")).expanduser()
     config = _config_of(run_dir, "resume=")
     _check_keys(values, config)
+    config.checkpoint.load = "last"  # what a fork began with
     changes = [f"{key}={value}" for key, value in values.items()]
     config = _changed(config, changes, f"resume={str(run_dir)!r}")
     config.resume = str(run_dir)
@@ -55,6 +83,7 @@ def run_config(run_dir: Path, overrides: Sequence[str], config_dir: Path | None 
         UsageError: no such run, an unknown key or name, or a setting that cannot work.
     """
     config = _config_of(run_dir)
+    config.checkpoint.load = "last"
     for key in map(key_of, overrides):
         if key == "experiment":
             raise UsageError("experiment=… is for new runs; name the keys that shall differ from this run's.")
@@ -78,7 +107,8 @@ def _changed(config: Any, overrides: Sequence[str], whose: str, config_dir: Path
             if key == "eval":  # its presets name sets, and leave the rest as it is
                 config = OmegaConf.merge(config, presets({key: ("eval", value)}, config_dir))
             elif key in GROUPS:
-                config[key] = getattr(build_config([override], config_dir), key)
+                chosen = OmegaConf.structured(build_config([override], config_dir))
+                OmegaConf.update(config, key, OmegaConf.select(chosen, key), merge=False)
             else:
                 config = OmegaConf.merge(config, OmegaConf.from_dotlist([override]))
     except OmegaConfBaseException as error:

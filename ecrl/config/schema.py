@@ -10,7 +10,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from ecrl.config.limits import LIMIT, CountOrAll, NotEmpty, choice, count, number
+from ecrl.config.limits import (
+    LIMIT,
+    CountOrAll,
+    NotEmpty,
+    ValidationMetric,
+    WhichCheckpoint,
+    choice,
+    count,
+    number,
+)
 
 ATTENTION = ("auto", "sdpa", "flex_attention")
 CHECKPOINTING = (False, "selective", "full")
@@ -18,6 +27,7 @@ ACCELERATORS = ("auto", "cpu", "gpu")
 OLD_LOGPROBS = ("recompute", "engine")
 PRECISIONS = ("32-true", "bf16-mixed")
 PARALLEL = ("fsdp", "ddp")
+SCHEDULES = ("constant", "linear", "cosine")
 SHARED = ("refuse", "allow")
 LONGEST_TIMEOUT = 1_000_000  # seconds; the system's clocks cannot count much further
 _TARGETS = NotEmpty("an empty list adapts nothing: leave it out to adapt all linear layers")
@@ -146,6 +156,19 @@ class RolloutConfig:
 
 
 @dataclass
+class ScheduleConfig:
+    """How the learning rate runs over the optimizer steps of the run, by transformers' schedulers.
+
+    Attributes:
+        name: after the warm-up ``constant``, or ``linear`` or ``cosine`` down to 0 at the last iteration.
+        warmup: optimizer steps of linear warm-up from 0.
+    """
+
+    name: str = choice("constant", SCHEDULES)
+    warmup: int = count(0, least=0)
+
+
+@dataclass
 class UpdateConfig:
     """How an iteration updates the policy.
 
@@ -155,8 +178,10 @@ class UpdateConfig:
         max_tokens: most tokens in one forward pass, padding included.
         row_tokens: longest packed row, in tokens; 0 gives every sequence a row of its own; None chooses by
             the kind of attention.
-        lr: AdamW's learning rate, constant.
-        weight_decay: AdamW's weight decay.
+        optimizer: ``_target_`` node; any torch optimizer.
+        lr: its learning rate, before the schedule.
+        schedule: how the learning rate changes.
+        weight_decay: of the optimizer.
         grad_clip: largest global gradient norm; 0 does not clip.
     """
 
@@ -164,7 +189,9 @@ class UpdateConfig:
     epochs: int = count(1, least=1)
     max_tokens: int = count(16384, least=1)
     row_tokens: int | None = count(None, least=0)
+    optimizer: Any = None
     lr: float = number(1e-4, least=0)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     weight_decay: float = number(0.0, least=0)
     grad_clip: float = number(1.0, least=0)
 
@@ -253,13 +280,24 @@ class TrainerConfig:
 
 @dataclass
 class CheckpointConfig:
-    """Checkpoints.
+    """Checkpoints, ``checkpoints/ITERATION``.
 
     Attributes:
         every: iterations between checkpoints; the last iteration always writes one.
+        keep: number of last checkpoints that stay.
+        keep_every: checkpoints of each iteration that this divides are written and stay for good; None keeps
+            none for good.
+        best: metric of the validation, higher is better; the checkpoint with its highest value stays, and a
+            validation that is better than all before writes one. None keeps no best.
+        load: which checkpoint of ``resume`` or ``fork`` to begin with: ``last``, ``best`` or an iteration.
+            ``checkpoint=best`` is short for ``checkpoint.load=best``.
     """
 
     every: int = count(10, least=1)
+    keep: int = count(1, least=1)
+    keep_every: int | None = count(None, least=1)
+    best: str | None = field(default="val/mean/avg@k", metadata={LIMIT: ValidationMetric()})
+    load: str = field(default="last", metadata={LIMIT: WhichCheckpoint()})
 
 
 @dataclass
@@ -290,6 +328,7 @@ class Config:
         iterations: total number of iterations, also on resume.
         run_dir: folder that the run writes; None makes a new one under ``runs/``.
         resume: run directory to resume.
+        fork: run directory whose weights a new run begins with.
         output: file or folder that ``eval`` and ``warmup`` write.
         model: the policy.
         warmup: supervised warm start.
@@ -310,6 +349,7 @@ class Config:
     iterations: int = count(250, least=1)
     run_dir: str | None = None
     resume: str | None = None
+    fork: str | None = None
     output: str | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     warmup: WarmupConfig = field(default_factory=WarmupConfig)

@@ -16,7 +16,10 @@ from ecrl.errors import UsageError, unknown_name
 
 _RESERVED = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 #: Arguments that the code passes, so that no error offers them to the user.
-_PASSED = ("tokens", "rewards", "group_ids", "model", "process_group")
+_PASSED = ("tokens", "rewards", "group_ids", "model", "process_group", "params")
+#: Arguments of a node that have a key of their own.
+_SET_BY = {"update.optimizer": {"lr": "update.lr", "weight_decay": "update.weight_decay"}}
+_PLAIN = (bool, int, float, str, type(None))
 #: By the word in a constructor's annotation: the types that a value from YAML may have, and their name.
 _SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
@@ -107,15 +110,21 @@ def complete(node: Any, where: str) -> None:
     target = resolve(str(node["_target_"]), where)
     if not inspect.isfunction(target) and not (inspect.isclass(target) and target.__module__ != "builtins"):
         raise UsageError(f"{where}._target_={node['_target_']!r} is neither a class nor a function to build.")
-    parameters = inspect.signature(target).parameters
+    parameters, set_by = inspect.signature(target).parameters, _SET_BY.get(where, {})
     for key in map(str, node):
+        if key in set_by:
+            raise UsageError(f"{where}.{key} is set by {set_by[key]}.")
         if key in parameters:
             _check_type(f"{where}.{key}", node[key], parameters[key].annotation)
         elif key not in _RESERVED:
-            raise unknown_name(f"key in {where}", key, [p for p in parameters if p not in _PASSED])
+            known = [p for p in parameters if p not in _PASSED and p not in set_by]
+            raise unknown_name(f"key in {where}", key, known)
     for name, parameter in parameters.items():
         default = parameter.default
-        if name not in node and isinstance(default, (bool, int, float, str, type(None))):
+        plain = all(
+            isinstance(part, _PLAIN) for part in (default if isinstance(default, tuple) else [default])
+        )
+        if name not in node and name not in set_by and plain:
             node[name] = default
 
 

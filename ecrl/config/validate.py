@@ -90,6 +90,14 @@ def _validation_sets_work(config: Config) -> None:
             )
 
 
+def _a_new_run_loads_no_checkpoint(config: Config) -> None:
+    if config.checkpoint.load != "last" and config.resume is None and config.fork is None:
+        raise UsageError(
+            f"checkpoint={config.checkpoint.load} says which checkpoint resume=RUN or fork=RUN begins with; "
+            "give one of these too."
+        )
+
+
 def _processes(config: Config) -> int:
     return config.trainer.devices * config.trainer.num_nodes
 
@@ -102,4 +110,5 @@ _RULES = (
     _adapters_are_not_split,
     _only_shards_are_offloaded,
     _validation_sets_work,
+    _a_new_run_loads_no_checkpoint,
 )

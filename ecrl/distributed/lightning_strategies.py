@@ -83,12 +83,26 @@ class _DistributedCheckpoint:
         folder = Path(checkpoint_path)
         for name, root in self._roots.items():
             load_trained(root, folder, name)
-        for number, optimizer in enumerate(self.optimizers):  # type: ignore[attr-defined]
-            key, root = f"optimizer_{number}", self._trained_by(optimizer)
-            moments: dict[str, Any] = {key: get_optimizer_state_dict(root, optimizer)}
-            _read(moments, folder)
-            set_optimizer_state_dict(root, optimizer, moments[key])
+        for number in range(len(self.optimizers)):  # type: ignore[attr-defined]
+            self.load_optimizer(number, number, folder)
         return load_progress(folder)
+
+    def load_optimizer(self, number: int, saved: int, folder: Path) -> None:
+        """Restore the state of an optimizer in place; its settings stay those of the configuration.
+
+        Args:
+            number: which optimizer.
+            saved: its number in the checkpoint.
+            folder: the checkpoint.
+        """
+        optimizer = self.optimizers[number]  # type: ignore[attr-defined]
+        settings = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+        key, root = f"optimizer_{saved}", self._trained_by(optimizer)
+        moments: dict[str, Any] = {key: get_optimizer_state_dict(root, optimizer)}
+        _read(moments, folder)
+        set_optimizer_state_dict(root, optimizer, moments[key])
+        for group, own in zip(optimizer.param_groups, settings, strict=True):
+            group.update(own)
 
     def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
         """Do nothing: ``load_checkpoint`` has done it."""

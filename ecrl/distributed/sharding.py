@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor
 from ecrl.distributed.tensor_parallel import split_layers
 from ecrl.policy.decoder_layers import decoder_layers
 from ecrl.policy.model import PolicyModel
-from ecrl.policy.weights import full_tensor
+from ecrl.policy.weights import full_tensor, local_tensor
 
 BUCKET = 2**26  # elements of one all-reduce: large enough for full bandwidth, small beside the model
 
@@ -90,7 +90,7 @@ class Sharding:
         """Sum the gradients of the copies, in place; FSDP has already reduced its own."""
         if self.mesh is None or self.shard or self._data_parallel.size() == 1:
             return
-        gradients = [_local(p.grad) for p in parameters if p.grad is not None]
+        gradients = [local_tensor(p.grad) for p in parameters if p.grad is not None]
         for bucket in _buckets(gradients):
             flat = torch.cat([g.flatten() for g in bucket])
             dist.all_reduce(flat, group=self._data_parallel.get_group())
@@ -122,12 +122,8 @@ def clip_gradients(parameters: Iterable[nn.Parameter], norm: Tensor, limit: floa
     scale = (limit / (norm + 1e-6)).clamp(max=1.0)
     for parameter in parameters:
         if parameter.grad is not None:
-            local = _local(parameter.grad)
+            local = local_tensor(parameter.grad)
             local.mul_(scale.to(local.device))
-
-
-def _local(tensor: Tensor) -> Tensor:
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def _buckets(tensors: list[Tensor]) -> Iterable[list[Tensor]]:

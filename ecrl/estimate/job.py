@@ -15,6 +15,7 @@ from ecrl.engines.base import Engine
 from ecrl.engines.vllm.requirements import check_memory_share
 from ecrl.errors import UsageError
 from ecrl.estimate.architecture import Architecture, architecture
+from ecrl.policy.optimizer import state_bytes
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,13 @@ class Job:
         """Number of trained parameters."""
         lora = self.config.model.lora
         return self.model.adapter_parameters(lora.r, lora.target_modules) if lora.r else self.model.parameters
+
+    @cached_property
+    def optimizer_bytes(self) -> float:
+        """Bytes of the optimizer's state for all trained parameters."""
+        linear = self.model.layers * sum(inputs * outputs for _, inputs, outputs in self.model.linears)
+        matrices = self.trainable if self.config.model.lora.r else linear
+        return state_bytes(self.config.update).total(matrices, self.trainable - matrices)
 
     @property
     def has_reference(self) -> bool:

@@ -1,7 +1,7 @@
 """Memory of each GPU, by part, in bytes.
 
 The formulas count the tensors that the implementation keeps: transformers' Qwen2 and Llama layers under
-autograd, FSDP2 with float32 shards and reductions, torch's fused AdamW, and the LM head of
+autograd, FSDP2 with float32 shards and reductions, the optimizer's state, and the LM head of
 ``ecrl.policy.lm_head``.
 """
 
@@ -12,7 +12,7 @@ from ecrl.estimate.job import Job
 from ecrl.policy.lm_head.tiles import CPU_TILE, GPU_TILE
 
 GIB = 2**30
-FULL = 4  # bytes of float32: weights, gradients, both moments
+FULL = 4  # bytes of float32: weights, gradients
 HALF = 2  # bytes of bfloat16
 RESERVE = 0.08  # share of the GPU for the CUDA context, NCCL and fragmentation
 ENGINE_RESERVE = 2 * GIB  # vLLM's activations and CUDA graphs
@@ -106,11 +106,11 @@ def resident(job: Job) -> Parts:
 
 
 def host_or_gpu_state(job: Job) -> Parts:
-    """One process's share of weights, gradients and AdamW's two moments, on the GPU or the host."""
+    """One process's share of weights, gradients and the optimizer's state, on the GPU or the host."""
     split = job.tensor_parallel * job.shards
     trained = FULL * job.trainable / split
     frozen = FULL * (job.model.parameters if job.config.model.lora.r else 0) / split
-    parts = {"weights": trained + frozen, "gradients": trained, "optimizer": 2 * trained}
+    parts = {"weights": trained + frozen, "gradients": trained, "optimizer": job.optimizer_bytes / split}
     if job.auxiliary_models:
         parts["auxiliary models"] = job.auxiliary_models * (4 * trained + frozen)
     if job.has_reference:

@@ -20,8 +20,9 @@ from ecrl.policy.tiny_model import build_model, build_tokenizer
 def meta_model(config: ModelConfig) -> nn.Module:
     """Build the model on the meta device, where parameters have shapes but no storage.
 
-    The model's ``config.json`` is read from its directory or the hub cache. For the models of the shipped
-    experiments, the published numbers are part of the package.
+    Its parameters are float32; its configuration names the type of its files. The ``config.json`` is read
+    from its directory or the hub cache. For the models of the shipped experiments, the published numbers are
+    part of the package.
 
     Raises:
         UsageError: the model's configuration is not on this machine, or it is not a causal LM.
@@ -30,11 +31,14 @@ def meta_model(config: ModelConfig) -> nn.Module:
         if config.path is None:
             return build_model(config, build_tokenizer(), seed=0)
         numbers = _hf_config(config.path)
+        of_files = numbers.dtype
         try:
-            model: nn.Module = AutoModelForCausalLM.from_config(numbers, dtype=torch.float32)
+            model: Any = AutoModelForCausalLM.from_config(numbers, dtype=torch.float32)
         except ValueError as error:
             raise UsageError(f"model.path={config.path!r}: {str(error).splitlines()[0]}") from None
-        return model
+        model.config.dtype = of_files
+        policy: nn.Module = model
+        return policy
 
 
 def _hf_config(path: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ class PolicyModel(nn.Module):
         sharded: whether each forward pass is a collective over the processes of the run.
         computes_in_bf16: whether the forward pass rounds to bfloat16, whatever the type of the weights.
         compute_device: device of the forward passes; None if it is the device of the weights.
+        shipped_dtype: type that its files had; it is saved in that again.
     """
 
     def __init__(self, lm: PreTrainedModel, eos_ids: list[int], pad_id: int, attention: str = "sdpa") -> None:
@@ -57,6 +59,7 @@ class PolicyModel(nn.Module):
         self.sharded = False
         self.computes_in_bf16 = False
         self.compute_device: torch.device | None = None
+        self.shipped_dtype: torch.dtype = lm.dtype
 
     @property
     def attention(self) -> str:
@@ -222,6 +225,12 @@ def load_config(path: str) -> Any:
     return config
 
 
+def shipped_dtype(config: Any) -> torch.dtype:
+    """Return the type of a model's files; float32 where its configuration does not say."""
+    dtype = getattr(config, "dtype", None) or torch.float32
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
 def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
     """Load a causal LM in float32 from a directory or hub id.
 
@@ -229,13 +238,16 @@ def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
         UsageError: there is no model.
     """
     config = load_config(path)
+    dtype = shipped_dtype(config)
     try:
         lm = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
         ) from None
-    return as_policy(lm, tokenizer)
+    policy = as_policy(lm, tokenizer)
+    policy.shipped_dtype = dtype
+    return policy
 
 
 def empty_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
@@ -245,12 +257,15 @@ def empty_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
         UsageError: there is no model.
     """
     config, shipped = load_config(path), _shipped_generation_config(path)
+    dtype = shipped_dtype(config)
     with init_empty_weights(include_buffers=False):
         lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     lm.tie_weights()
     if shipped is not None:
         lm.generation_config = shipped
-    return as_policy(lm, tokenizer)
+    policy = as_policy(lm, tokenizer)
+    policy.shipped_dtype = dtype
+    return policy
 
 
 def as_policy(lm: Any, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
@@ -267,6 +282,8 @@ def save_policy(
 ) -> None:
     """Write an HF-format directory that ``AutoModelForCausalLM`` loads, with adapters merged.
 
+    The weights are rounded to the type that the model's own files had.
+
     Every process of a sharded run must call this.
 
     Args:
@@ -281,8 +298,12 @@ def save_policy(
     state = state_of(model.lm, model.device, keep=write)
     if not write:
         return
+    dtype, config = model.shipped_dtype, deepcopy(model.lm.config)
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
     try:
         model.lm.save_pretrained(path, state_dict=state)
+        config.dtype, config.architectures = dtype, [type(model.lm).__name__]
+        config.save_pretrained(path)  # transformers has written the type that the model is trained in
         tokenizer.save_pretrained(path)
     except (OSError, SafetensorError) as error:
         raise EcrlError(f"The policy could not be written to {path}: {_first_line(error)}.") from None

@@ -62,16 +62,25 @@ def _hf_weights(lm: nn.Module, whole: Callable[[Tensor], Tensor]) -> Iterator[tu
         yield name.replace(".base_layer.", "."), tensor
 
 
+def local_tensor(tensor: Tensor) -> Tensor:
+    """Return this process's shard of a tensor, or the tensor itself if it has no shards."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def local_part(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """Return the part of an unsharded tensor that lies where this process's shard of a parameter does."""
+    tensor = tensor.to(parameter.device)
+    if not isinstance(parameter, DTensor):
+        return tensor
+    mesh = parameter.device_mesh
+    replicated = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return replicated.redistribute(placements=parameter.placements).to_local()
+
+
 @torch.no_grad()
 def write_whole(parameter: Tensor, tensor: Tensor) -> None:
     """Copy an unsharded tensor into a parameter, or this process's part of it into its shard."""
-    if not isinstance(parameter, DTensor):
-        parameter.copy_(tensor)
-        return
-    mesh = parameter.device_mesh
-    replicate = [Replicate()] * mesh.ndim
-    replicated = DTensor.from_local(tensor.to(parameter.device), mesh, replicate, run_check=False)
-    parameter.to_local().copy_(replicated.redistribute(placements=parameter.placements).to_local())
+    local_tensor(parameter).copy_(local_part(tensor, parameter))
 
 
 def read_weights(lm: nn.Module, path: str) -> None:

@@ -18,9 +18,9 @@ from types import FrameType
 from ecrl.distributed.parent_death import end_with_parent
 from ecrl.distributed.signals import handling_signals
 from ecrl.errors import UsageError
+from ecrl.runs.checkpoints import find_checkpoint, iteration_of, saved_iterations
 from ecrl.runs.metrics_file import read_summary
 from ecrl.sweep.definition import Cell
-from ecrl.training.checkpoint import OLD, completed_iterations, find_checkpoint
 
 _TAIL = 2**16  # bytes at the end of a metrics.jsonl that hold its last row
 _POLL = 0.2  # seconds between two checks of the processes
@@ -36,14 +36,14 @@ def is_finished(cell: Cell) -> bool:
     if summary is not None and summary["iterations"] >= cell.iterations:
         return True
     try:
-        return completed_iterations(find_checkpoint(cell.run_dir)) >= cell.iterations
+        return iteration_of(find_checkpoint(cell.run_dir)) >= cell.iterations
     except UsageError:
         return False
 
 
 def has_checkpoint(run_dir: Path) -> bool:
     """Whether the run has a checkpoint, valid or not."""
-    return any((run_dir / "checkpoints" / name).exists() for name in ("last", f"last{OLD}"))
+    return bool(saved_iterations(run_dir))
 
 
 def iterations_done(run_dir: Path) -> int:

@@ -13,15 +13,15 @@ from types import FrameType
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
+from ecrl.config.schema import CheckpointConfig
 from ecrl.distributed.launch import is_first_process
-from ecrl.distributed.lightning_strategies import load_progress
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.signals import handling_signals
-from ecrl.errors import EcrlError, NonFiniteError, UsageError
-from ecrl.runs.manifest import check_manifest, write_manifest
+from ecrl.errors import EcrlError, NonFiniteError, UsageError, name_message
+from ecrl.runs.checkpoints import folder_of, is_best, prune, remove
+from ecrl.runs.manifest import write_manifest
+from ecrl.runs.metrics_file import read_metrics
 from ecrl.training.module import finished_iterations
-
-OLD = ".old"
 
 
 class StopRequest:
@@ -66,90 +66,83 @@ class StopRequest:
 
 
 class RunCheckpoint(Checkpoint):
-    """Writes ``checkpoints/last`` between iterations.
+    """Writes ``checkpoints/ITERATION`` between iterations, and deletes those that need not stay.
 
     Between iterations the state is small and resumes exactly, so no checkpoint is written within one.
 
     Args:
         run_dir: the run directory.
-        every: iterations between checkpoints.
+        settings: when to write, and what stays.
         stop: asked after every iteration.
         process_group: the processes of the run, which stop together.
     """
 
-    def __init__(self, run_dir: Path, every: int, stop: StopRequest, process_group: ProcessGroup) -> None:
-        self.folder = run_dir / "checkpoints" / "last"
-        self._every = every
+    def __init__(
+        self, run_dir: Path, settings: CheckpointConfig, stop: StopRequest, process_group: ProcessGroup
+    ) -> None:
+        self._run_dir = run_dir
+        self._settings = settings
         self._stop = stop
         self._process_group = process_group
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take SIGTERM back from Lightning, whose handler would cut the iteration short."""
+        """Take SIGTERM back from Lightning, whose handler would cut the iteration short.
+
+        Raises:
+            UsageError: the run is validated, but not by ``checkpoint.best``.
+        """
         signal.signal(signal.SIGTERM, self._stop.on_signal)
+        self._process_group.first(self._check_metric)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save if a checkpoint is due, or if the run stops here."""
         stopping = self._stop.agreed(self._process_group)
         if stopping:
             trainer.should_stop = True
-        done = finished_iterations(trainer)
-        if stopping or done % self._every == 0 or done == trainer.max_epochs:
-            save(trainer, self.folder, self._process_group)
+        settings, done = self._settings, finished_iterations(trainer)
+        due = any(every and done % every == 0 for every in (settings.every, settings.keep_every))
+        due |= stopping or done == trainer.max_epochs
+        if due or self._process_group.first(lambda: is_best(self._run_dir, settings.best, done)):
+            save(trainer, folder_of(self._run_dir, done), self._process_group)
+            self._process_group.first(lambda: prune(self._run_dir, settings))
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         """Keep the state at a numerical failure for inspection, beside the last good checkpoint."""
         if isinstance(exception, NonFiniteError):
-            save(trainer, self.folder.with_name("nonfinite"), self._process_group)
+            save(trainer, self._run_dir / "checkpoints" / "nonfinite", self._process_group)
+
+    def _check_metric(self) -> None:
+        path, metric = self._run_dir / "metrics.jsonl", self._settings.best
+        rows = read_metrics(path) if path.exists() else []
+        known = {name for row in rows for name in row if name.startswith("val/")}
+        if metric is not None and known and metric not in known:
+            raise UsageError(name_message("metric in checkpoint.best", metric, known))
 
 
 def save(trainer: L.Trainer, folder: Path, process_group: ProcessGroup) -> None:
     """Write a checkpoint aside, with a manifest of its files, then move it into place.
 
     Raises:
-        EcrlError: it could not be written; the one in place, if any, stays.
+        EcrlError: it could not be written; the ones in place stay.
     """
     aside = folder.with_name(folder.name + ".partial")
-    process_group.first(lambda: shutil.rmtree(aside, ignore_errors=True))
+
+    def clear() -> None:
+        for rest in folder.parent.glob("*.partial"):
+            shutil.rmtree(rest, ignore_errors=True)
+
+    process_group.first(clear)
     trainer.save_checkpoint(aside)
 
     def move_into_place() -> None:
         try:
             write_manifest(aside)
-            # A crash between the two renames leaves `last.old`, which is found as well.
-            old = folder.with_name(folder.name + OLD)
             if folder.exists():
-                shutil.rmtree(old, ignore_errors=True)
-                os.rename(folder, old)
+                remove(folder)
             os.rename(aside, folder)
-            shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             raise EcrlError(f"The checkpoint {folder} could not be written: {error}.") from None
 
     process_group.first(move_into_place)
-
-
-def find_checkpoint(run_dir: Path) -> Path:
-    """Return the last checkpoint of a run, after checking every byte of it.
-
-    Raises:
-        UsageError: there is none, or it is damaged.
-    """
-    folder = run_dir / "checkpoints" / "last"
-    if not folder.exists():
-        folder = folder.with_name(folder.name + OLD)
-    if not folder.exists():
-        path = run_dir / "checkpoints" / "last"
-        raise UsageError(
-            f"{run_dir} has no checkpoint ({path} is missing), so it cannot be resumed; begin anew in "
-            "another folder."
-        )
-    check_manifest(folder)
-    return folder
-
-
-def completed_iterations(folder: Path) -> int:
-    """Number of iterations that the run of a checkpoint had completed."""
-    progress = load_progress(folder)["loops"]["fit_loop"]["epoch_progress"]["current"]
-    return int(progress["processed"])

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 
-from ecrl.runs.metrics_file import as_line, drop_after
+from ecrl.runs.checkpoints import go_back
+from ecrl.runs.metrics_file import as_line
 
 if TYPE_CHECKING:
     from ecrl.training.module import PolicyModule
@@ -77,7 +78,7 @@ class MetricsWriter(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin where the checkpoint ended."""
         if trainer.is_global_zero:
-            drop_after(self._path, cast("PolicyModule", pl_module).iteration)
+            go_back(self._path.parent, cast("PolicyModule", pl_module).iteration)
         self._since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -86,7 +87,7 @@ class MetricsWriter(L.Callback):
         now = time.perf_counter()
         module.recorder.record("time/total", now - self._since)
         module.recorder.record("policy/entropy", module.policy_entropy)
-        module.recorder.record("policy/lr", trainer.optimizers[0].param_groups[0]["lr"])
+        module.recorder.record("policy/lr", float(trainer.optimizers[0].param_groups[0]["lr"]))
         self._since = now
         self._write(trainer, module, module.iteration)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,14 @@ from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.config.schema import Config
+from ecrl.distributed.lightning_strategies import load_trained
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.sharding import clip_gradients, gradient_norm
 from ecrl.errors import NonFiniteError
 from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder, Record
 from ecrl.policy.model import PolicyModel
+from ecrl.policy.optimizer import build_optimizer, schedule, set_learning_rate
 from ecrl.training.auxiliary import AuxiliaryModel
 from ecrl.training.observer import PlanObserver
 from ecrl.training.scoring import ForwardPasses, Scorer
@@ -36,6 +38,24 @@ def finished_iterations(trainer: L.Trainer) -> int:
     """Number of finished iterations. In an epoch's end hooks Lightning's ``current_epoch`` is one less."""
     progress: Any = trainer.fit_loop.epoch_progress.current
     return int(progress.processed)
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The checkpoint that a fork begins with.
+
+    Attributes:
+        folder: where it is.
+        config: the configuration of the run that wrote it.
+    """
+
+    folder: Path
+    config: Config
+
+    @property
+    def auxiliary(self) -> list[str]:
+        """Names of its auxiliary models."""
+        return list(self.config.objective.get("auxiliary") or {})
 
 
 class PolicyModule(L.LightningModule):
@@ -57,6 +77,7 @@ class PolicyModule(L.LightningModule):
         evaluation: of the last validation.
         temperature: of the softmax that the next rollout is drawn with.
         run_dir: folder of the run; None where nothing is written.
+        parent: the checkpoint that a fork begins with; None for other runs.
     """
 
     automatic_optimization = False
@@ -78,6 +99,9 @@ class PolicyModule(L.LightningModule):
         self.temperature = config.rollout.temperature
         self.run_dir: Path | None = None
         self.evaluation = Evaluation({}, {})
+        self.parent: Parent | None = None
+        update = config.update
+        self._schedule = schedule(update.schedule, config.iterations * update.minibatches * update.epochs)
 
     # ---------------------------------------------------------------- set-up
 
@@ -90,13 +114,31 @@ class PolicyModule(L.LightningModule):
                 self.auxiliary.append(AuxiliaryModel(name, task, self.scorer))
                 # A submodule, so that the checkpoint holds it.
                 self.add_module(f"auxiliary_{name}", self.auxiliary[-1].model)
+            if self.parent is not None:
+                self._take_weights(self.parent)
+
+    def _take_weights(self, parent: Parent) -> None:
+        """Begin with a parent's policy, and with those auxiliary models that it has."""
+        load_trained(self.model, parent.folder)
+        for auxiliary in self.auxiliary:
+            if auxiliary.name in parent.auxiliary:
+                load_trained(auxiliary.model, parent.folder, f"auxiliary_{auxiliary.name}")
+
+    def on_fit_start(self) -> None:
+        """Take over the state of a parent's optimizers where they are the same."""
+        if self.parent is None:
+            return
+        strategy: Any = self.trainer.strategy
+        folder, ours, theirs = self.parent.folder, self.config, self.parent.config
+        if ours.update.optimizer["_target_"] == theirs.update.optimizer["_target_"]:
+            strategy.load_optimizer(0, 0, folder)
+        for number, auxiliary in enumerate(self.auxiliary, start=1):
+            if auxiliary.name in (names := self.parent.auxiliary):
+                strategy.load_optimizer(number, 1 + names.index(auxiliary.name), folder)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """AdamW at a constant learning rate over the trained parameters, then the auxiliary models' own."""
-        update = self.config.update
-        policy = torch.optim.AdamW(
-            self._trained(), lr=update.lr, weight_decay=update.weight_decay, fused=True
-        )
+        """The policy's optimizer, then the auxiliary models' own."""
+        policy = build_optimizer(self.config.update, self.model)
         return [policy, *(auxiliary.optimizer for auxiliary in self.auxiliary)]
 
     def _trained(self) -> list[torch.nn.Parameter]:
@@ -117,6 +159,11 @@ class PolicyModule(L.LightningModule):
         """Version of the weights: optimizer steps so far."""
         return self.trainer.global_step
 
+    @property
+    def learning_rate(self) -> float:
+        """Of the next optimizer step."""
+        return self.config.update.lr * self._schedule(self.version)
+
     # ---------------------------------------------------------------- update
 
     def training_step(self, batch: RolloutBatch, batch_idx: int) -> None:
@@ -130,6 +177,7 @@ class PolicyModule(L.LightningModule):
             optimizer.zero_grad()
             loss = self.accumulate(batch)
             norm = self._clip(loss)
+            set_learning_rate(optimizer, self.learning_rate)
             optimizer.step()
         self.recorder.record("policy/loss", loss)
         self.recorder.record("policy/grad_norm", norm)

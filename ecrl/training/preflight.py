@@ -26,13 +26,14 @@ from ecrl.errors import UsageError, usage_errors
 from ecrl.policy.lora import check_targets
 from ecrl.policy.meta_model import meta_model
 from ecrl.policy.model import check_model
+from ecrl.policy.optimizer import state_bytes
 from ecrl.rollout.problem_order import keys, size
 from ecrl.runs.run_dir import check_run_dir
 from ecrl.training.callbacks import build_callbacks
+from ecrl.training.disk import check_disk
 
 _GIB = 2**30
 _FULL = 4  # bytes of a float32 number
-_STATE = 4  # numbers of a trained parameter: weight, gradient, AdamW's two moments
 
 
 def preflight(config: Config, training: bool = True, splits: Sequence[Split] | None = None) -> list[str]:
@@ -60,9 +61,12 @@ def preflight(config: Config, training: bool = True, splits: Sequence[Split] | N
     if config.model.path:
         check_model(config.model.path)  # the path holds a model, or may be a hub id
     resolve(config.engine["_target_"], "engine").check(config)  # the engine is installed and reachable
+    if training:
+        state_bytes(config.update)  # the optimizer takes its arguments, and a plain step
     check_size(config, training)  # the processes can split, adapt and hold the model
     check_entropies(config, strategies)  # the rollout has them where a strategy reads them
-    return [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
+    warnings = [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
+    return [*warnings, *check_disk(config)] if training else warnings  # its disk can hold the checkpoints
 
 
 def check_groups(config: Config, objective: Objective) -> None:
@@ -190,12 +194,16 @@ def check_size(config: Config, training: bool = True) -> None:
         with usage_errors("trainer."):
             check_tensor_parallel(lm, trainer.tensor_parallel_size)
     parameters = sum(p.numel() for p in lm.parameters())
-    numbers = _STATE if training and not config.model.lora.r else 1  # adapters add next to nothing
+    size: float = _FULL  # of a weight
+    updates = training and not config.model.lora.r  # adapters add next to nothing
+    if updates:
+        state = state_bytes(config.update)
+        size += _FULL + min(state.matrix, state.other)
     processes = trainer.devices * trainer.num_nodes
     split = trainer.tensor_parallel_size if trainer.parallel == "ddp" else processes
-    need, have = _FULL * numbers * parameters / split, _memory(config)
+    need, have = size * parameters / split, _memory(config)
     if need > have:
-        what = "weights, gradients and AdamW's moments" if numbers == _STATE else "weights"
+        what = "weights, gradients and optimizer state" if updates else "weights"
         raise UsageError(
             f"The model is too large: the {what} of its {parameters:.3g} parameters take {need / _GIB:.1f} "
             f"GiB in each process (processes={processes}, trainer.parallel={trainer.parallel}), which has "

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,24 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.strategy_stack import build_strategies
+from ecrl.config.compose import as_object
+from ecrl.config.resume import saved_config
 from ecrl.config.schema import Config
 from ecrl.config.targets import build
 from ecrl.distributed.launch import launched_by_ecrl
 from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.model import check_model, load_tokenizer, save_policy
 from ecrl.rollout.chat import set_template
+from ecrl.runs.checkpoints import find_checkpoint, iteration_of
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.runs.run_dir import gone_unless_begun, open_run_dir
 from ecrl.runs.versions import versions
 from ecrl.training.callbacks import build_callbacks, environment_callbacks
-from ecrl.training.checkpoint import RunCheckpoint, StopRequest, completed_iterations, find_checkpoint
+from ecrl.training.checkpoint import RunCheckpoint, StopRequest
 from ecrl.training.datamodule import RolloutDataModule
+from ecrl.training.disk import disk_use
 from ecrl.training.metrics_writer import MetricsWriter
-from ecrl.training.module import PolicyModule
+from ecrl.training.module import Parent, PolicyModule
 from ecrl.training.preflight import preflight
 from ecrl.training.progress import ProgressMonitor
 from ecrl.training.scoring import Scorer
@@ -72,6 +76,9 @@ def train(
         NonFiniteError: training diverged; a checkpoint was left.
     """
     start = time.perf_counter()
+    parent = None
+    if config.fork and not config.resume:
+        config, parent = _with_parent(config)
     # A launcher has checked before it started this process.
     warnings = [] if launched_by_ecrl() else preflight(config)
     trainer, module, datamodule = prepare(
@@ -83,8 +90,11 @@ def train(
         limit_val_batches=1.0 if config.eval.every else 0,
     )
     process_group = module.process_group
+    module.parent = parent
+    if process_group.is_first and (use := disk_use(config)) is not None:
+        say(f"disk: {use}")
     checkpoint = process_group.first(lambda: _checkpoint(config))
-    done = completed_iterations(checkpoint) if checkpoint else 0
+    done = iteration_of(checkpoint) if checkpoint else 0
     run_dir = process_group.first(lambda: open_run_dir(config, command, done))
     stop = StopRequest()
     _attach(trainer, config, run_dir, done, module, stop)
@@ -137,12 +147,30 @@ def prepare(
     return trainer, module, RolloutDataModule(config, objective, strategies, scorer)
 
 
+def _with_parent(config: Config) -> tuple[Config, Parent]:
+    """Find the checkpoint that a fork begins with.
+
+    Returns:
+        The configuration, which now names the run, the iteration and the base model, whatever the fork's own
+        task and seed; and the checkpoint.
+
+    Raises:
+        UsageError: there is no such checkpoint.
+    """
+    run_dir = Path(str(config.fork)).absolute()
+    folder = find_checkpoint(run_dir, config.checkpoint.load, config.checkpoint.best)
+    of_parent = as_object(saved_config(run_dir / "config.yaml"))
+    model = replace(config.model, path=config.model.path or str(cached_base(of_parent)))
+    load = replace(config.checkpoint, load=str(iteration_of(folder)))
+    return replace(config, fork=str(run_dir), model=model, checkpoint=load), Parent(folder, of_parent)
+
+
 def _checkpoint(config: Config) -> Path | None:
     """Return the checkpoint to go on from, if it has iterations left."""
     if config.resume is None:
         return None
-    checkpoint = find_checkpoint(Path(config.resume))
-    done = completed_iterations(checkpoint)
+    checkpoint = find_checkpoint(Path(config.resume), config.checkpoint.load, config.checkpoint.best)
+    done = iteration_of(checkpoint)
     if done >= config.iterations:
         raise UsageError(
             f"{config.resume} has completed {done} iterations; iterations={config.iterations} asks for no "
@@ -169,7 +197,7 @@ def _attach(
         *build_callbacks(config),
         MetricsWriter(run_dir),
         *([ProgressMonitor()] if config.log.progress else []),
-        RunCheckpoint(run_dir, config.checkpoint.every, stop, module.process_group),
+        RunCheckpoint(run_dir, config.checkpoint, stop, module.process_group),
     ]
     trainer.callbacks = callbacks  # type: ignore[attr-defined]
 
@@ -202,6 +230,7 @@ def _finish(run_dir: Path, module: PolicyModule, stop: StopRequest, seconds: flo
     summary = {
         "iterations": outcome.iterations,
         "stopped_by": outcome.stopped_by,
+        "parent": _parent_of(module.config),
         "seconds": round(seconds, 1),
         "versions": versions(),
         "first": rows[0] if rows else {},
@@ -211,6 +240,14 @@ def _finish(run_dir: Path, module: PolicyModule, stop: StopRequest, seconds: flo
     aside.write_text(json.dumps(summary, indent=2) + "\n")
     os.replace(aside, run_dir / "summary.json")
     return outcome
+
+
+def _parent_of(config: Config) -> dict[str, Any] | None:
+    """Name the checkpoint that a fork began with; also after the fork was resumed."""
+    if config.fork is None:
+        return None
+    saved = saved_config(Path(config.resume) / "config.yaml") if config.resume else config
+    return {"run": config.fork, "iteration": int(saved.checkpoint.load)}
 
 
 def _announce(say: Callable[[str], None]) -> Callable[[int, int, float], None]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from ecrl.runs.checkpoints import saved_iterations
 from tests.support.runs import assert_same_run
 from tests.support.tiny import TINY
 
@@ -39,9 +40,9 @@ class Run:
 
     def reach(self, iteration: int) -> Run:
         """Wait until it has a checkpoint and its history has so many iterations behind it."""
-        file, last = self.run_dir / "metrics.jsonl", self.run_dir / "checkpoints" / "last"
+        file = self.run_dir / "metrics.jsonl"
         end = time.monotonic() + BOUND
-        while not last.exists() or len(file.read_text().splitlines()) <= iteration:
+        while not saved_iterations(self.run_dir) or len(file.read_text().splitlines()) <= iteration:
             assert self.process.poll() is None and time.monotonic() < end, self.process.communicate()[0]
             time.sleep(0.02)
         return self

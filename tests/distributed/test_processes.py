@@ -39,6 +39,7 @@ BUDGET = [  # the knob moves, and stays within its limits
     "strategy.entropy_budget.spend=0.001",
     "strategy.kl_cov.fraction=0.4",
 ]
+MUON = ["update.optimizer=muon", "update.schedule={name: linear, warmup: 2}", "update.lr=1e-4"]
 KEEP = "update.lr=1e-4"  # AdamW turns rounding of vanishing gradients into steps of this size
 QUICK_ROW = "kl_cov"  # of the runs of every strategy
 QUICK_RUNS = {"run-uneven", "run-whole", "run-parts", "run-parts-resumed", f"run-{QUICK_ROW}"}
@@ -88,6 +89,8 @@ def jobs_for(
         "ahead": [*FSDP, *EVAL, KEEP, "rollout.staleness=1", "strategy=[importance_correction]"],
         "whole": [*FSDP, *EVAL, "iterations=4"],
         "parts": [*FSDP, *EVAL, "iterations=2"],
+        "muon": [*FSDP, *EVAL, *MUON, "iterations=4", "checkpoint.keep=4"],
+        "muon-tp": [*TP, *EVAL, *MUON, "iterations=4"],
         "to-one": [*FSDP, *EVAL, KEEP, "iterations=2"],
         "bf16": [*FSDP, *EVAL, "trainer.precision=bf16-mixed"],
     }
@@ -100,6 +103,8 @@ def jobs_for(
         "kind": "train",
         "overrides": [f"resume={out / 'parts'}", "iterations=4"],
     }
+    forked = [f"fork={out / 'to-one'}", "checkpoint=1", f"run_dir={out / 'forked'}", "iterations=1"]
+    jobs["run-forked"] = {"kind": "train", "overrides": forked}
     for name, split, iterations in (("from-one", 1, 3), ("from-one-on", 2, 4)):
         goes_on = [f"resume={out / 'from-one'}", f"iterations={iterations}", "trainer.devices=2"]
         jobs[f"run-{name}"] = {
@@ -313,6 +318,27 @@ def test_a_run_of_two_goes_on_in_one_and_back(many: Path, alone: Callable[..., P
     assert "error" not in outcome, outcome["error"]
     assert_close(many / "to-one", whole)
     assert_close(many / "from-one", whole)
+
+
+@pytest.mark.slow
+def test_muon_shards_its_steps_and_goes_on_in_one(many: Path, alone: Callable[..., Path]) -> None:
+    """A sharded matrix is made orthogonal whole, so the run is that of one process."""
+    whole = alone(*EVAL, *MUON, "iterations=4")
+    for name in ("muon", "muon-tp"):
+        result(many, f"run-{name}")
+        assert_close(many / name, whole)
+    words = [f"resume={many / 'muon'}", "checkpoint=2", "trainer.devices=1"]
+    outcome = worker.run({"kind": "train", "overrides": words})
+    assert "error" not in outcome, outcome["error"]
+    assert_close(many / "muon", whole)
+
+
+@pytest.mark.slow
+def test_two_processes_fork_a_run_and_keep_its_best(many: Path) -> None:
+    for name in ("run-to-one", "run-forked"):
+        result(many, name)
+    assert [row["iteration"] for row in history(many / "forked")] == [0, 1]
+    assert history(many / "forked")[0]["val/digits/avg@2"] >= 0
 
 
 def test_bf16_takes_logits_as_large_as_after_training(many: Path) -> None:

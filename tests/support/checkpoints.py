@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
+from ecrl.runs.checkpoints import saved_iterations
 
-def checkpoint_tensors(run_dir: Path, name: str = "last") -> dict[str, Tensor]:
-    """Weights and optimizer state of a checkpoint, whole, by dotted name."""
+
+def checkpoint_tensors(run_dir: Path, name: str | None = None) -> dict[str, Tensor]:
+    """Weights and optimizer state of a checkpoint, the last if none is named, whole, by dotted name."""
+    name = name or str(saved_iterations(run_dir)[-1])
     file = run_dir / f"{name}.pt"
     dcp_to_torch_save(run_dir / "checkpoints" / name, file)
     tensors: dict[str, Tensor] = {}

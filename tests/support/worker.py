@@ -16,7 +16,8 @@ import torch.distributed as dist
 
 from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.config.compose import build_config
-from ecrl.config.resume import resumed_config
+from ecrl.config.keys import key_of
+from ecrl.config.resume import forked_config, resumed_config
 from ecrl.config.schema import Config
 from ecrl.training.run import train
 from ecrl.training.trainer import quiet
@@ -39,8 +40,9 @@ def minibatch(config: Config) -> dict[str, Any]:
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Run a job; an error is a result too."""
     try:
-        resumes = any(o.startswith("resume=") for o in job["overrides"])
-        config = (resumed_config if resumes else build_config)(job["overrides"])
+        starts = {"resume": resumed_config, "fork": forked_config}
+        start = next((s for o in job["overrides"] if (s := starts.get(key_of(o)))), build_config)
+        config = start(job["overrides"])
         config.strategy = job.get("strategy", config.strategy)
         if job["kind"] == "minibatch":
             return minibatch(config)

@@ -17,6 +17,7 @@ from ecrl.cli import main
 from ecrl.config.resume import resumed_config
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.errors import UsageError
+from ecrl.runs.checkpoints import saved_iterations
 from ecrl.training.checkpoint import StopRequest
 from ecrl.training.module import PolicyModule
 from ecrl.training.run import train
@@ -96,7 +97,7 @@ def test_kill_leaves_the_last_checkpoint_whole(base: list[str], tmp_path: Path) 
         env=environment,
     )
     deadline = time.monotonic() + 120
-    while not (run_dir / "checkpoints" / "last").exists():
+    while not saved_iterations(run_dir):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0]
         time.sleep(0.02)
     time.sleep(0.3)
@@ -111,7 +112,7 @@ def test_resume_refuses_what_would_be_another_run(base: list[str], tmp_path: Pat
     run_dir = run(base, tmp_path / "run", "iterations=1")
     with pytest.raises(UsageError, match="asks for no more"):
         train(resumed_config([f"resume={run_dir}"]), silent)
-    shard = run_dir / "checkpoints" / "last" / "__0_0.distcp"
+    shard = run_dir / "checkpoints" / "1" / "__0_0.distcp"
     content = shard.read_bytes()
     flipped = content[:5000] + bytes([content[5000] ^ 1]) + content[5001:]
     for damaged, message in [
@@ -156,10 +157,10 @@ def test_a_signal_that_comes_while_all_agree_is_not_lost() -> None:
 def test_a_checkpoint_cut_short(base: list[str], tmp_path: Path) -> None:
     whole = run(base, tmp_path / "whole", "iterations=4")
     cut = run(base, tmp_path / "cut", "iterations=2")
-    folder = cut / "checkpoints" / "last"
-    shutil.copytree(folder, folder.with_name("last.partial"))  # died while writing the next one,
-    (folder.with_name("last.partial") / "progress.pt").write_bytes(b"half")
-    folder.rename(folder.with_name("last.old"))  # or between the two renames
+    folder = cut / "checkpoints" / "2"
+    for left in ("3.partial", "1.removed"):  # died while it wrote the next one, or deleted an older one
+        shutil.copytree(folder, folder.with_name(left))
+        (folder.with_name(left) / "progress.pt").write_bytes(b"half")
     train(resumed_config([f"resume={cut}", "iterations=4"]), silent)
     assert_same_run(whole, cut)
-    assert [p.name for p in (cut / "checkpoints").iterdir()] == ["last"]
+    assert [p.name for p in (cut / "checkpoints").iterdir()] == ["4"]

@@ -1,0 +1,114 @@
+"""How much disk a run needs, said before it starts."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ecrl.algorithm.objective import Objective
+from ecrl.config.schema import Config
+from ecrl.config.targets import build
+from ecrl.errors import UsageError
+from ecrl.policy.lora import add_adapters
+from ecrl.policy.meta_model import meta_model
+from ecrl.policy.model import shipped_dtype
+from ecrl.policy.optimizer import state_bytes
+
+_GIB = 2**30
+_TRAINED = 4  # bytes of a trained weight
+_ADAMW = 8  # bytes of an auxiliary optimizer's state for each
+
+
+@dataclass(frozen=True)
+class DiskUse:
+    """What a run needs.
+
+    Attributes:
+        checkpoint: bytes of one checkpoint.
+        checkpoints: the most of them at once; one is written before another is deleted.
+        policy: bytes of the exported policy.
+        free: bytes that the run can use.
+    """
+
+    checkpoint: float
+    checkpoints: int
+    policy: float
+    free: float
+
+    @property
+    def most(self) -> float:
+        """Bytes at the fullest moment."""
+        return self.checkpoints * self.checkpoint + self.policy
+
+    @property
+    def least(self) -> float:
+        """Bytes without which the second checkpoint cannot be written."""
+        return min(self.checkpoints, 2) * self.checkpoint + self.policy
+
+    def __str__(self) -> str:
+        many = f"up to {self.checkpoints} checkpoints of {_gib(self.checkpoint)}"
+        what = many if self.checkpoints > 1 else f"a checkpoint of {_gib(self.checkpoint)}"
+        return f"{what} and a policy of {_gib(self.policy)}; {_gib(self.free)} are free"
+
+
+def disk_use(config: Config) -> DiskUse | None:
+    """Predict what a run needs; None for a model whose configuration is not on this machine yet."""
+    try:
+        lm: Any = meta_model(config.model)
+    except UsageError:
+        return None
+    weights = sum(p.numel() for p in lm.parameters())
+    if config.model.lora.r:
+        with torch.device("meta"):
+            add_adapters(lm, config.model.lora)
+    ends = {id(module.weight) for module in (lm.get_input_embeddings(), lm.get_output_embeddings())}
+    trained = [p for p in lm.parameters() if p.requires_grad]
+    matrices = sum(p.numel() for p in trained if p.ndim == 2 and id(p) not in ends)
+    size = sum(p.numel() for p in trained)
+    checkpoint = _TRAINED * size + state_bytes(config.update).total(matrices, size - matrices)
+    objective: Objective = build(config.objective)
+    checkpoint += len(objective.auxiliary) * (_TRAINED + _ADAMW) * size
+    return DiskUse(
+        checkpoint, _checkpoints(config), shipped_dtype(lm.config).itemsize * weights, _free(config)
+    )
+
+
+def check_disk(config: Config) -> list[str]:
+    """Refuse a disk that cannot take two checkpoints, and warn of one that cannot take all.
+
+    Raises:
+        UsageError: says what is needed, what is free, and what to do.
+    """
+    use = disk_use(config)
+    if use is None or use.most <= use.free:
+        return []
+    if use.least > use.free:
+        raise UsageError(
+            f"The disk is too full for this run: {use}. Free some space, or give a run_dir on another disk."
+        )
+    advice = "Lower checkpoint.keep, or raise checkpoint.keep_every"
+    return [f"the disk will be full before the run ends: {use}. {advice}."]
+
+
+def _checkpoints(config: Config) -> int:
+    settings, iterations = config.checkpoint, config.iterations
+    best = settings.best is not None and config.eval.every > 0
+    for_good = iterations // settings.keep_every if settings.keep_every else 0
+    writing = 1
+    return min(settings.keep + best + for_good + writing, iterations)
+
+
+def _free(config: Config) -> float:
+    """Bytes free where the run is, and those of the checkpoints that a resumed run has already."""
+    place = Path(config.resume or config.run_dir or "runs").absolute()
+    folder = next(path for path in (place, *place.parents) if path.exists())
+    there = (place / "checkpoints").rglob("*") if config.resume else ()
+    return shutil.disk_usage(folder).free + sum(file.stat().st_size for file in there if file.is_file())
+
+
+def _gib(size: float) -> str:
+    return f"{size / _GIB:.3g} GiB"
