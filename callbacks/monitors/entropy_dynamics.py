@@ -73,7 +73,7 @@ class EntropyDynamics(L.Callback, PlanObserver):
         if not self._probe:
             datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
             answers, _ = datamodule.answer(range(min(self.problems, datamodule.validation_problems)))
-            first = [answer for answer in answers if answer.sample_index == 0]
+            first = [answer for answer in answers if answer.sample_index == 0 and answer.turns]
             self._probe = build_batch(first, 0).sequences
         self._logits = self._look(module)
 

@@ -24,7 +24,7 @@ from ecrl.errors import EcrlError, LostPeerError, SilentPeerError, UsageError
 
 SHUTDOWN = 300  # seconds in which processes may finish their iteration after a signal or a failure
 #: Patterns in the messages of gloo and NCCL when another process hangs or is gone.
-_PEER_ERRORS = (
+_PEER_ERRORS: tuple[tuple[re.Pattern[str], type[LostPeerError]], ...] = (
     (re.compile(r"time(d |)out", re.IGNORECASE), SilentPeerError),
     (re.compile(r"connection (closed|reset) by peer|NCCL", re.IGNORECASE), LostPeerError),
 )
@@ -138,6 +138,11 @@ def exit_without_finalizing(code: int) -> NoReturn:
     os._exit(code)
 
 
+def peer_error(error: RuntimeError) -> type[LostPeerError] | None:
+    """Return the kind of error with which a collective failed because of another process; None for others."""
+    return next((kind for pattern, kind in _PEER_ERRORS if pattern.search(str(error))), None)
+
+
 @contextmanager
 def peers_named() -> Iterator[None]:
     """Turn an error of a collective into a one-line error if another process caused it.
@@ -149,7 +154,7 @@ def peers_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        kind = next((kind for pattern, kind in _PEER_ERRORS if pattern.search(str(error))), None)
+        kind = peer_error(error)
         if kind is None:
             raise
         cause = str(error).splitlines()[0].split("] ")[-1].split(". ")[0]

@@ -67,7 +67,11 @@ def rollout_entropy(trajectories: Sequence[Trajectory]) -> float | None:
 def validation_metrics(
     sampled: Sequence[Trajectory], greedy: Sequence[Trajectory], name: str
 ) -> dict[str, float]:
-    """Return ``val/<env>/…``: ``avg@k``, ``pass@j``, ``maj@k``, ``greedy``, ``length``; and the mean.
+    """Return ``val/<env>/…``: ``avg@k``, ``pass@j``, ``maj@k``, ``greedy``, ``length``, …; and the mean.
+
+    A problem that the policy did not read, because its prompt is too long, counts as answered wrong;
+    ``overlong_prompts`` counts them. ``env_errors`` counts the episodes in which the environment's code
+    raised, if there are any.
 
     Args:
         sampled: k trajectories of each problem, those of a problem side by side.
@@ -79,7 +83,10 @@ def validation_metrics(
     votes = [[t.vote for t in sampled[i : i + k]] for i in range(0, len(sampled), k)]
     numbers = summarise(rewards, votes)
     numbers["greedy"] = float(np.mean([t.reward for t in greedy]))
-    numbers["length"] = float(np.mean([t.num_tokens for t in sampled]))
+    numbers["length"] = float(np.mean([t.num_tokens for t in sampled if t.turns] or [0]))
+    numbers["overlong_prompts"] = float(sum(t.overlong for t in greedy))
+    if failed := sum(t.failed for t in (*sampled, *greedy)):
+        numbers["env_errors"] = float(failed)
     return {f"val/{name}/{key}": value for key, value in numbers.items()} | {
         VALIDATION_MEAN: numbers[f"avg@{k}"]
     }

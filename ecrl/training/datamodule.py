@@ -17,9 +17,11 @@ from ecrl.algorithm.strategy import Strategy
 from ecrl.config.schema import Config
 from ecrl.config.targets import build
 from ecrl.engines.base import Engine, Sampling
+from ecrl.envs.base import Split
 from ecrl.envs.safe_calls import make
 from ecrl.errors import EcrlError
 from ecrl.metrics import MetricsRecorder
+from ecrl.policy.context_window import context_window
 from ecrl.policy.weights import HFWeights
 from ecrl.rollout.batching import (
     build_batch,
@@ -30,10 +32,13 @@ from ecrl.rollout.batching import (
 )
 from ecrl.rollout.chat import Chat
 from ecrl.rollout.collector import Collector
+from ecrl.rollout.env_errors import EnvErrors
 from ecrl.rollout.problem_order import ENDLESS
-from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
+from ecrl.rollout.prompt_limit import PromptLimit, prompt_limit
+from ecrl.rollout.rollout_metrics import env_name, rollout_entropy, rollout_metrics
 from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.rollout.trajectory import Trajectory
+from ecrl.training.notices import Notices
 from ecrl.training.observer import RolloutObserver
 from ecrl.training.scoring import Scorer
 
@@ -66,10 +71,16 @@ class RolloutDataModule(L.LightningDataModule):
         objective: its estimator and filters.
         strategies: may add columns to a rollout.
         scorer: scores what was drawn; its policy goes to the engine.
+        say: shows a line to the user, from the first process only.
     """
 
     def __init__(
-        self, config: Config, objective: Objective, strategies: Sequence[Strategy], scorer: Scorer
+        self,
+        config: Config,
+        objective: Objective,
+        strategies: Sequence[Strategy],
+        scorer: Scorer,
+        say: Callable[[str], None] = print,
     ) -> None:
         super().__init__()
         self.config = config
@@ -80,6 +91,7 @@ class RolloutDataModule(L.LightningDataModule):
         self._queue: RolloutQueue | None = None
         self._restored: list[dict[str, Any]] = []
         self._next_problem = 0
+        self._notices = Notices(config, say)
 
     @property
     def module(self) -> PolicyModule:
@@ -101,8 +113,14 @@ class RolloutDataModule(L.LightningDataModule):
                 # Its own channel: it may speak from a thread while the trainer does.
                 scorer.process_group.another(),
                 config.trainer.timeout,
+                self._prompt_limit,
+                EnvErrors(config.env.on_error, self.module.run_dir if self.module else None),
             )
         return self._collector
+
+    def _prompt_limit(self, split: Split, sampling: Sampling) -> PromptLimit:
+        window = context_window(self.scorer.model.lm.config)
+        return prompt_limit(self.config, window, sampling.max_new_tokens, training=split == "train")
 
     @property
     def queue(self) -> RolloutQueue:
@@ -137,21 +155,38 @@ class RolloutDataModule(L.LightningDataModule):
     def _draw(self, iteration: int, version: int, temperature: float, recorder: MetricsRecorder) -> Rollout:
         """Draw the rollout of an iteration, with fresh problems in place of filtered ones."""
         rollout, filters = self.config.rollout, self.objective.filters
-        sampling = Sampling(temperature, rollout.top_p, rollout.max_new_tokens)
+        sampling = self._sampling(temperature)
         wanted = rollout.prompts * rollout.group_size
         drawn: list[Trajectory] = []
         kept: list[int] = []
+        overlong = failed = 0
         rounds = 1 + filters.max_resample
         for _ in range(rounds):
-            problems = range(self._next_problem, self._next_problem + rollout.prompts)
-            self._next_problem = problems.stop
-            new = self.collector.collect("train", problems, rollout.group_size, sampling, iteration, recorder)
+            with recorder.timer("verify"):
+                chosen = self.collector.choose("train", self._next_problem, rollout.prompts, sampling)
+            self._next_problem = chosen.stop
+            overlong += chosen.overlong
+            played = self.collector.collect(
+                "train", chosen.problems, rollout.group_size, sampling, iteration, recorder
+            )
+            failed += sum(t.failed for t in played)
+            new = [t for t in played if t.turns]
             _check_versions(new, version)
             kept += [len(drawn) + i for i in kept_by(filters, new)]
             drawn += new
             if len(kept) >= wanted:
                 break
-        return Rollout(iteration, version, temperature, drawn, kept[:wanted], recorder.seconds())
+        if not drawn:
+            raise EcrlError(
+                f"{self.config.env.id} failed in each of its {failed} episodes: nothing was drawn."
+            )
+        return Rollout(
+            iteration, version, temperature, drawn, kept[:wanted], recorder.seconds(), overlong, failed
+        )
+
+    def _sampling(self, temperature: float) -> Sampling:
+        rollout = self.config.rollout
+        return Sampling(temperature, rollout.top_p, rollout.max_new_tokens)
 
     def _prepare(self, rollout: Rollout) -> RolloutBatch:
         """Turn a rollout into a batch: old log-probs, what observers and strategies add, then advantages."""
@@ -173,6 +208,7 @@ class RolloutDataModule(L.LightningDataModule):
             module.policy_entropy = float("nan") if drawn is None else drawn
         module.recorder.record("rollout/groups_trained", len(set(batch.group_ids.tolist())))
         self._observe(rollout.drawn, batch)
+        self._count(rollout)
         with module.recorder.timer("score"):
             batch = replace(batch, columns=self._columns(batch))
         with module.recorder.timer("auxiliary") if module.auxiliary else nullcontext():
@@ -200,6 +236,16 @@ class RolloutDataModule(L.LightningDataModule):
         for callback in module.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, RolloutObserver):
                 callback.on_rollout(module, trajectories)
+
+    def _count(self, rollout: Rollout) -> None:
+        """Record what the rollout passed over."""
+        record = self.module.recorder.record
+        record("rollout/overlong_prompts", rollout.overlong)
+        limit = self._prompt_limit("train", self._sampling(rollout.temperature))
+        self._notices.overlong(rollout.overlong, "train", limit, "rollout/overlong_prompts")
+        if self.config.env.on_error == "zero":
+            record("rollout/env_errors", rollout.failed)
+            self._notices.failed(rollout.failed, "train", "rollout/env_errors")
 
     # ---------------------------------------------------------------- validation
 
@@ -239,7 +285,12 @@ class RolloutDataModule(L.LightningDataModule):
         sampling = Sampling(temperature, 1.0, self.config.rollout.max_new_tokens)
         # Generation and verification count as validation's time, as a whole.
         unseen = MetricsRecorder()
-        return self.collector.collect("val", problems, copies, sampling, self.module.iteration, unseen)
+        answers = self.collector.collect("val", problems, copies, sampling, self.module.iteration, unseen)
+        overlong = len({t.problem_id for t in answers if t.overlong})
+        limit, metric = self._prompt_limit("val", sampling), f"val/{env_name(self.config.env)}"
+        self._notices.overlong(overlong, "val", limit, f"{metric}/overlong_prompts")
+        self._notices.failed(sum(t.failed for t in answers), "val", f"{metric}/env_errors")
+        return answers
 
     # ---------------------------------------------------------------- both
 

@@ -22,11 +22,13 @@ from ecrl.distributed.tensor_parallel import check_tensor_parallel
 from ecrl.envs.base import Split
 from ecrl.envs.safe_calls import make
 from ecrl.errors import UsageError, usage_errors
+from ecrl.policy.context_window import context_window
 from ecrl.policy.lora import check_targets
-from ecrl.policy.meta_model import meta_model
+from ecrl.policy.meta_model import meta_model, model_config
 from ecrl.policy.model import check_model
 from ecrl.rollout.problem_order import keys, size
 from ecrl.runs.run_dir import check_run_dir
+from ecrl.training.blame import parts_named
 from ecrl.training.callbacks import build_callbacks
 
 _GIB = 2**30
@@ -57,9 +59,12 @@ def preflight(config: Config, training: bool = True) -> list[str]:
     if config.model.path:
         check_model(config.model.path)  # the path holds a model, or may be a hub id
     resolve(config.engine["_target_"], "engine").check(config)  # the engine is installed and reachable
+    check_window(config)  # the model can read prompt and completion together
     check_size(config, training)  # the processes can split, adapt and hold the model
     check_entropies(config, strategies)  # the rollout has them where a strategy reads them
-    return [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
+    with parts_named({f"strategy.{strategy.name}": strategy for strategy in strategies}, None):
+        warnings = check_stack(config, strategies)
+    return [*warnings, *_staleness_warnings(config, strategies)]
 
 
 def check_groups(config: Config, objective: Objective) -> None:
@@ -156,6 +161,28 @@ def _staleness_warnings(config: Config, strategies: Sequence[Strategy]) -> list[
             "strategy=[…] to correct for it."
         )
     return warnings
+
+
+def check_window(config: Config) -> None:
+    """Refuse completions and prompts that together exceed the model's window.
+
+    A hub id whose config is not here yet is left for the run to judge.
+
+    Raises:
+        UsageError: says the three numbers.
+    """
+    try:
+        window = context_window(model_config(config.model))
+    except UsageError:
+        return
+    new, prompt = config.rollout.max_new_tokens, config.rollout.max_prompt_tokens
+    if window is None or new + (prompt or 1) <= window:
+        return
+    beside = f" and rollout.max_prompt_tokens={prompt}" if prompt else " and a prompt"
+    raise UsageError(
+        f"rollout.max_new_tokens={new}{beside} are more than the model's window of {window} tokens "
+        f"(max_position_embeddings of model.path={config.model.path}); lower them to fit."
+    )
 
 
 def check_size(config: Config, training: bool = True) -> None:

@@ -25,6 +25,7 @@ from ecrl.rollout.chat import set_template
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.runs.run_dir import gone_unless_begun, open_run_dir
 from ecrl.runs.versions import versions
+from ecrl.training.blame import objective_parts, parts_named
 from ecrl.training.callbacks import build_callbacks, environment_callbacks
 from ecrl.training.checkpoint import RunCheckpoint, StopRequest, completed_iterations, find_checkpoint
 from ecrl.training.datamodule import RolloutDataModule
@@ -86,8 +87,12 @@ def train(
     done = completed_iterations(checkpoint) if checkpoint else 0
     run_dir = process_group.first(lambda: open_run_dir(config, command, done))
     stop = StopRequest()
-    _attach(trainer, config, run_dir, done, module, stop)
-    with stop.listening(), gone_unless_begun(run_dir) if process_group.is_first else nullcontext():
+    parts = _attach(trainer, config, run_dir, done, module, stop)
+    with (
+        stop.listening(),
+        gone_unless_begun(run_dir) if process_group.is_first else nullcontext(),
+        parts_named(parts, run_dir),
+    ):
         _fit(config, trainer, module, datamodule, checkpoint, stop)
     return _finish(run_dir, module, stop, time.perf_counter() - start)
 
@@ -134,7 +139,7 @@ def prepare(
     set_template(tokenizer, config.model.chat)
     scorer = Scorer(config, path, tokenizer, process_group)
     module = PolicyModule(config, objective, strategies, scorer)
-    return trainer, module, RolloutDataModule(config, objective, strategies, scorer)
+    return trainer, module, RolloutDataModule(config, objective, strategies, scorer, say)
 
 
 def _checkpoint(config: Config) -> Path | None:
@@ -153,8 +158,12 @@ def _checkpoint(config: Config) -> Path | None:
 
 def _attach(
     trainer: L.Trainer, config: Config, run_dir: Path, done: int, module: PolicyModule, stop: StopRequest
-) -> None:
-    """Give the trainer its callbacks and its logger, now that the run directory is known."""
+) -> dict[str, Any]:
+    """Give the trainer its callbacks and its logger, now that the run directory is known.
+
+    Returns:
+        What the user may have written of it, by its key in the configuration.
+    """
     module.run_dir = run_dir
     trainer.logger = TensorBoardLogger(
         run_dir,
@@ -163,15 +172,22 @@ def _attach(
         default_hp_metric=False,
         purge_step=done + 1 if done else None,
     )
+    monitors, of_environment = build_callbacks(config), environment_callbacks(config)
     callbacks: list[L.Callback] = [
         *module.strategies,
-        *environment_callbacks(config),
-        *build_callbacks(config),
+        *of_environment,
+        *monitors,
         MetricsWriter(run_dir),
         *([ProgressMonitor()] if config.log.progress else []),
         RunCheckpoint(run_dir, config.checkpoint.every, stop, module.process_group),
     ]
     trainer.callbacks = callbacks  # type: ignore[attr-defined]
+    return {
+        **{f"strategy.{strategy.name}": strategy for strategy in module.strategies},
+        **{f"monitor.{name}": monitor for name, monitor in zip(config.monitor, monitors, strict=True)},
+        **{f"{config.env.id}'s {type(callback).__name__}": callback for callback in of_environment},
+        **objective_parts(module.objective),
+    }
 
 
 def _fit(
