@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from pathlib import Path
+
+#: Environment variable: a folder in which the processes of a run note the errors that they have printed.
+SAID = "ECRL_SAID"
 
 
 class EcrlError(Exception):
@@ -35,6 +41,17 @@ class SilentPeerError(LostPeerError):
 
 class NonFiniteError(EcrlError):
     """A loss or gradient became NaN or infinite. The run stopped before the optimizer step."""
+
+
+def first_to_say(line: str) -> bool:
+    """Whether no other process that our launcher started has printed this line; notes that one has."""
+    folder = os.environ.get(SAID)
+    if folder is None:
+        return True
+    with suppress(FileExistsError):
+        Path(folder, hashlib.sha256(line.encode()).hexdigest()).touch(exist_ok=False)
+        return True
+    return False
 
 
 @contextmanager

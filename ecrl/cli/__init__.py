@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from ecrl.errors import EcrlError, unknown_name
+from ecrl.errors import EcrlError, first_to_say, unknown_name
 from ecrl.runs import os_errors
 
 USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language models
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(words[0], words[1:])
     except EcrlError as error:
-        if not error.said_elsewhere:
+        if not error.said_elsewhere and first_to_say(str(error)):
             print(f"ecrl: {error}", file=sys.stderr)
         return error.exit_code
     except (OSError, MemoryError, RuntimeError) as error:

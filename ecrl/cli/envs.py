@@ -127,9 +127,11 @@ def _show(config: Config, settings: Shown) -> int:
         reset(env, seed=settings.seed)
         with user_code(f"{name}.step"):
             reward, info = play(env, answer)
-        read = f"reads {info['answer']!r}, " if info.get("answer") is not None else ""
+        read = info.get("answer")
+        said = "no answer" if read is None else repr(read)
         console.print(
-            f"[bold]{what}[/bold] {escape(read)}earns {reward:g} {escape(str(info.get('metrics', {})))}"
+            f"[bold]{what}[/bold] earns {reward:g} {escape(str(info.get('metrics', {})))}; the verifier reads "
+            f"{escape(said)}"
         )
         console.print(escape(answer))
     env.close()

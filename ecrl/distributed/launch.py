@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -20,7 +21,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ecrl.config.schema import Config
 from ecrl.distributed.parent_death import end_with_parent
-from ecrl.errors import EcrlError, LostPeerError, SilentPeerError, UsageError
+from ecrl.errors import SAID, EcrlError, LostPeerError, SilentPeerError, UsageError
 
 SHUTDOWN = 300  # seconds in which processes may finish their iteration after a signal or a failure
 #: Patterns in the messages of gloo and NCCL when another process hangs or is gone.
@@ -102,6 +103,8 @@ def launch(config: Config, arguments: Sequence[str]) -> int:
         monitor_interval=0.2,
     )
     run: Any = elastic_launch(settings, sys.executable)
+    said = tempfile.TemporaryDirectory(prefix="ecrl-said-")
+    os.environ[SAID] = said.name
     try:
         run("-m", "ecrl", *arguments)
     except SignalException as stop:
@@ -111,7 +114,9 @@ def launch(config: Config, arguments: Sequence[str]) -> int:
     except ChildFailedError as error:
         return _first_failure(error)
     finally:
-        del os.environ["ECRL_LAUNCHER"]  # the next run of a sweep may not need a launcher
+        said.cleanup()
+        for name in ("ECRL_LAUNCHER", SAID):  # the next run of a sweep may not need a launcher
+            del os.environ[name]
     return 0
 
 

@@ -143,10 +143,10 @@ class Collector:
             EcrlError: an environment gave different problems for one seed, or its code failed.
         """
         mine = [problems[i] for i in self._process_group.share(len(problems))]
-        stream = _STREAMS["greedy" if sampling.temperature == 0 else split], iteration
+        stream = "greedy" if sampling.temperature == 0 else split
         limit = self.prompt_limit(split, sampling)
         with recorder.timer("verify"):
-            episodes = self._reset(split, mine, copies, stream, limit)
+            episodes = self._reset(split, mine, copies, (stream, iteration), limit)
         self._play([e for e in episodes if e.opening.ids is not None], sampling, limit, recorder)
         if split == "val" and copies > 1:
             with recorder.timer("verify"):
@@ -203,17 +203,21 @@ class Collector:
         split: Split,
         problems: Sequence[int],
         copies: int,
-        stream: tuple[int, int],
+        stream: tuple[str, int],
         limit: PromptLimit,
     ) -> list[Episode]:
         keys: NDArray[np.uint64] = hash_u64(
-            self._seed, *stream, np.repeat(problems, copies), np.tile(np.arange(copies), len(problems))
+            self._seed,
+            _STREAMS[stream[0]],
+            stream[1],
+            np.repeat(problems, copies),
+            np.tile(np.arange(copies), len(problems)),
         )
         episodes: list[Episode] = []
         for group, number in enumerate(problems):
             envs = [self._env(split, group * copies + copy) for copy in range(copies)]
             arguments = reset_arguments(envs[0], split, self._seed, number, self.options[split])
-            place = f"{split}-iteration{stream[1]}-problem{number}"
+            place = f"{stream[0]}-iteration{stream[1]}-problem{number}"
             opening = self._reader.open(envs, arguments, limit, place)
             for copy, env in enumerate(envs):
                 key = int(keys[group * copies + copy])

@@ -16,10 +16,11 @@ from ecrl.envs.verifiers.pool import shared_pool
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.module import PolicyModule
 from ecrl.training.observer import RolloutObserver
+from tests.support import verifier_faults
 from tests.support.tasks import DigitsEnv, EchoEnv
 
 
-def fail(*arguments: Any) -> Any:
+def fail() -> Any:
     raise ZeroDivisionError("a fault of the user's own")
 
 
@@ -49,7 +50,7 @@ class RaisingEnv(DigitsEnv):
         if self.hook == "stop":
             next(iter(()))
         if self.hook == "pool":
-            shared_pool().run(fail, timeout=30.0)
+            shared_pool().run(verifier_faults.fail, timeout=30.0)
         return Score(super().score(problem, response).reward, answer=response)
 
     def gold(self, problem: Problem) -> str | None:
