@@ -45,8 +45,8 @@ class Filters:
         max_accuracy: leave out groups whose mean reward is above it; None for no bound.
         max_resample: further rounds of fresh problems drawn to replace dropped groups
             (DAPO's dynamic sampling, https://arxiv.org/abs/2503.14476); 0 draws none.
-        mask_truncated: give responses that were cut off no advantage (DAPO's overlong filtering, section 3.4).
-            They still count in the baseline of their group and in the mean over tokens.
+        mask_truncated: give responses that were cut off no advantage (DAPO's overlong filtering). They still
+            count in the baseline of their group and in the mean over tokens.
     """
 
     drop_zero_variance: bool = True

@@ -128,11 +128,8 @@ def _show(config: Config, settings: Shown) -> int:
         with user_code(f"{name}.step"):
             reward, info = play(env, answer)
         read = info.get("answer")
-        said = "no answer" if read is None else repr(read)
-        console.print(
-            f"[bold]{what}[/bold] earns {reward:g} {escape(str(info.get('metrics', {})))}; the verifier reads "
-            f"{escape(said)}"
-        )
+        said = f"{info.get('metrics', {})}; the verifier reads {'no answer' if read is None else repr(read)}"
+        console.print(f"[bold]{what}[/bold] earns {reward:g} {escape(said)}")
         console.print(escape(answer))
     env.close()
     return 0

@@ -27,6 +27,8 @@ def test_every_number_and_every_choice_of_the_schema_is_limited() -> None:
         "trainer.parallel",
         "model.attention",
         "rollout.old_logprobs",
+        "rollout.overlong_prompts",
+        "env.on_error",
         "model.activation_checkpointing",
     }
 

@@ -131,7 +131,9 @@ def test_a_strategy_or_monitor_that_raises_is_named(
     words: list[str], part: str, base: list[str], tmp_path: Path
 ) -> None:
     env = "env=tests.support.tasks:test/Digits-v0"
-    line = rf"{part} failed: ZeroDivisionError: a fault.*raising\.py:\d+\)\. Traceback: .*{part}\.txt"
+    line = (
+        rf"{part} failed: ZeroDivisionError: a fault.*raising\.py:\d+\)\. Its traceback is in .*{part}\.txt"
+    )
     with pytest.raises(EcrlError, match=line):
         run([*base, env, *words], tmp_path / "run")
     assert "in fail\n" in (tmp_path / "run" / "errors" / f"{part}.txt").read_text()
