@@ -40,7 +40,7 @@ def parts_named(parts: Mapping[str, Any], run_dir: Path | None) -> Iterator[None
         said = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
         path = write_error(run_dir, re.sub(r"[^\w.-]+", "-", name), error)
         raise EcrlError(
-            f"{name} failed: {said} ({place.filename}:{place.lineno}). Traceback: {path}"
+            f"{name} failed: {said} ({place.filename}:{place.lineno}). Its traceback is in {path}"
         ) from error
 
 
