@@ -14,7 +14,15 @@ SAID = "ECRL_SAID"
 
 
 class EcrlError(Exception):
-    """Base class: the message says what was got, what was wanted and what to do."""
+    """Base class: the message says what was got, what was wanted and what to do.
+
+    >>> import ecrl
+    >>> try:
+    ...     ecrl.load_config("iterations=0")
+    ... except ecrl.EcrlError as error:
+    ...     print(error)
+    iterations must be at least 1, got 0.
+    """
 
     exit_code = 1
     #: Whether another process of the run prints this error or its cause, so that this one stays silent.
@@ -22,7 +30,12 @@ class EcrlError(Exception):
 
 
 class UsageError(EcrlError):
-    """Bad input, such as a setting, a path or a name. Nothing was run."""
+    """Bad input, such as a setting, a path or a name. Nothing was run.
+
+    >>> from ecrl import UsageError
+    >>> UsageError("seed must be at least 0, got -1.").exit_code
+    2
+    """
 
     exit_code = 2
 

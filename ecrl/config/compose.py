@@ -136,7 +136,7 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
 def _prepare(override: str, config_dir: Path | None) -> str:
     """Allow ``env=<gymnasium id>``, and new keys inside ``_target_`` nodes without Hydra's ``+``."""
     key, sep, value = override.partition("=")
-    if not sep:
+    if not sep or not key:
         raise UsageError(f"{override!r} is not an override; write key=value, e.g. seed=1.")
     if key == "env" and value not in options("env", config_dir) and re.search(r"[:/]", value):
         # The tasks of reasoning-gym have one version, which need not be written.

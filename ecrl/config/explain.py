@@ -6,10 +6,22 @@ import re
 from pathlib import Path
 
 from hydra.errors import OverrideParseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ecrl.config.groups import GROUPS, options
 from ecrl.config.keys import unknown_key
 from ecrl.errors import UsageError, unknown_name
+
+#: What a key takes, by how OmegaConf says that a value is something else.
+_WANTED = (
+    (r"converted to Integer", "a whole number"),
+    (r"converted to Float", "a number"),
+    (r"not a valid bool", "true or false"),
+    (r"Cannot convert '\w+' to string", "text"),
+    (r"Union\[int, str\]", "a whole number or a word"),
+    (r"is not Optional", "a value; leave the key out for its default"),
+    (r"Cannot assign|Invalid type assigned|Cannot merge", "names and values, one by one: KEY.NAME=VALUE"),
+)
 
 
 def explain(error: Exception, config_dir: Path | None) -> UsageError:
@@ -17,6 +29,12 @@ def explain(error: Exception, config_dir: Path | None) -> UsageError:
     if isinstance(error, OverrideParseException):
         return unreadable(error)
     text = str(error)
+    cause = f": {first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
+    if override := re.match(r"Error merging override \+*([\w.]+)=(.*)", first_line(error)):
+        for pattern, wanted in _WANTED:
+            if re.search(pattern, cause):
+                key, value = override.groups()
+                return UsageError(f"{key} takes {wanted.replace('KEY', key)}; got {value}.")
     missing = re.search(r"Could not (?:find|load) '(\w+)/([^']+)'", text)
     if missing and missing[1] in GROUPS:
         return unknown_name(missing[1], missing[2], options(missing[1], config_dir))
@@ -26,7 +44,8 @@ def explain(error: Exception, config_dir: Path | None) -> UsageError:
         return unknown_key(full[1])
     if group:
         return unknown_key(group[1])
-    cause = f": {first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
+    if isinstance(error, YAMLError) or first_line(error).endswith(":"):  # the lines after the first say where
+        return UsageError(" ".join(str(error).split()))
     return UsageError(first_line(error) + cause)
 
 

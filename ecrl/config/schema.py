@@ -102,7 +102,7 @@ class WarmupConfig:
 
     steps: int = count(500, least=1)
     batch: int = count(128, least=1)
-    lr: float = 2e-3
+    lr: float = number(2e-3, least=0)
     wrong: float = number(0.5, least=0, most=1, wanted="in [0, 1]")
 
 

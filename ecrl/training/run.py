@@ -58,7 +58,10 @@ class Outcome:
 
 
 def train(
-    config: Config, say: Callable[[str], None] = print, command: Sequence[str] | None = None
+    config: Config,
+    say: Callable[[str], None] = print,
+    command: Sequence[str] | None = None,
+    warnings: Sequence[str] | None = None,
 ) -> Outcome:
     """Run or resume a training run.
 
@@ -66,6 +69,7 @@ def train(
         config: the whole configuration; ``config.resume`` names the run directory to go on from.
         say: shows a line to the user.
         command: words after ``ecrl train``, saved with the run; None if it is made from Python.
+        warnings: what ``preflight`` found, if it was made already.
 
     Raises:
         UsageError: something in the configuration cannot work; nothing was written.
@@ -73,7 +77,8 @@ def train(
     """
     start = time.perf_counter()
     # A launcher has checked before it started this process.
-    warnings = [] if launched_by_ecrl() else preflight(config)
+    if warnings is None:
+        warnings = [] if launched_by_ecrl() else preflight(config)
     trainer, module, datamodule = prepare(
         config,
         say,
