@@ -11,6 +11,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from ecrl.cli import main
+from ecrl.config.compose import build_config
 from ecrl.config.schema import Config
 from ecrl.runs.commands import Command, read_commands
 from ecrl.training.preflight import preflight
@@ -217,6 +218,13 @@ def test_a_mistake_in_the_last_of_a_sweep_shows_before_the_first_runs(
     ]
     assert "numbers must be an integer" in refused(capsys, *words)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_run_without_a_checkpoint_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    OmegaConf.save(OmegaConf.structured(build_config([])), tmp_path / "config.yaml")
+    assert "has no checkpoint" in refused(capsys, "train", f"resume={tmp_path}")
 
 
 def test_a_name_given_twice_and_a_monitor_that_fails_are_named(capsys: pytest.CaptureFixture[str]) -> None:
