@@ -18,7 +18,7 @@ from ecrl.runs.os_errors import check_writable, writing
 
 
 def check_run_dir(config: Config) -> None:
-    """Refuse a new folder that exists already, or a folder to resume that has no checkpoint or takes no files.
+    """Refuse a new folder that exists already, or one to resume that has no checkpoint or takes no files.
 
     Raises:
         UsageError: says what to do.
@@ -28,8 +28,8 @@ def check_run_dir(config: Config) -> None:
             check_writable(folder, "resume")
         if not _checkpoints(Path(config.resume)):  # said before a base is made for nothing
             raise UsageError(
-                f"{config.resume} has no checkpoint ({config.resume}/checkpoints/last is missing), so it cannot "
-                "be resumed; begin anew in another folder."
+                f"{config.resume} has no checkpoint ({config.resume}/checkpoints/last is missing), so it "
+                "cannot be resumed; begin anew in another folder."
             )
     elif config.run_dir:
         run_dir = Path(config.run_dir)
