@@ -87,10 +87,20 @@ def gone_unless_begun(run_dir: Path) -> Iterator[None]:
         yield
     except BaseException:
         if not (run_dir / "metrics.jsonl").exists() and not _checkpoints(run_dir):
-            for path in run_dir.iterdir() if (run_dir / ERRORS).exists() else [run_dir]:
-                if path.name != ERRORS:
-                    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+            _clear(run_dir)
         raise
+
+
+def _clear(run_dir: Path) -> None:
+    """Remove all but files about errors, and the folder if there are none."""
+    if not (run_dir / ERRORS).exists():
+        shutil.rmtree(run_dir, ignore_errors=True)
+        return
+    for path in list(run_dir.iterdir()):
+        if path.is_dir() and path.name != ERRORS:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file():
+            path.unlink()
 
 
 def _never_began(run_dir: Path) -> bool:
