@@ -36,7 +36,7 @@ class CurriculumCallback(L.Callback, RolloutObserver):
     def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
         """Give the schedule the success rate of the trajectories at the present level."""
         # Rollouts drawn ahead may be of an earlier level.
-        here = [t.reward >= 1 for t in trajectories if t.metrics["level"] == self._schedule.level]
+        here = [t.reward >= 1 for t in trajectories if t.metrics.get("level") == self._schedule.level]
         if here:
             self._schedule.observe(sum(here) / len(here))
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ecrl.config.compose import load_config
     from ecrl.config.schema import Config
     from ecrl.envs.base import Problem, ReasoningEnv, Score
+    from ecrl.errors import EcrlError, NonFiniteError, UsageError
     from ecrl.training.observer import PlanObserver, RolloutObserver
     from ecrl.training.run import evaluate, train
 
@@ -29,6 +30,8 @@ __version__ = "0.1.0"
 __all__ = [
     "AdvantageMixin",
     "Config",
+    "EcrlError",
+    "NonFiniteError",
     "Objective",
     "PenaltyMixin",
     "PlanObserver",
@@ -39,6 +42,7 @@ __all__ = [
     "Score",
     "Strategy",
     "TokenBatch",
+    "UsageError",
     "WeightMixin",
     "evaluate",
     "load_config",
@@ -52,6 +56,7 @@ _MODULES = {
     "ecrl.config.compose": ("load_config",),
     "ecrl.config.schema": ("Config",),
     "ecrl.envs.base": ("Problem", "ReasoningEnv", "Score"),
+    "ecrl.errors": ("EcrlError", "NonFiniteError", "UsageError"),
     "ecrl.training.observer": ("PlanObserver", "RolloutObserver"),
     "ecrl.training.run": ("evaluate", "train"),
 }

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from pathlib import Path
+
+#: Environment variable: a folder in which the processes of a run note the errors that they have printed.
+SAID = "ECRL_SAID"
 
 
 class EcrlError(Exception):
-    """Base class: the message says what was got, what was wanted and what to do."""
+    """Base class: the message says what was got, what was wanted and what to do.
+
+    >>> import ecrl
+    >>> try:
+    ...     ecrl.load_config("iterations=0")
+    ... except ecrl.EcrlError as error:
+    ...     print(error)
+    iterations must be at least 1, got 0.
+    """
 
     exit_code = 1
     #: Whether another process of the run prints this error or its cause, so that this one stays silent.
@@ -16,7 +30,12 @@ class EcrlError(Exception):
 
 
 class UsageError(EcrlError):
-    """Bad input, such as a setting, a path or a name. Nothing was run."""
+    """Bad input, such as a setting, a path or a name. Nothing was run.
+
+    >>> from ecrl import UsageError
+    >>> UsageError("seed must be at least 0, got -1.").exit_code
+    2
+    """
 
     exit_code = 2
 
@@ -35,6 +54,17 @@ class SilentPeerError(LostPeerError):
 
 class NonFiniteError(EcrlError):
     """A loss or gradient became NaN or infinite. The run stopped before the optimizer step."""
+
+
+def first_to_say(line: str) -> bool:
+    """Whether no other process that our launcher started has printed this line; notes that one has."""
+    folder = os.environ.get(SAID)
+    if folder is None:
+        return True
+    with suppress(FileExistsError):
+        Path(folder, hashlib.sha256(line.encode()).hexdigest()).touch(exist_ok=False)
+        return True
+    return False
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import ecrl
 from ecrl import Config
 
 # Their use is an episode or a run: the recipes of CONTRIBUTING.md and the test below show it.
-WITHOUT_EXAMPLE = {"PlanObserver", "RolloutObserver", "evaluate", "train"}
+WITHOUT_EXAMPLE = {"NonFiniteError", "PlanObserver", "RolloutObserver", "evaluate", "train"}
 
 
 def test_all_names_resolve() -> None:

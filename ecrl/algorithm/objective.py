@@ -45,12 +45,15 @@ class Filters:
         max_accuracy: leave out groups whose mean reward is above it; None for no bound.
         max_resample: further rounds of fresh problems drawn to replace dropped groups
             (DAPO's dynamic sampling, https://arxiv.org/abs/2503.14476); 0 draws none.
+        mask_truncated: give responses that were cut off no advantage (DAPO's overlong filtering). They still
+            count in the baseline of their group and in the mean over tokens.
     """
 
     drop_zero_variance: bool = True
     min_accuracy: float | None = None
     max_accuracy: float | None = None
     max_resample: int = 0
+    mask_truncated: bool = False
 
     def __post_init__(self) -> None:
         low, high = self.min_accuracy, self.max_accuracy
@@ -121,8 +124,11 @@ class Objective:
                 episodes, rewards=episodes.rewards + added, token_rewards=episodes.token_rewards + at_end
             )
         advantages = self.estimator(episodes).to(episodes.rewards.dtype)
-        by_episode = len(advantages) == len(episodes)
-        return advantages[episodes.sequence_ids] if by_episode else advantages
+        if len(advantages) == len(episodes):
+            advantages = advantages[episodes.sequence_ids]
+        if self.filters.mask_truncated:
+            advantages = advantages.masked_fill(episodes.truncated[episodes.sequence_ids], 0)
+        return advantages
 
     @property
     def needs_groups(self) -> bool:

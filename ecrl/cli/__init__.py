@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from ecrl.errors import EcrlError, unknown_name
+from ecrl.errors import EcrlError, first_to_say, unknown_name
 from ecrl.runs import os_errors
 
 USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language models
@@ -53,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0; 1 for a run that failed; 2 for bad input; 130 or 143 for a run stopped by a signal.
+        0; 1 for a run that failed; 2 for bad input; 130 or 143 for a run stopped by a signal; 141 if its
+        output is no longer read.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -63,9 +64,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        return _run(words[0], words[1:])
+        code = _run(words[0], words[1:])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _nobody_reads():
+            raise
+        return 128 + signal.SIGPIPE
     except EcrlError as error:
-        if not error.said_elsewhere:
+        if not error.said_elsewhere and first_to_say(str(error)):
             print(f"ecrl: {error}", file=sys.stderr)
         return error.exit_code
     except (OSError, MemoryError, RuntimeError) as error:
@@ -94,6 +101,16 @@ def _run(name: str, words: Sequence[str]) -> int:
         return 0
     code: int = module.main(module.COMMAND.parse(words))
     return code
+
+
+def _nobody_reads() -> bool:
+    """Whether what reads our output is gone, as ``head -1`` is after a line; what is left is dropped then."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _interrupted(stop: KeyboardInterrupt) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from ecrl.cli.arguments import Arguments, NoSettings
+from ecrl.cli.arguments import Arguments
 from ecrl.cli.processes import in_processes
 from ecrl.config.compose import build_config
 from ecrl.config.eval_sets import env_name
@@ -20,7 +21,7 @@ from ecrl.runs.os_errors import check_writable
 from ecrl.training.difficulty import Difficulty, measure
 
 
-def difficulty(name: str, arguments: Arguments[NoSettings]) -> int:
+def difficulty(name: str, arguments: Arguments[Any]) -> int:
     """Measure, and print how many problems have which pass rate.
 
     Args:

@@ -54,13 +54,11 @@ def main(options: Arguments[NoSettings]) -> int:
     jobs = expand_sweep(options.overrides)
     placed = [_own_run_dir(job, number) for number, job in enumerate(jobs, start=1)]
     # All are checked before any runs, so that a mistake in the last one shows at once.
-    for words in placed:
-        config = _config(options, words)
-        if not options.show:
-            preflight(config)
+    configs = [_config(options, words) for words in placed]
+    warnings = [[] if options.show else preflight(config) for config in configs]
     for number, (job, words) in enumerate(zip(jobs, placed, strict=True), start=1):
         print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
-        code = _one(options, words)
+        code = _one(options, words, warnings[number - 1])
         if code:
             return code
     return 0
@@ -76,7 +74,10 @@ def _config(options: Arguments[NoSettings], overrides: Sequence[str]) -> Config:
     return resumed_config(overrides) if resumes else build_config(overrides, options.config_dir)
 
 
-def _one(options: Arguments[NoSettings], overrides: Sequence[str]) -> int:
+def _one(
+    options: Arguments[NoSettings], overrides: Sequence[str], warnings: Sequence[str] | None = None
+) -> int:
+    """Run one job; ``warnings`` are what its preflight found, if it was made."""
     config = _config(options, overrides)
     if options.show:
         print(as_yaml(config))
@@ -84,12 +85,12 @@ def _one(options: Arguments[NoSettings], overrides: Sequence[str]) -> int:
     folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
     words = [*overrides, *folder]
     if processes(config) > 1 and not launched():
-        for warning in preflight(config):  # before any process is started
+        for warning in preflight(config) if warnings is None else warnings:  # before any process is started
             print(f"warning: {warning}", flush=True)
         return launch(config, ["train", *words])
     end_with_launcher()
     with peers_named():
-        outcome = train(config, lambda line: print(line, flush=True), words)
+        outcome = train(config, lambda line: print(line, flush=True), words, warnings)
     if is_first_process():
         _show(config, outcome)
     return 128 + signal.Signals[outcome.stopped_by] if outcome.stopped_by else 0

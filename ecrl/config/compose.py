@@ -149,7 +149,7 @@ def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
 def _prepare(override: str, config_dir: Path | None) -> str:
     """Allow ``env=<gymnasium id>``, and new keys inside ``_target_`` nodes without Hydra's ``+``."""
     key, sep, value = spelled_out(override).partition("=")
-    if not sep:
+    if not sep or not key:
         raise UsageError(f"{override!r} is not an override; write key=value, e.g. seed=1.")
     if key == "env" and (found := env_id(value, config_dir)):
         return f"env.id='{found}'"

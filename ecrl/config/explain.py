@@ -7,11 +7,23 @@ from dataclasses import fields
 from pathlib import Path
 
 from hydra.errors import OverrideParseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from ecrl.config.groups import GROUPS, options
 from ecrl.config.keys import unknown_key
 from ecrl.config.schema import EvalSet
 from ecrl.errors import UsageError, unknown_name
+
+#: What a key takes, by how OmegaConf says that a value is something else.
+_WANTED = (
+    (r"converted to Integer", "a whole number"),
+    (r"converted to Float", "a number"),
+    (r"not a valid bool", "true or false"),
+    (r"Cannot convert '\w+' to string", "text"),
+    (r"Union\[int, str\]", "a whole number or a word"),
+    (r"is not Optional", "a value; leave the key out for its default"),
+    (r"Cannot assign|Invalid type assigned|Cannot merge", "names and values, one by one: KEY.NAME=VALUE"),
+)
 
 
 def explain(error: Exception, config_dir: Path | None) -> UsageError:
@@ -19,6 +31,12 @@ def explain(error: Exception, config_dir: Path | None) -> UsageError:
     if isinstance(error, OverrideParseException):
         return unreadable(error)
     text = str(error)
+    cause = f": {first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
+    if override := re.match(r"Error merging override \+*([\w.]+)=(.*)", first_line(error)):
+        for pattern, wanted in _WANTED:
+            if re.search(pattern, cause):
+                key, value = _innermost(*override.groups())
+                return UsageError(f"{key} takes {wanted.replace('KEY', key)}; got {value}.")
     missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", text)
     if missing and (group_of := missing[1].replace("/", ".")) in GROUPS:
         return unknown_name(group_of, missing[2], options(group_of, config_dir))
@@ -30,8 +48,16 @@ def explain(error: Exception, config_dir: Path | None) -> UsageError:
         return unknown_key(group[1])
     if unknown := re.search(r"Key '(\w+)' not in 'EvalSet'", str(error.__cause__)):
         return unknown_name("key of a validation set", unknown[1], [f.name for f in fields(EvalSet)])
-    cause = f": {first_line(error.__cause__)}" if isinstance(error.__cause__, Exception) else ""
+    if isinstance(error, YAMLError) or first_line(error).endswith(":"):  # the lines after the first say where
+        return UsageError(" ".join(str(error).split()))
     return UsageError(first_line(error) + cause)
+
+
+def _innermost(key: str, value: str) -> tuple[str, str]:
+    """Return the key and the value of ``{name: {name: value}}``, as which keys of a set reach Hydra."""
+    while inner := re.fullmatch(r"\{([\w-]+): ([^,]*)\}", value):
+        key, value = f"{key}.{inner[1]}", inner[2]
+    return key, value
 
 
 def unreadable(error: OverrideParseException) -> UsageError:

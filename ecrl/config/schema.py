@@ -29,6 +29,8 @@ PRECISIONS = ("32-true", "bf16-mixed")
 PARALLEL = ("fsdp", "ddp")
 SCHEDULES = ("constant", "linear", "cosine")
 SHARED = ("refuse", "allow")
+OVERLONG = ("drop", "truncate", "error")
+ON_ERROR = ("raise", "zero")
 LONGEST_TIMEOUT = 1_000_000  # seconds; the system's clocks cannot count much further
 _TARGETS = NotEmpty("an empty list adapts nothing: leave it out to adapt all linear layers")
 _PATH = NotEmpty("give a directory or hub id, or leave it out")
@@ -55,7 +57,8 @@ class ChatConfig:
     """How the policy reads conversations.
 
     Attributes:
-        template: file of a Jinja chat template, for a model without one or instead of its own.
+        template: file of a Jinja chat template, for a model without one or instead of its own; ``paper`` is
+            that of https://arxiv.org/abs/2505.22617 for base models.
         system: system message of conversations that have none.
         kwargs: further arguments of the template, e.g. ``{enable_thinking: false}``.
         prefill: text with which each turn of the policy begins and which it does not write itself, e.g.
@@ -109,7 +112,7 @@ class WarmupConfig:
 
     steps: int = count(500, least=1)
     batch: int = count(128, least=1)
-    lr: float = 2e-3
+    lr: float = number(2e-3, least=0)
     wrong: float = number(0.5, least=0, most=1, wanted="in [0, 1]")
 
 
@@ -122,11 +125,15 @@ class EnvConfig:
         kwargs: keyword arguments of its constructor.
         name: name in the metrics, ``val/NAME/…``; None takes the data set's (``openai/gsm8k`` is ``gsm8k``),
             or the id's (``ecrl/Countdown-v0`` is ``countdown``).
+        on_error: when the code of this environment or of a validation set raises, ``raise`` ends the run;
+            ``zero`` scores the answer 0, counts it, and goes on. Either leaves prompt, response and traceback
+            in the run's ``errors/``.
     """
 
     id: str = "ecrl/Countdown-v0"
     kwargs: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
+    on_error: str = choice("raise", ON_ERROR)
 
 
 @dataclass
@@ -139,6 +146,11 @@ class RolloutConfig:
         temperature: of the softmax, above 0.
         top_p: nucleus share in (0, 1]; 1 draws from the whole vocabulary.
         max_new_tokens: longest completion, in tokens.
+        max_prompt_tokens: the most tokens that the policy reads before a turn: the prompt, and in an episode
+            of several turns all that came before, which ends there as truncated. None takes what the model's
+            window leaves beside ``max_new_tokens``.
+        overlong_prompts: ``drop`` leaves problems with longer prompts out of training, and counts them as
+            wrong in validation; ``truncate`` leaves out the middle of the prompts; ``error`` ends the run.
         old_logprobs: ``recompute`` scores the rollout with the trainer's weights wherever the engine's
             log-probs are not exactly theirs; ``engine`` takes the engine's as they are, so that the ratio π/μ
             itself corrects for engine and staleness.
@@ -151,6 +163,8 @@ class RolloutConfig:
     temperature: float = number(1.0, above=0, wanted="above 0 (a policy gradient needs samples)")
     top_p: float = number(1.0, above=0, most=1, wanted="in (0, 1]")
     max_new_tokens: int = count(16, least=1)
+    max_prompt_tokens: int | None = count(None, least=1)
+    overlong_prompts: str = choice("drop", OVERLONG)
     old_logprobs: str = choice("recompute", OLD_LOGPROBS)
     staleness: int = count(0, least=0, most=1024)
 

@@ -28,10 +28,12 @@ def check_values(config: Config) -> None:
 
 
 def _a_pass_holds_a_sequence(config: Config) -> None:
-    if config.update.max_tokens <= config.rollout.max_new_tokens:
+    new, prompt = config.rollout.max_new_tokens, config.rollout.max_prompt_tokens
+    if config.update.max_tokens < new + (prompt or 1):
+        a_prompt = f"a prompt of up to {prompt}" if prompt else "a prompt"
         raise UsageError(
             f"update.max_tokens={config.update.max_tokens} cannot hold one sequence of up to "
-            f"{config.rollout.max_new_tokens} new tokens and a prompt; raise it."
+            f"{new} new tokens and {a_prompt}; raise it."
         )
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -20,11 +21,11 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from ecrl.config.schema import Config
 from ecrl.distributed.parent_death import end_with_parent
-from ecrl.errors import EcrlError, LostPeerError, SilentPeerError, UsageError
+from ecrl.errors import SAID, EcrlError, LostPeerError, SilentPeerError, UsageError
 
 SHUTDOWN = 300  # seconds in which processes may finish their iteration after a signal or a failure
 #: Patterns in the messages of gloo and NCCL when another process hangs or is gone.
-_PEER_ERRORS = (
+_PEER_ERRORS: tuple[tuple[re.Pattern[str], type[LostPeerError]], ...] = (
     (re.compile(r"time(d |)out", re.IGNORECASE), SilentPeerError),
     (re.compile(r"connection (closed|reset) by peer|NCCL", re.IGNORECASE), LostPeerError),
 )
@@ -102,6 +103,8 @@ def launch(config: Config, arguments: Sequence[str]) -> int:
         monitor_interval=0.2,
     )
     run: Any = elastic_launch(settings, sys.executable)
+    said = tempfile.TemporaryDirectory(prefix="ecrl-said-")
+    os.environ[SAID] = said.name
     try:
         run("-m", "ecrl", *arguments)
     except SignalException as stop:
@@ -111,7 +114,9 @@ def launch(config: Config, arguments: Sequence[str]) -> int:
     except ChildFailedError as error:
         return _first_failure(error)
     finally:
-        del os.environ["ECRL_LAUNCHER"]  # the next run of a sweep may not need a launcher
+        said.cleanup()
+        for name in ("ECRL_LAUNCHER", SAID):  # the next run of a sweep may not need a launcher
+            del os.environ[name]
     return 0
 
 
@@ -138,6 +143,11 @@ def exit_without_finalizing(code: int) -> NoReturn:
     os._exit(code)
 
 
+def peer_error(error: RuntimeError) -> type[LostPeerError] | None:
+    """Return the kind of error with which a collective failed because of another process; None for others."""
+    return next((kind for pattern, kind in _PEER_ERRORS if pattern.search(str(error))), None)
+
+
 @contextmanager
 def peers_named() -> Iterator[None]:
     """Turn an error of a collective into a one-line error if another process caused it.
@@ -149,7 +159,7 @@ def peers_named() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        kind = next((kind for pattern, kind in _PEER_ERRORS if pattern.search(str(error))), None)
+        kind = peer_error(error)
         if kind is None:
             raise
         cause = str(error).splitlines()[0].split("] ")[-1].split(". ")[0]

@@ -41,6 +41,15 @@ def meta_model(config: ModelConfig) -> nn.Module:
         return policy
 
 
+def model_config(config: ModelConfig) -> Any:
+    """Return the model's own configuration, from its ``config.json`` alone.
+
+    Raises:
+        UsageError: it is not on this machine.
+    """
+    return meta_model(config).config if config.path is None else _hf_config(config.path)
+
+
 def _hf_config(path: str) -> Any:
     if not Path(path).is_dir() and path in published():
         return AutoConfig.for_model(**published()[path])

@@ -7,6 +7,8 @@ uses the same ids as the engine, even if the tokenizer would split the joined te
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from jinja2 import TemplateError
@@ -93,6 +95,10 @@ class Chat:
         # The template ends the policy's turn with EOS, which the policy may have generated already.
         return ids[1:] if ids[:1] == [ended_by] else ids
 
+    def shown(self, ids: Sequence[int]) -> str:
+        """Return the text of what the policy reads, special tokens included."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=False))
+
     def response(self, ids: Sequence[int]) -> str:
         """Return the text of the policy's turn for the environment, without special tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
@@ -123,7 +129,17 @@ def set_template(tokenizer: PreTrainedTokenizerBase, config: ChatConfig) -> None
     """
     if config.template is None:
         return
+    shipped = {Path(file.name).stem: file for file in _shipped()}
     try:
-        tokenizer.chat_template = Path(config.template).read_text(encoding="utf-8")
+        file = shipped.get(config.template) or Path(config.template)
+        tokenizer.chat_template = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"model.chat.template={config.template!r} cannot be read: {error}.") from None
+        raise UsageError(
+            f"model.chat.template={config.template!r} cannot be read: {error}. Give a file, or one of the "
+            f"names {', '.join(shipped)}."
+        ) from None
+
+
+def _shipped() -> list[Traversable]:
+    """The templates that are part of the package."""
+    return sorted((resources.files("ecrl.configs") / "chat_template").iterdir(), key=lambda file: file.name)

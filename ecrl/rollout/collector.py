@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
 
 import gymnasium as gym
 import numpy as np
@@ -16,104 +12,39 @@ from numpy.typing import NDArray
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.watchdog import watchdog
 from ecrl.engines.base import Engine, Sampling
-from ecrl.envs.base import ReasoningEnv, Split
-from ecrl.envs.safe_calls import as_text, env_id, reset, user_code
 from ecrl.envs.verifiers.pool import shared_stats
-from ecrl.errors import EcrlError
+from ecrl.errors import EcrlError, UsageError
 from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder
 from ecrl.rollout.chat import Chat
-from ecrl.rollout.problem_order import STREAMS, reset_arguments, size
+from ecrl.rollout.env_errors import EnvErrors
+from ecrl.rollout.env_pools import EnvPools, split_of
+from ecrl.rollout.episode import Episode, count_votes, in_threads
+from ecrl.rollout.opening import Opening, Reader
+from ecrl.rollout.problem_order import STREAMS
+from ecrl.rollout.prompt_limit import PromptLimit
 from ecrl.rollout.trajectory import Trajectory, Turn
-from ecrl.rollout.voting import vote_classes
 
-T = TypeVar("T")
 #: An episode is truncated after this many turns, so that an endless one does not hang the run.
 MAX_TURNS = 64
-_THREADS = 64  # threads that wait for verifiers; they compute nothing themselves
-#: The pool of the training environments.
-TRAIN = "train"
+#: Problems of an environment without end that are tried in search of one whose prompt fits.
+_MOST_TRIED = 1000
 _STREAMS = {**STREAMS, "greedy": 2}
 
 
-def split_of(pool: str) -> Split:
-    """Return the split that a pool of environments draws from: all but training's are for validation."""
-    return "train" if pool == TRAIN else "val"
+@dataclass(frozen=True)
+class Chosen:
+    """The problems that a rollout poses.
 
-
-@dataclass
-class _Episode:
-    """The state of one running episode."""
-
-    env: gym.Env[str, str]
-    problem_id: int
-    sample_index: int
-    key: int
-    prompt: str
-    text: str  # the prompt as the policy reads it
-    prompt_ids: list[int]
-    gold: str | None
-    context_ids: list[int] = field(default_factory=list)
-    turns: list[Turn] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-    reward: float = 0.0
-    terminated: bool = False
-    truncated: bool = False
-    info: dict[str, Any] = field(default_factory=dict)
-    vote: int | None = None
-
-    @property
-    def input_ids(self) -> list[int]:
-        """All token ids that the policy reads before its next turn."""
-        ids = list(self.prompt_ids)
-        for turn in self.turns:
-            ids += turn.context_ids + turn.completion.token_ids
-        return ids + self.context_ids
-
-
-def _finite(value: Any, what: str = "reward") -> float:
-    """Return a number that an environment reports, as a float.
-
-    Raises:
-        ValueError: it is not a number, or not finite.
+    Attributes:
+        problems: their numbers.
+        stop: the number that the next rollout begins with.
+        overlong: how many of the numbers up to there have prompts that are too long.
     """
-    if not isinstance(value, (int, float, np.number, np.bool_)) or not math.isfinite(value):
-        raise ValueError(f"the {what} is {value!r}, not a finite number")
-    return float(value)
 
-
-def _in_threads(act: Callable[[T], None], items: Sequence[T], example: Sequence[_Episode]) -> None:
-    """Act on every item: in threads where the environments wait for other processes, else one by one."""
-    if example and getattr(example[0].env.unwrapped, "concurrent", False):
-        with ThreadPoolExecutor(min(len(items), _THREADS)) as threads:
-            list(threads.map(act, items))
-    else:
-        for item in items:
-            act(item)
-
-
-def _gold(env: gym.Env[str, str]) -> str | None:
-    """Ask an environment that was just reset for the right answer."""
-    inner = env.unwrapped
-    if not isinstance(inner, ReasoningEnv):
-        return None
-    with user_code(f"{env_id(env)}.gold"):
-        return inner.gold(inner.problem)
-
-
-def _vote(group: Sequence[_Episode]) -> None:
-    """Give the episodes of one problem their classes of answers."""
-    env = group[0].env.unwrapped
-
-    def same(one: str, other: str) -> bool:
-        if not isinstance(env, ReasoningEnv):
-            return one == other
-        with user_code(f"{env_id(env)}.same_answer"):
-            return env.same_answer(env.problem, one, other)
-
-    answers = [e.info.get("answer") for e in group]
-    for episode, vote in zip(group, vote_classes(answers, [e.reward >= 1 for e in group], same), strict=True):
-        episode.vote = vote
+    problems: list[int]
+    stop: int
+    overlong: int
 
 
 class Collector:
@@ -127,6 +58,11 @@ class Collector:
         process_group: the processes that divide the problems.
         timeout: seconds after which a call of the engine or of an environment ends the process; twice as
             long for an engine in lockstep.
+        prompt_limit: returns the longest prompt of a pool for a way of sampling.
+        errors: what happens when an environment's code raises.
+
+    Attributes:
+        options: options of every ``reset`` in a pool; they may change only between iterations.
     """
 
     def __init__(
@@ -137,16 +73,48 @@ class Collector:
         seed: int,
         process_group: ProcessGroup | None = None,
         timeout: float = 1800.0,
+        prompt_limit: Callable[[str, Sampling], PromptLimit] = lambda pool, sampling: PromptLimit(),
+        errors: EnvErrors | None = None,
     ) -> None:
-        self._make_env = make_env
-        self._envs: dict[str, list[gym.Env[str, str]]] = defaultdict(list)
+        self._pools = EnvPools(make_env, seed)
+        self.options = self._pools.options
         self.engine = engine
         self._chat = chat
+        self._errors = errors or EnvErrors()
+        self._reader = Reader(chat, self._errors)
         self._seed = seed
         self._process_group = process_group or ProcessGroup()
         self._timeout = timeout
-        #: Options of every `reset` in a pool; they may change only between iterations.
-        self.options: dict[str, dict[str, Any]] = defaultdict(dict)
+        self.prompt_limit = prompt_limit
+
+    def choose(self, pool: str, first: int, count: int, sampling: Sampling) -> Chosen:
+        """Choose the next problems whose prompts the policy reads; each process tries its share.
+
+        Args:
+            pool: the pool of environments that the problems are from.
+            first: number of the first problem that was not posed yet.
+            count: how many to choose.
+            sampling: how the answers will be sampled.
+
+        Raises:
+            UsageError: the prompts of all problems are too long.
+        """
+        limit, found, overlong, stop = self.prompt_limit(pool, sampling), list[int](), 0, first
+        if limit.tokens is None:
+            return Chosen(list(range(first, first + count)), first + count, 0)
+        while len(found) < count:
+            tried = range(stop, stop + count - len(found))
+            mine = [self._judge(pool, tried[i], limit) for i in self._process_group.share(len(tried))]
+            verdicts = self._process_group.gather(mine)
+            found += [number for number, (reads, _) in zip(tried, verdicts, strict=True) if reads]
+            overlong += sum(too_long for _, too_long in verdicts)
+            stop = tried.stop
+            if not found and stop - first >= (self.problems(pool) or _MOST_TRIED):
+                raise UsageError(
+                    f"The prompts of {stop - first} problems are all too long: {limit.reason} allows "
+                    f"{limit.tokens} tokens. Raise the limit, or set rollout.overlong_prompts=truncate."
+                )
+        return Chosen(found, stop, overlong)
 
     def collect(
         self,
@@ -169,28 +137,40 @@ class Collector:
 
         Returns:
             ``len(problems)·copies`` trajectories, those of a problem side by side; every process gets all.
+            Those of a problem that the policy does not read have no turns.
 
         Raises:
             EcrlError: an environment gave different problems for one seed, or its code failed.
         """
         mine = [problems[i] for i in self._process_group.share(len(problems))]
-        stream = _STREAMS["greedy" if sampling.temperature == 0 else split_of(pool)]
+        stream = "greedy" if sampling.temperature == 0 else split_of(pool)
+        limit = self.prompt_limit(pool, sampling)
         with recorder.timer("verify"):
-            episodes = self._reset(pool, mine, copies, (stream, iteration))
-        self._play(episodes, sampling, recorder)
+            episodes = self._reset(pool, mine, copies, (stream, iteration), limit)
+        self._play([e for e in episodes if e.opening.ids is not None], sampling, limit, recorder)
         if split_of(pool) == "val" and copies > 1:
             with recorder.timer("verify"):
                 self._count_votes(episodes, copies)
-        return self._process_group.gather([self._trajectory(e) for e in episodes])
+        return self._process_group.gather([e.trajectory() for e in episodes])
 
     def problems(self, pool: str) -> int | None:
         """Number of problems of a pool; None if its environment has no end."""
-        envs = self._envs[pool]
-        if not envs:
-            envs.append(self._make_env(pool))
-        return size(envs[0])
+        return self._pools.size(pool)
 
-    def _play(self, episodes: Sequence[_Episode], sampling: Sampling, recorder: MetricsRecorder) -> None:
+    def _judge(self, pool: str, number: int, limit: PromptLimit) -> tuple[bool, bool]:
+        """Whether the policy reads a problem, and whether its prompt is too long."""
+        arguments = self._pools.reset_arguments(pool, number)
+        opening = self._reader.open([self._pools.get(pool)], arguments, limit, f"{pool}-problem{number}")
+        # One whose environment fails is posed, so that it is counted.
+        return opening is None or opening.ids is not None, opening is not None and opening.overlong
+
+    def _play(
+        self,
+        episodes: Sequence[Episode],
+        sampling: Sampling,
+        prompt_limit: PromptLimit,
+        recorder: MetricsRecorder,
+    ) -> None:
         """Alternate generation and environment steps until every episode has ended."""
         # In lockstep the engine's collectives have the same time-out. It must expire before this one, so
         # that a healthy process reports the peer that hangs instead of its own engine.
@@ -207,101 +187,73 @@ class Collector:
                 episode.texts.append(text)
             self._step_all(active, recorder)
             active = [e for e in active if not (e.terminated or e.truncated)]
+            for episode in active:
+                episode.truncated = prompt_limit.exceeded(episode.input_ids)
+            active = [e for e in active if not e.truncated]
 
     def _reset(
-        self, pool: str, problems: Sequence[int], copies: int, stream: tuple[int, int]
-    ) -> list[_Episode]:
-        self._close_other_sets(pool)
-        envs = self._envs[pool]
-        while len(envs) < len(problems) * copies:
-            envs.append(self._make_env(pool))
+        self,
+        pool: str,
+        problems: Sequence[int],
+        copies: int,
+        stream: tuple[str, int],
+        limit: PromptLimit,
+    ) -> list[Episode]:
+        self._pools.close_other_sets(pool)
         keys: NDArray[np.uint64] = hash_u64(
-            self._seed, *stream, np.repeat(problems, copies), np.tile(np.arange(copies), len(problems))
+            self._seed,
+            _STREAMS[stream[0]],
+            stream[1],
+            np.repeat(problems, copies),
+            np.tile(np.arange(copies), len(problems)),
         )
-        resets = [
-            reset_arguments(env, split_of(pool), self._seed, problem, self.options[pool])
-            for env, problem in zip(envs, problems, strict=False)
-        ]
-        episodes: list[_Episode] = []
-        for slot, key in enumerate(keys.tolist()):
-            problem_id, copy = problems[slot // copies], slot % copies
-            prompt, info = reset(envs[slot], **resets[slot // copies])
-            if not copy:  # the copies of a problem share its prompt, so it is tokenized once
-                text, gold = self._read(envs[slot], prompt, info), _gold(envs[slot])
-                ids = self._chat.opening(text)
-            elif prompt != episodes[-1].prompt:
-                raise EcrlError(
-                    f"{env_id(envs[slot])} gave two different problems for one seed: "
-                    f"{episodes[-1].prompt!r} and {prompt!r}. A group needs a deterministic `reset(seed=…)`."
-                )
-            episodes.append(_Episode(envs[slot], problem_id, copy, key, prompt, text, ids, gold))
+        drawn = f"{pool}-greedy" if stream[0] == "greedy" else pool
+        episodes: list[Episode] = []
+        for group, number in enumerate(problems):
+            envs = [self._pools.get(pool, group * copies + copy) for copy in range(copies)]
+            arguments = self._pools.reset_arguments(pool, number)
+            place = f"{drawn}-iteration{stream[1]}-problem{number}"
+            opening = self._reader.open(envs, arguments, limit, place)
+            for copy, env in enumerate(envs):
+                key = int(keys[group * copies + copy])
+                episodes.append(Episode(env, number, copy, key, opening or Opening(), f"{place}-copy{copy}"))
+                if opening is None:
+                    episodes[-1].fail()
         return episodes
 
-    def _close_other_sets(self, pool: str) -> None:
-        """Close the environments of other validation sets, so that memory does not grow with the sets."""
-        for other in self._envs.keys() - {TRAIN, pool} if pool != TRAIN else ():
-            for env in self._envs.pop(other):
-                env.close()
-
-    def _read(self, env: gym.Env[str, str], prompt: str, info: dict[str, Any]) -> str:
-        """Return the text that the policy reads of what an environment's ``reset`` returned."""
-        with user_code(f"{env_id(env)}.reset"):
-            messages = info.get("messages", ())
-            for message in messages:
-                as_text(message["role"], "role of a message")
-                as_text(message["content"], "content of a message")
-        return self._chat.text(prompt, messages)
-
-    def _count_votes(self, episodes: Sequence[_Episode], copies: int) -> None:
+    def _count_votes(self, episodes: Sequence[Episode], copies: int) -> None:
         """Sort the answers to each problem into classes, problems that wait for verifiers at once."""
         groups = [episodes[i : i + copies] for i in range(0, len(episodes), copies)]
         with watchdog(self._timeout, f"The environment's comparison of answers to {len(groups)} problems"):
-            _in_threads(_vote, groups, episodes[:1])
+            in_threads(self._vote, groups, episodes[:1])
 
-    def _step_all(self, episodes: Sequence[_Episode], recorder: MetricsRecorder) -> None:
+    def _vote(self, group: Sequence[Episode]) -> None:
+        try:
+            count_votes(group)
+        except EcrlError as error:
+            self._errors.judge(error, f"same_answer-{group[0].place}", prompt=group[0].opening.text)
+
+    def _step_all(self, episodes: Sequence[Episode], recorder: MetricsRecorder) -> None:
         """Step every environment with its response; environments that wait for verifiers run in threads."""
         waited = shared_stats()
         scoring = watchdog(self._timeout, f"The environment's scoring of {len(episodes)} completions")
         with recorder.timer("verify"), scoring:
-            _in_threads(self._step, episodes, episodes[:1])
+            in_threads(self._step, episodes, episodes[:1])
         stats = shared_stats()
         if calls := stats.calls - waited.calls:
             recorder.add_seconds("verifier_queue", (stats.queue_seconds - waited.queue_seconds) / calls)
 
-    def _step(self, episode: _Episode) -> None:
-        with user_code(f"{env_id(episode.env)}.step"):
-            action = episode.texts[-1]
-            observation, reward, episode.terminated, episode.truncated, episode.info = episode.env.step(
-                action
-            )
-            gain = _finite(reward)
-            episode.reward += gain
-            episode.turns[-1] = replace(episode.turns[-1], reward=gain)
-            as_text(observation, "observation")
-            for name, value in episode.info.get("metrics", {}).items():
-                _finite(value, f"metric {name!r}")
+    def _step(self, episode: Episode) -> None:
+        try:
+            observation = episode.step()
+        except EcrlError as error:
+            turns = "\n--- next turn ---\n".join(episode.texts)
+            self._errors.judge(error, f"step-{episode.place}", prompt=episode.opening.text, response=turns)
+            episode.fail()
+            return
         if len(episode.turns) == MAX_TURNS and not episode.terminated:
             episode.truncated = True
         if not (episode.terminated or episode.truncated):
             last = episode.turns[-1].completion
             ended_by = last.token_ids[-1] if last.finish_reason == "stop" else None
             episode.context_ids = self._chat.reply(ended_by, observation)
-
-    @staticmethod
-    def _trajectory(episode: _Episode) -> Trajectory:
-        cut = episode.turns[-1].completion.finish_reason == "length"
-        return Trajectory(
-            prompt_ids=episode.prompt_ids,
-            turns=episode.turns,
-            problem_id=episode.problem_id,
-            sample_index=episode.sample_index,
-            reward=episode.reward,
-            terminated=episode.terminated and not cut,
-            truncated=episode.truncated or cut,
-            metrics=episode.info.get("metrics", {}),
-            answer=episode.info.get("answer"),
-            vote=episode.vote,
-            gold=episode.gold,
-            prompt=episode.text,
-            response="".join(episode.texts),
-        )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ecrl.envs.base import ReasoningEnv, Split, item_seed
+from ecrl.envs.safe_calls import env_id, user_code
 from ecrl.hashing import hash_u64
 
 #: Validation problems of an environment without end where ``eval.problems=all``.
@@ -32,7 +33,8 @@ def size(env: gym.Env[str, str]) -> int | None:
 def keys(env: gym.Env[str, str]) -> NDArray[np.uint64] | None:
     """Hashes of the problems of an environment's split; None if it has no end."""
     inner = env.unwrapped
-    return inner.problem_keys if isinstance(inner, ReasoningEnv) else None
+    with user_code(f"{env_id(env)}.problem_keys"):
+        return inner.problem_keys if isinstance(inner, ReasoningEnv) else None
 
 
 def reset_arguments(
@@ -67,7 +69,8 @@ def ordered_keys(env: gym.Env[str, str], seed: int) -> NDArray[np.uint64] | None
 
 def _indices(env: gym.Env[str, str]) -> NDArray[np.int64] | None:
     inner = env.unwrapped
-    return inner.problem_indices if isinstance(inner, ReasoningEnv) else None
+    with user_code(f"{env_id(env)}.problem_indices"):
+        return inner.problem_indices if isinstance(inner, ReasoningEnv) else None
 
 
 @lru_cache(maxsize=4)

@@ -23,6 +23,8 @@ class Rollout:
         drawn: all trajectories.
         kept: indices of the trajectories to train on, after filters and resampling.
         seconds: time that the rollout took, by part.
+        overlong: number of problems whose prompts were too long.
+        failed: number of episodes in which the environment's code raised.
     """
 
     iteration: int
@@ -31,6 +33,8 @@ class Rollout:
     drawn: list[Trajectory]
     kept: list[int]
     seconds: dict[str, float] = field(default_factory=dict)
+    overlong: int = 0
+    failed: int = 0
 
 
 class RolloutQueue:

@@ -29,7 +29,7 @@ class Trajectory:
 
     Attributes:
         prompt_ids: token ids of the first observation.
-        turns: the policy's turns; the first has no context.
+        turns: the policy's turns; the first has no context. None if the problem was not posed to it.
         problem_id: identifies the problem; trajectories of the same problem form a group.
         sample_index: index of this trajectory within its group.
         reward: sum of the episode's rewards.
@@ -42,6 +42,9 @@ class Trajectory:
         vote: class of equivalent answers to the problem that it belongs to, from 0; None without an answer,
             or where votes are not counted.
         gold: the right answer, if the environment tells it.
+        overlong: whether the prompt was too long, so that the policy read only a part of it, or nothing;
+            then there are no turns.
+        failed: whether the environment's code raised, so that the reward is 0.
     """
 
     prompt_ids: list[int]
@@ -57,6 +60,8 @@ class Trajectory:
     response: str
     vote: int | None = None
     gold: str | None = None
+    overlong: bool = False
+    failed: bool = False
 
     @property
     def num_tokens(self) -> int:

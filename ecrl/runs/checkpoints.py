@@ -89,13 +89,24 @@ def remove(folder: Path) -> None:
 def find_checkpoint(run_dir: Path, which: str = "last", metric: str | None = None) -> Path:
     """Return a checkpoint of a run, after checking every byte of it.
 
+    Raises:
+        UsageError: there is none, or it is damaged.
+    """
+    folder = choose_checkpoint(run_dir, which, metric)
+    check_manifest(folder)
+    return folder
+
+
+def choose_checkpoint(run_dir: Path, which: str = "last", metric: str | None = None) -> Path:
+    """Return the folder of a checkpoint of a run.
+
     Args:
         run_dir: the run.
         which: ``last``, ``best`` or an iteration.
         metric: by which the best is chosen.
 
     Raises:
-        UsageError: there is none, or it is damaged.
+        UsageError: there is none.
     """
     saved = saved_iterations(run_dir)
     if not saved:
@@ -112,9 +123,7 @@ def find_checkpoint(run_dir: Path, which: str = "last", metric: str | None = Non
         )
     if iteration not in saved:
         raise UsageError(f"{run_dir} has no checkpoint of iteration {iteration}; it has {_listed(saved)}.")
-    folder = folder_of(run_dir, iteration)
-    check_manifest(folder)
-    return folder
+    return folder_of(run_dir, iteration)
 
 
 def _listed(iterations: Sequence[int]) -> str:

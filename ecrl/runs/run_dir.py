@@ -12,12 +12,14 @@ from omegaconf import OmegaConf
 
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
+from ecrl.runs.checkpoints import choose_checkpoint
 from ecrl.runs.commands import Command, save_command
+from ecrl.runs.error_files import ERRORS
 from ecrl.runs.os_errors import check_writable, writing
 
 
 def check_run_dir(config: Config) -> None:
-    """Refuse a new folder that exists already, or a folder to resume that takes no files.
+    """Refuse a new folder that exists already, or one to resume that has no checkpoint or takes no files.
 
     Raises:
         UsageError: says what to do.
@@ -25,9 +27,11 @@ def check_run_dir(config: Config) -> None:
     if config.resume:
         for folder in (Path(config.resume), Path(config.resume) / "checkpoints"):
             check_writable(folder, "resume")
+        # Said before a base is made for nothing.
+        choose_checkpoint(Path(config.resume), config.checkpoint.load, config.checkpoint.best)
     elif config.run_dir:
         run_dir = Path(config.run_dir)
-        if run_dir.exists():
+        if run_dir.exists() and not _never_began(run_dir):
             way = "; it holds no checkpoint to resume"
             if _checkpoints(run_dir):
                 way = f", or resume it with resume={run_dir}"
@@ -64,7 +68,7 @@ def _make(config: Config) -> Path:
     default = Path("runs") / "-".join([stamp, *config.strategy, f"seed{config.seed}"])
     run_dir = Path(config.run_dir) if config.run_dir else default
     with writing(run_dir, "run_dir"):
-        run_dir.mkdir(parents=True)
+        run_dir.mkdir(parents=True, exist_ok=_never_began(run_dir))
         (run_dir / "checkpoints").mkdir()
     OmegaConf.save(OmegaConf.structured(config), run_dir / "config.yaml")
     return run_dir
@@ -74,14 +78,32 @@ def _make(config: Config) -> Path:
 def gone_unless_begun(run_dir: Path) -> Iterator[None]:
     """Remove the folder again if the block fails before it holds a row of metrics or a checkpoint.
 
-    Such a run cannot be resumed, and while its folder is there it cannot be started again.
+    Such a run cannot be resumed, and while its folder is there it cannot be started again. Files about errors
+    stay; a folder with nothing else can be started in.
     """
     try:
         yield
     except BaseException:
         if not (run_dir / "metrics.jsonl").exists() and not _checkpoints(run_dir):
-            shutil.rmtree(run_dir, ignore_errors=True)
+            _clear(run_dir)
         raise
+
+
+def _clear(run_dir: Path) -> None:
+    """Remove all but files about errors, and the folder if there are none."""
+    if not (run_dir / ERRORS).exists():
+        shutil.rmtree(run_dir, ignore_errors=True)
+        return
+    for path in list(run_dir.iterdir()):
+        if path.is_dir() and path.name != ERRORS:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_file():
+            path.unlink()
+
+
+def _never_began(run_dir: Path) -> bool:
+    """Whether the folder holds nothing but files about errors."""
+    return run_dir.is_dir() and [path.name for path in run_dir.iterdir()] == [ERRORS]
 
 
 def _checkpoints(run_dir: Path) -> list[Path]:

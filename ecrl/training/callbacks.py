@@ -8,7 +8,7 @@ import lightning as L
 
 from ecrl.config.schema import Config
 from ecrl.config.targets import build, require_target, resolve
-from ecrl.envs.safe_calls import make
+from ecrl.envs.safe_calls import make, user_code
 from ecrl.errors import UsageError
 
 
@@ -37,7 +37,10 @@ def environment_callbacks(config: Config) -> list[L.Callback]:
 
     Raises:
         UsageError: it cannot be imported.
+        EcrlError: its constructor failed.
     """
     env: Any = make(config.env.id, "train", dict(config.env.kwargs)).unwrapped
-    target = getattr(env, "training_callback", None)
-    return [resolve(target, f"{config.env.id}: training_callback")(env)] if target else []
+    where = f"{config.env.id}.training_callback"
+    with user_code(where):
+        target = getattr(env, "training_callback", None)
+        return [resolve(target, where)(env)] if target else []

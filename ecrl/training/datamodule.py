@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from ecrl.engines.base import Engine, Sampling
 from ecrl.envs.safe_calls import make
 from ecrl.errors import EcrlError
 from ecrl.metrics import MetricsRecorder
+from ecrl.policy.context_window import context_window
 from ecrl.policy.weights import HFWeights
 from ecrl.rollout.batching import (
     build_batch,
@@ -31,10 +32,14 @@ from ecrl.rollout.batching import (
     with_advantages,
 )
 from ecrl.rollout.chat import Chat
-from ecrl.rollout.collector import TRAIN, Collector, split_of
+from ecrl.rollout.collector import Collector
+from ecrl.rollout.env_errors import EnvErrors
+from ecrl.rollout.env_pools import TRAIN, split_of
+from ecrl.rollout.prompt_limit import PromptLimit, prompt_limit
 from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
 from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.rollout.trajectory import Trajectory
+from ecrl.training.notices import Notices
 from ecrl.training.observer import RolloutObserver
 from ecrl.training.scoring import Scorer
 from ecrl.training.validation import Evaluation, due_sets, evaluate, number_of_problems, sampling_of
@@ -65,10 +70,16 @@ class RolloutDataModule(L.LightningDataModule):
         objective: its estimator and filters.
         strategies: may add columns to a rollout.
         scorer: scores what was drawn; its policy goes to the engine.
+        say: shows a line to the user, from the first process only.
     """
 
     def __init__(
-        self, config: Config, objective: Objective, strategies: Sequence[Strategy], scorer: Scorer
+        self,
+        config: Config,
+        objective: Objective,
+        strategies: Sequence[Strategy],
+        scorer: Scorer,
+        say: Callable[[str], None] = print,
     ) -> None:
         super().__init__()
         self.config = config
@@ -80,6 +91,7 @@ class RolloutDataModule(L.LightningDataModule):
         self._queue: RolloutQueue | None = None
         self._restored: list[dict[str, Any]] = []
         self._next_problem = 0
+        self._notices = Notices(say)
 
     @property
     def module(self) -> PolicyModule:
@@ -101,6 +113,8 @@ class RolloutDataModule(L.LightningDataModule):
                 # Its own channel: it may speak from a thread while the trainer does.
                 scorer.process_group.another(),
                 config.trainer.timeout,
+                self._prompt_limit,
+                EnvErrors(config.env.on_error, self.module.run_dir if self.module else None),
             )
         return self._collector
 
@@ -108,6 +122,10 @@ class RolloutDataModule(L.LightningDataModule):
         """Make an environment for training, or of a validation set."""
         env = next((of.env for of in self.sets if of.name == pool), self.config.env)
         return make(env.id, split_of(pool), dict(env.kwargs))
+
+    def _prompt_limit(self, pool: str, sampling: Sampling) -> PromptLimit:
+        window = context_window(self.scorer.model.lm.config)
+        return prompt_limit(self.config, window, sampling.max_new_tokens, training=pool == TRAIN)
 
     @property
     def queue(self) -> RolloutQueue:
@@ -142,21 +160,38 @@ class RolloutDataModule(L.LightningDataModule):
     def _draw(self, iteration: int, version: int, temperature: float, recorder: MetricsRecorder) -> Rollout:
         """Draw the rollout of an iteration, with fresh problems in place of filtered ones."""
         rollout, filters = self.config.rollout, self.objective.filters
-        sampling = Sampling(temperature, rollout.top_p, rollout.max_new_tokens)
+        sampling = self._sampling(temperature)
         wanted = rollout.prompts * rollout.group_size
         drawn: list[Trajectory] = []
         kept: list[int] = []
+        overlong = failed = 0
         rounds = 1 + filters.max_resample
         for _ in range(rounds):
-            problems = range(self._next_problem, self._next_problem + rollout.prompts)
-            self._next_problem = problems.stop
-            new = self.collector.collect(TRAIN, problems, rollout.group_size, sampling, iteration, recorder)
+            with recorder.timer("verify"):
+                chosen = self.collector.choose(TRAIN, self._next_problem, rollout.prompts, sampling)
+            self._next_problem = chosen.stop
+            overlong += chosen.overlong
+            played = self.collector.collect(
+                TRAIN, chosen.problems, rollout.group_size, sampling, iteration, recorder
+            )
+            failed += sum(t.failed for t in played)
+            new = [t for t in played if t.turns]
             _check_versions(new, version)
             kept += [len(drawn) + i for i in kept_by(filters, new)]
             drawn += new
             if len(kept) >= wanted:
                 break
-        return Rollout(iteration, version, temperature, drawn, kept[:wanted], recorder.seconds())
+        if not drawn:
+            raise EcrlError(
+                f"{self.config.env.id} failed in each of its {failed} episodes: nothing was drawn."
+            )
+        return Rollout(
+            iteration, version, temperature, drawn, kept[:wanted], recorder.seconds(), overlong, failed
+        )
+
+    def _sampling(self, temperature: float) -> Sampling:
+        rollout = self.config.rollout
+        return Sampling(temperature, rollout.top_p, rollout.max_new_tokens)
 
     def _prepare(self, rollout: Rollout) -> RolloutBatch:
         """Turn a rollout into a batch: old log-probs, what observers and strategies add, then advantages."""
@@ -178,6 +213,7 @@ class RolloutDataModule(L.LightningDataModule):
             module.policy_entropy = float("nan") if drawn is None else drawn
         module.recorder.record("rollout/groups_trained", len(set(batch.group_ids.tolist())))
         self._observe(rollout.drawn, batch)
+        self._count(rollout)
         with module.recorder.timer("score"):
             batch = replace(batch, columns=self._columns(batch))
         with module.recorder.timer("auxiliary") if module.auxiliary else nullcontext():
@@ -206,6 +242,16 @@ class RolloutDataModule(L.LightningDataModule):
             if isinstance(callback, RolloutObserver):
                 callback.on_rollout(module, trajectories)
 
+    def _count(self, rollout: Rollout) -> None:
+        """Record what the rollout passed over."""
+        record = self.module.recorder.record
+        record("rollout/overlong_prompts", rollout.overlong)
+        limit = self._prompt_limit(TRAIN, self._sampling(rollout.temperature))
+        self._notices.overlong(rollout.overlong, TRAIN, limit, "rollout/overlong_prompts")
+        if self.config.env.on_error == "zero":
+            record("rollout/env_errors", rollout.failed)
+            self._notices.failed(rollout.failed, TRAIN, self.config.env.id, "rollout/env_errors")
+
     # ---------------------------------------------------------------- validation
 
     def val_dataloader(self) -> _Batches:
@@ -219,7 +265,17 @@ class RolloutDataModule(L.LightningDataModule):
         due = due_sets(self.sets, 0 if at_start else module.iteration + 1)
         with module.recorder.timer("validate"), self._synced():
             sizes = {of.name: self.collector.problems(of.name) for of in due}
-            return evaluate(due, sizes, self._answer, mean=len(due) == len(self.sets))
+            evaluation = evaluate(due, sizes, self._answer, mean=len(due) == len(self.sets))
+        for of in due:
+            self._notice(of, evaluation.metrics)
+        return evaluation
+
+    def _notice(self, of: ValidationSet, metrics: Mapping[str, float]) -> None:
+        """Say what the answers to a validation set passed over."""
+        overlong, errors = f"val/{of.name}/overlong_prompts", f"val/{of.name}/env_errors"
+        limit = self._prompt_limit(of.name, sampling_of(of))
+        self._notices.overlong(metrics[overlong], of.name, limit, overlong)
+        self._notices.failed(metrics.get(errors, 0), of.name, of.env.id, errors)
 
     def _answer(
         self, of: ValidationSet, problems: Sequence[int], copies: int, sampling: Sampling
@@ -232,12 +288,14 @@ class RolloutDataModule(L.LightningDataModule):
         """Answer problems of the first validation set once each, with the current policy.
 
         Args:
-            problems: number of problems; fewer where the set has fewer.
+            problems: number of problems; fewer where the set has fewer. Those that the policy does not read
+                have no answer.
         """
         of = self.sets[0]
         with self._synced():
             count = min(problems, number_of_problems(of, self.collector.problems(of.name)))
-            return self._answer(of, range(count), 1, sampling_of(of))
+            answers = self._answer(of, range(count), 1, sampling_of(of))
+        return [answer for answer in answers if answer.turns]
 
     @contextmanager
     def _synced(self) -> Iterator[None]:

@@ -19,7 +19,7 @@ from ecrl.envs.datasets.pass_rates import read_pass_rates
 from ecrl.envs.safe_calls import make
 from ecrl.errors import UsageError
 from ecrl.metrics import MetricsRecorder
-from ecrl.rollout.collector import TRAIN
+from ecrl.rollout.env_pools import TRAIN
 from ecrl.rollout.problem_order import ordered_keys
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.datamodule import RolloutDataModule
@@ -77,7 +77,7 @@ class _Measuring(RolloutDataModule):
     def __init__(
         self, config: Config, module: Any, keys: NDArray[np.uint64], output: Path, say: Callable[[str], None]
     ) -> None:
-        super().__init__(config, module.objective, module.strategies, module.scorer)
+        super().__init__(config, module.objective, module.strategies, module.scorer, say)
         self._keys = keys
         self._output = output
         self._say = say

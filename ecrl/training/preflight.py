@@ -23,12 +23,14 @@ from ecrl.distributed.tensor_parallel import check_tensor_parallel
 from ecrl.envs.base import Split
 from ecrl.envs.safe_calls import make
 from ecrl.errors import UsageError, usage_errors
+from ecrl.policy.context_window import context_window
 from ecrl.policy.lora import check_targets
-from ecrl.policy.meta_model import meta_model
+from ecrl.policy.meta_model import meta_model, model_config
 from ecrl.policy.model import check_model
 from ecrl.policy.optimizer import state_bytes
 from ecrl.rollout.problem_order import keys, size
 from ecrl.runs.run_dir import check_run_dir
+from ecrl.training.blame import parts_named
 from ecrl.training.callbacks import build_callbacks
 from ecrl.training.disk import check_disk
 
@@ -63,9 +65,11 @@ def preflight(config: Config, training: bool = True, splits: Sequence[Split] | N
     resolve(config.engine["_target_"], "engine").check(config)  # the engine is installed and reachable
     if training:
         state_bytes(config.update)  # the optimizer takes its arguments, and a plain step
+    check_window(config, training)  # the model can read prompt and completion together
     check_size(config, training)  # the processes can split, adapt and hold the model
     check_entropies(config, strategies)  # the rollout has them where a strategy reads them
-    warnings = [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
+    with parts_named({f"strategy.{strategy.name}": strategy for strategy in strategies}, None):
+        warnings = [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
     return [*warnings, *check_disk(config)] if training else warnings  # its disk can hold the checkpoints
 
 
@@ -170,6 +174,36 @@ def _staleness_warnings(config: Config, strategies: Sequence[Strategy]) -> list[
             "strategy=[…] to correct for it."
         )
     return warnings
+
+
+def check_window(config: Config, training: bool = True) -> None:
+    """Refuse completions and prompts that together exceed the model's window.
+
+    A hub id whose config is not here yet is left for the run to judge.
+
+    Raises:
+        UsageError: says the three numbers.
+    """
+    try:
+        window = context_window(model_config(config.model))
+    except UsageError:
+        return
+    prompt = config.rollout.max_prompt_tokens
+    beside = f" and rollout.max_prompt_tokens={prompt}" if prompt else " and a prompt"
+    for key, new in _completions(config, training).items():
+        if window is not None and new + (prompt or 1) > window:
+            raise UsageError(
+                f"{key}={new}{beside} are more than the model's window of {window} tokens "
+                f"(max_position_embeddings of model.path={config.model.path}); lower them to fit."
+            )
+
+
+def _completions(config: Config, training: bool) -> dict[str, int]:
+    """Return the most tokens of a completion, in training and in each validation set, by key."""
+    longest = {"rollout.max_new_tokens": config.rollout.max_new_tokens} if training else {}
+    for of in validation_sets(config) if "val" in _splits(config, training) else ():
+        longest[f"{of.key}.max_new_tokens"] = of.max_new_tokens
+    return longest
 
 
 def check_size(config: Config, training: bool = True) -> None:

@@ -28,6 +28,7 @@ from ecrl.runs.checkpoints import find_checkpoint, iteration_of
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.runs.run_dir import gone_unless_begun, open_run_dir
 from ecrl.runs.versions import versions
+from ecrl.training.blame import objective_parts, parts_named
 from ecrl.training.callbacks import build_callbacks, environment_callbacks
 from ecrl.training.checkpoint import RunCheckpoint, StopRequest
 from ecrl.training.datamodule import RolloutDataModule
@@ -62,7 +63,10 @@ class Outcome:
 
 
 def train(
-    config: Config, say: Callable[[str], None] = print, command: Sequence[str] | None = None
+    config: Config,
+    say: Callable[[str], None] = print,
+    command: Sequence[str] | None = None,
+    warnings: Sequence[str] | None = None,
 ) -> Outcome:
     """Run or resume a training run.
 
@@ -70,6 +74,7 @@ def train(
         config: the whole configuration; ``config.resume`` names the run directory to go on from.
         say: shows a line to the user.
         command: words after ``ecrl train``, saved with the run; None if it is made from Python.
+        warnings: what ``preflight`` found, if it was made already.
 
     Raises:
         UsageError: something in the configuration cannot work; nothing was written.
@@ -80,7 +85,8 @@ def train(
     if config.fork and not config.resume:
         config, parent = _with_parent(config)
     # A launcher has checked before it started this process.
-    warnings = [] if launched_by_ecrl() else preflight(config)
+    if warnings is None:
+        warnings = [] if launched_by_ecrl() else preflight(config)
     trainer, module, datamodule = prepare(
         config,
         say,
@@ -97,8 +103,12 @@ def train(
     done = iteration_of(checkpoint) if checkpoint else 0
     run_dir = process_group.first(lambda: open_run_dir(config, command, done))
     stop = StopRequest()
-    _attach(trainer, config, run_dir, done, module, stop)
-    with stop.listening(), gone_unless_begun(run_dir) if process_group.is_first else nullcontext():
+    parts = _attach(trainer, config, run_dir, done, module, stop)
+    with (
+        stop.listening(),
+        gone_unless_begun(run_dir) if process_group.is_first else nullcontext(),
+        parts_named(parts, run_dir),
+    ):
         _fit(config, trainer, module, datamodule, checkpoint, stop)
     return _finish(run_dir, module, stop, time.perf_counter() - start)
 
@@ -144,7 +154,7 @@ def prepare(
     set_template(tokenizer, config.model.chat)
     scorer = Scorer(config, path, tokenizer, process_group)
     module = PolicyModule(config, objective, strategies, scorer)
-    return trainer, module, RolloutDataModule(config, objective, strategies, scorer)
+    return trainer, module, RolloutDataModule(config, objective, strategies, scorer, say)
 
 
 def _with_parent(config: Config) -> tuple[Config, Parent]:
@@ -181,8 +191,12 @@ def _checkpoint(config: Config) -> Path | None:
 
 def _attach(
     trainer: L.Trainer, config: Config, run_dir: Path, done: int, module: PolicyModule, stop: StopRequest
-) -> None:
-    """Give the trainer its callbacks and its logger, now that the run directory is known."""
+) -> dict[str, Any]:
+    """Give the trainer its callbacks and its logger, now that the run directory is known.
+
+    Returns:
+        What the user may have written of it, by its key in the configuration.
+    """
     module.run_dir = run_dir
     trainer.logger = TensorBoardLogger(
         run_dir,
@@ -191,15 +205,22 @@ def _attach(
         default_hp_metric=False,
         purge_step=done + 1 if done else None,
     )
+    monitors, of_environment = build_callbacks(config), environment_callbacks(config)
     callbacks: list[L.Callback] = [
         *module.strategies,
-        *environment_callbacks(config),
-        *build_callbacks(config),
+        *of_environment,
+        *monitors,
         MetricsWriter(run_dir),
         *([ProgressMonitor()] if config.log.progress else []),
         RunCheckpoint(run_dir, config.checkpoint, stop, module.process_group),
     ]
     trainer.callbacks = callbacks  # type: ignore[attr-defined]
+    return {
+        **{f"strategy.{strategy.name}": strategy for strategy in module.strategies},
+        **{f"monitor.{name}": monitor for name, monitor in zip(config.monitor, monitors, strict=True)},
+        **{f"{config.env.id}'s {type(callback).__name__}": callback for callback in of_environment},
+        **objective_parts(module.objective),
+    }
 
 
 def _fit(

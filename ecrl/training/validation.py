@@ -19,6 +19,9 @@ from ecrl.runs.metrics_file import VALIDATION_MEAN
 #: Answers drawn at once, so that memory does not grow with the number of problems.
 VAL_COMPLETIONS = 1024
 
+#: What is counted over a set's problems, not averaged.
+COUNTS = ("overlong_prompts", "env_errors")
+
 #: Draws answers: set, numbers of its problems, answers to each, sampling.
 Draw = Callable[[ValidationSet, Sequence[int], int, Sampling], list[Trajectory]]
 
@@ -29,8 +32,11 @@ class Evaluation:
 
     Attributes:
         metrics: ``val/<set>/…`` (``avg@k``, ``pass@j``, ``maj@k``, ``greedy``, ``length``), and
-            ``val/mean/avg@k``, the mean over the sets of each one's avg@k.
-        standard_errors: of each metric over the problems; NaN for a single problem.
+            ``val/mean/avg@k``, the mean over the sets of each one's avg@k. A problem that the policy does not
+            read, because its prompt is too long, counts as answered wrong; ``overlong_prompts`` counts
+            these. ``env_errors`` counts the episodes in which the environment's code raised, if there are
+            any.
+        standard_errors: of each metric over the problems; NaN for a single problem, and for a count.
     """
 
     metrics: dict[str, float]
@@ -73,8 +79,11 @@ def evaluate(
     errors: dict[str, float] = {}
     for of in sets:
         for name, values in _answer(of, number_of_problems(of, sizes[of.name]), draw).items():
-            metrics[f"val/{of.name}/{name}"] = float(values.mean())
-            errors[f"val/{of.name}/{name}"] = standard_error(values)
+            key, counted = f"val/{of.name}/{name}", name in COUNTS
+            metrics[key] = float(values.sum() if counted else values.mean() if len(values) else 0)
+            errors[key] = float("nan") if counted else standard_error(values)
+        if not metrics[errors_key := f"val/{of.name}/env_errors"]:
+            del metrics[errors_key], errors[errors_key]
     if mean:
         averages = [f"val/{of.name}/avg@{of.k}" for of in sets]
         metrics[VALIDATION_MEAN] = sum(metrics[name] for name in averages) / len(sets)
@@ -88,7 +97,7 @@ def standard_error(values: NDArray[np.float64]) -> float:
 
 
 def _answer(of: ValidationSet, problems: int, draw: Draw) -> dict[str, NDArray[np.float64]]:
-    """Answer a set chunk by chunk; return ``[P]`` values by metric."""
+    """Answer a set chunk by chunk; return the values by metric."""
     parts = [_values(*_draw_chunk(of, chunk, draw)) for chunk in chunks(problems, of.k)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -105,7 +114,12 @@ def _draw_chunk(
 
 
 def _values(sampled: Sequence[Trajectory], greedy: Sequence[Trajectory]) -> dict[str, NDArray[np.float64]]:
-    """Values ``[P]`` of a chunk's problems, from k answers to each, side by side, and a greedy one."""
+    """Values of a chunk's problems, from k answers to each, side by side, and a greedy one.
+
+    Returns:
+        ``[P]`` values, one for each problem; of ``length`` for those that the policy read, of ``env_errors``
+        for each episode.
+    """
     k = len(sampled) // len(greedy)
     rewards, lengths = (
         np.asarray(x, np.float64).reshape(-1, k)
@@ -114,5 +128,9 @@ def _values(sampled: Sequence[Trajectory], greedy: Sequence[Trajectory]) -> dict
     votes = [[t.vote for t in sampled[i : i + k]] for i in range(0, len(sampled), k)]
     values = by_problem(rewards, votes)
     values["greedy"] = np.asarray([t.reward for t in greedy], np.float64)
-    values["length"] = lengths.mean(1)
+    values["length"] = lengths[[bool(t.turns) for t in sampled[::k]]].mean(1)
+    values["overlong_prompts"] = np.asarray([t.overlong for t in greedy], np.float64)
+    # Where the greedy answers are all, they are the sampled ones too.
+    episodes = sampled if sampled is greedy else [*sampled, *greedy]
+    values["env_errors"] = np.asarray([t.failed for t in episodes], np.float64)
     return values

@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import traceback
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing.connection import Connection
@@ -66,6 +67,7 @@ def _answer(line: Connection) -> None:
     try:
         answer = True, _call(request)
     except Exception as error:
+        error.add_note(f"In the verifier's process:\n{traceback.format_exc()}")
         answer = False, error
     try:
         line.send(answer)

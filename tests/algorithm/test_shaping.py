@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ecrl.algorithm import shaping
 from ecrl.algorithm.advantages import dr_grpo, reinforce_pp
-from ecrl.algorithm.objective import Objective
+from ecrl.algorithm.objective import Filters, Objective
 from tests.support.tokens import make_episodes
 
 
@@ -47,6 +49,16 @@ def test_a_chain_adds_up_in_order_and_arrives_at_the_last_token() -> None:
     assert whitened.tolist() == pytest.approx(
         Objective(estimator=reinforce_pp).advantages(episodes).tolist(), rel=1e-4
     )
+
+
+def test_responses_that_were_cut_off_can_go_without_advantage() -> None:
+    """Dr. GRPO's ±½ by hand; the masked response still counts in the baseline."""
+    episodes = replace(
+        make_episodes([1.0, 0.0], [0, 0], lengths=[2, 1]), truncated=torch.tensor([True, False])
+    )
+    assert Objective(estimator=dr_grpo).advantages(episodes).tolist() == [0.5, 0.5, -0.5]
+    masked = Objective(estimator=dr_grpo, filters=Filters(mask_truncated=True))
+    assert masked.advantages(episodes).tolist() == [0.0, 0.0, -0.5]
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
 from ecrl.cli import main
+from ecrl.config.compose import build_config
+from ecrl.config.schema import Config
 from ecrl.runs.commands import Command, read_commands
+from ecrl.training.preflight import preflight
 from tests.support.cli import refused
 from tests.support.tiny import TINY
 
@@ -76,6 +81,17 @@ from tests.support.tiny import TINY
         (["train", "rollout.foo=3"], "Known: rollout.group_size, rollout.max_new_tokens, rollout."),
         (["train", "env.kwargs.template={x}"], "\"env.kwargs.template='{x}'\""),
         (["train", "env.kwargs.template=it's"], "\"env.kwargs.template='it\\'s'\""),
+        (["train", "seed=1.5"], "seed takes a whole number; got 1.5."),
+        (
+            ["train", "iterations=null"],
+            "iterations takes a value; leave the key out for its default; got null.",
+        ),
+        (["train", "env.kwargs=3"], "one by one: env.kwargs.NAME=VALUE; got 3."),
+        (["train", "update.lr=fast"], "update.lr takes a number; got fast."),
+        (["train", "log.progress=3.5"], "log.progress takes true or false; got 3.5."),
+        (["train", "run_dir=[1]"], "run_dir takes text; got [1]."),
+        (["train", "warmup.lr=-1"], "warmup.lr must be at least 0"),
+        (["train", "=3"], "'=3' is not an override"),
         (["train", "-m", "env.kwargs.template={x}"], "\"env.kwargs.template='{x}'\""),
         (["train", "engine.urls=[http://h:1/p?x=1,b]"], "\"engine.urls=['http://h:1/p?x=1','b']\""),
         (["train", "warmup.wrong=2"], "in [0, 1]"),
@@ -130,10 +146,29 @@ def test_bad_input_is_one_line(words: list[str], says: str, capsys: pytest.Captu
     assert says in refused(capsys, *words)
 
 
-def test_sweep_runs_every_combination(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_output_that_nobody_reads_ends_quietly() -> None:
+    command = f"{sys.executable} -m ecrl envs | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=100)
+    assert done.stderr == "" and done.stdout.count("\n") == 1
+    assert done.returncode in (0, 141)  # 0 if all was in the pipe before it closed
+
+
+def test_sweep_runs_every_combination(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[str | None] = []
+
+    def counted(config: Config) -> list[str]:
+        checked.append(config.run_dir)
+        return preflight(config)
+
+    for module in ("ecrl.cli.train", "ecrl.training.run"):
+        monkeypatch.setattr(f"{module}.preflight", counted)
     words = [*TINY, f"model.path={tiny_model}", f"run_dir={tmp_path / 'sweep'}", "iterations=1", "seed=0,1"]
     assert main(["train", "-m", *words]) == 0
     first, second = sorted(tmp_path.glob("sweep/*"))
+    assert checked == [str(first), str(second)]  # each once
     assert [OmegaConf.load(run / "config.yaml").seed for run in (first, second)] == [0, 1]
     assert read_commands(second) == [Command(0, [*words[:-3], "iterations=1", "seed=1", f"run_dir={second}"])]
     assert main(["train", f"resume={first}", "iterations=2"]) == 0
@@ -183,6 +218,13 @@ def test_a_mistake_in_the_last_of_a_sweep_shows_before_the_first_runs(
     ]
     assert "numbers must be an integer" in refused(capsys, *words)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_run_without_a_checkpoint_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    OmegaConf.save(OmegaConf.structured(build_config([])), tmp_path / "config.yaml")
+    assert "has no checkpoint" in refused(capsys, "train", f"resume={tmp_path}")
 
 
 def test_a_name_given_twice_and_a_monitor_that_fails_are_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -169,6 +169,14 @@ def test_an_environment_that_raises_on_one_process(start: Callable[..., Run]) ->
 
 
 @pytest.mark.slow
+def test_a_strategy_that_raises_on_both(start: Callable[..., Run]) -> None:
+    strategy = "strategy.mine._target_=tests.support.raising.RaisingStrategy"
+    code, output = start(*MANY, strategy, "iterations=500").end()
+    assert code == 1
+    assert_one_line(output, "strategy.mine failed: ZeroDivisionError", "errors/strategy.mine.txt")
+
+
+@pytest.mark.slow
 def test_an_engine_that_stops_answering(start: Callable[..., Run]) -> None:
     engine = "engine._target_=tests.support.faulty.HangingEngine"
     code, output = start(*MANY, engine, "trainer.timeout=10", "iterations=500").end()

@@ -31,6 +31,7 @@ EVAL = ["iterations=2", "eval.every=2", "eval.problems=3", "eval.k=2", "checkpoi
 EVAL += ["eval.sets={own: {}, wide: {k: 3, temperature: 0.7, max_new_tokens: 5}}"]
 UNEVEN = ["rollout.prompts=5", "update.minibatches=2", "update.max_tokens=40", "update.row_tokens=30"]
 FEW = ["rollout.prompts=1", "update.minibatches=1", "eval.problems=1"]  # fewer than processes
+OVERLONG = ["env=tests.support.tasks:test/Count-v0", "rollout.max_prompt_tokens=50"]
 MANY_TURNS = ["env=tests.support.tasks:test/Echo-v0", "engine.batch_size=3"]
 BUDGET = [  # the knob moves, and stays within its limits
     "strategy=[kl_cov,entropy_budget]",
@@ -80,6 +81,7 @@ def jobs_for(
     runs = {
         "uneven": [*FSDP, *EVAL, *UNEVEN, *MANY_TURNS, KEEP],
         "few": [*FSDP, *EVAL, *FEW, KEEP],
+        "overlong": [*FSDP, *EVAL, *OVERLONG, KEEP],
         "uneven-ddp": [*DDP, *EVAL, *UNEVEN, *MANY_TURNS, KEEP],
         "tensor-parallel": [*TP, *EVAL, KEEP, "model.activation_checkpointing=full"],
         "checkpointed": [*FSDP, *EVAL, KEEP, "model.activation_checkpointing=selective"],
@@ -269,6 +271,14 @@ def test_a_run_of_every_strategy(row: Row, many: Path, alone: Callable[..., Path
 def test_uneven_shares_and_several_turns(name: str, many: Path, alone: Callable[..., Path]) -> None:
     result(many, f"run-{name}")
     assert_close(many / name, alone(*EVAL, *UNEVEN, *MANY_TURNS, KEEP))
+
+
+@pytest.mark.slow
+def test_prompts_that_are_too_long(many: Path, alone: Callable[..., Path]) -> None:
+    result(many, "run-overlong")
+    one = alone(*EVAL, *OVERLONG, KEEP)
+    assert_close(many / "overlong", one)
+    assert sum(row.get("rollout/overlong_prompts", 0) for row in history(one)) > 0
 
 
 @pytest.mark.slow

@@ -18,17 +18,21 @@ from ecrl.metrics import MetricsRecorder
 from ecrl.policy.model import load_policy, load_tokenizer
 from ecrl.rollout.batching import build_batch, with_advantages
 from ecrl.rollout.chat import Chat
-from ecrl.rollout.collector import Collector, split_of
+from ecrl.rollout.collector import Collector
+from ecrl.rollout.env_pools import split_of
 from ecrl.rollout.trajectory import Trajectory
 from tests.support.conformance import make_module
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8)
 
 
-def collector(tiny_model: Path, env_id: str) -> Collector:
+def collector(
+    tiny_model: Path, env_id: str = "", make: Callable[[str], gym.Env[str, str]] | None = None
+) -> Collector:
     tokenizer = load_tokenizer(str(tiny_model))
     policy = HFEngine(load_policy(str(tiny_model), tokenizer), ProcessGroup())
-    return Collector(lambda split: make_env(env_id, split, {}), policy, Chat(tokenizer), seed=0)
+    make = make or (lambda pool: make_env(env_id, split_of(pool), {}))
+    return Collector(make, policy, Chat(tokenizer), seed=0)
 
 
 def collect(source: Collector, problems: list[int], copies: int) -> list[Trajectory]:
@@ -79,8 +83,7 @@ def test_one_validation_set_at_a_time_holds_environments(tiny_model: Path) -> No
         made.append(pool)
         return make_env("tests.support.tasks:test/Digits-v0", split_of(pool), {})
 
-    source = collector(tiny_model, "")
-    source._make_env = make
+    source = collector(tiny_model, make=make)
     drawn = [source.collect(pool, [0, 1], 2, SAMPLING, 0, MetricsRecorder()) for pool in "abab"]
     assert "".join(made) == "aaaabbbbaaaabbbb"
     assert [t.response for t in drawn[0]] == [t.response for t in drawn[2]]

@@ -77,6 +77,31 @@ def test_a_run_resumes_in_the_middle_of_an_epoch(base: list[str], tmp_path: Path
     assert any(name.startswith("val/sums/avg@2") for name in history(whole)[0])
 
 
+@pytest.fixture
+def ragged(file: Path) -> Path:
+    """Sums of which one in three has a prompt of more than a thousand tokens."""
+    rows = [{**row, "problem": row["problem"] + " ?" * 600 * (i % 3 == 0)} for i, row in enumerate(ROWS)]
+    return jsonl(file.with_name("ragged.jsonl"), rows)
+
+
+def test_prompts_that_are_too_long_leave_the_epochs_whole(
+    base: list[str], ragged: Path, tmp_path: Path
+) -> None:
+    words = [*base, f"env.kwargs.path={ragged}", "eval.every=2", "rollout.max_prompt_tokens=100"]
+    whole = run(words, tmp_path / "whole", "iterations=6")
+    parts = run(words, tmp_path / "parts", "iterations=2")
+    train(resumed_config([f"resume={parts}", "iterations=6"]), silent)
+    assert_same_run(whole, parts)
+    rows = history(whole)
+    assert rows[0]["val/ragged/overlong_prompts"] == rows[-1]["val/ragged/overlong_prompts"] > 0
+    train_env: Any = make("ecrl/Math-v0", "train", {"path": str(ragged)}).unwrapped
+    overlong = sum(int(index) % 3 == 0 for index in train_env.problem_indices)
+    posed = len(train_env.problem_indices) - overlong
+    # 6 iterations of 8 prompts: each row that fits once, then the next epoch begins.
+    seen = sum(row.get("rollout/overlong_prompts", 0) for row in rows)
+    assert posed < 48 and overlong <= seen <= 2 * overlong
+
+
 def test_validation_takes_all_by_default() -> None:
     assert build_config([]).eval.problems == "all"
 

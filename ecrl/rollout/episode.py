@@ -1,0 +1,139 @@
+"""One running episode, and what its environment is asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import gymnasium as gym
+import numpy as np
+
+from ecrl.envs.base import ReasoningEnv
+from ecrl.envs.safe_calls import as_text, env_id, user_code
+from ecrl.rollout.opening import Opening
+from ecrl.rollout.trajectory import Trajectory, Turn
+from ecrl.rollout.voting import vote_classes
+
+T = TypeVar("T")
+_THREADS = 64  # threads that wait for verifiers; they compute nothing themselves
+
+
+@dataclass
+class Episode:
+    """The state of one episode.
+
+    Attributes:
+        place: names the episode in the name of a file.
+        failed: whether the environment's code raised.
+    """
+
+    env: gym.Env[str, str]
+    problem_id: int
+    sample_index: int
+    key: int
+    opening: Opening
+    place: str
+    context_ids: list[int] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    reward: float = 0.0
+    terminated: bool = False
+    truncated: bool = False
+    failed: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+    vote: int | None = None
+
+    @property
+    def input_ids(self) -> list[int]:
+        """All token ids that the policy reads before its next turn."""
+        ids = list(self.opening.ids or ())
+        for turn in self.turns:
+            ids += turn.context_ids + turn.completion.token_ids
+        return ids + self.context_ids
+
+    def step(self) -> str:
+        """Give the last response to the environment; return its observation.
+
+        Raises:
+            EcrlError: the environment's code failed.
+        """
+        with user_code(f"{env_id(self.env)}.step"):
+            observation, reward, terminated, truncated, info = self.env.step(self.texts[-1])
+            gain = finite(reward)
+            for name, value in info.get("metrics", {}).items():
+                finite(value, f"metric {name!r}")
+            as_text(observation, "observation")
+        self.turns[-1] = replace(self.turns[-1], reward=gain)
+        self.reward += gain
+        self.terminated, self.truncated, self.info = bool(terminated), bool(truncated), info
+        return observation
+
+    def fail(self) -> None:
+        """End the episode with a reward of 0, because the environment's code failed."""
+        self.failed = self.terminated = True
+        self.reward, self.info = 0.0, {}
+        self.turns = [replace(turn, reward=0.0) for turn in self.turns]
+
+    def trajectory(self) -> Trajectory:
+        """Return what the episode came to."""
+        cut = bool(self.turns) and self.turns[-1].completion.finish_reason == "length"
+        return Trajectory(
+            prompt_ids=self.opening.ids or [],
+            turns=self.turns,
+            problem_id=self.problem_id,
+            sample_index=self.sample_index,
+            reward=self.reward,
+            terminated=self.terminated and not cut,
+            truncated=self.truncated or cut,
+            metrics=self.info.get("metrics", {}),
+            answer=self.info.get("answer"),
+            vote=self.vote,
+            gold=self.opening.gold,
+            prompt=self.opening.text,
+            response="".join(self.texts),
+            overlong=self.opening.overlong,
+            failed=self.failed,
+        )
+
+
+def finite(value: Any, what: str = "reward") -> float:
+    """Return a number that an environment reports, as a float.
+
+    Raises:
+        ValueError: it is not a number, or not finite.
+    """
+    if not isinstance(value, (int, float, np.number, np.bool_)) or not math.isfinite(value):
+        raise ValueError(f"the {what} is {value!r}, not a finite number")
+    return float(value)
+
+
+def in_threads(act: Callable[[T], None], items: Sequence[T], example: Sequence[Episode]) -> None:
+    """Act on every item: in threads where the environments wait for other processes, else one by one."""
+    if example and getattr(example[0].env.unwrapped, "concurrent", False):
+        with ThreadPoolExecutor(min(len(items), _THREADS)) as threads:
+            list(threads.map(act, items))
+    else:
+        for item in items:
+            act(item)
+
+
+def count_votes(group: Sequence[Episode]) -> None:
+    """Give the episodes of one problem their classes of answers.
+
+    Raises:
+        EcrlError: the environment's code failed.
+    """
+    env = group[0].env.unwrapped
+
+    def same(one: str, other: str) -> bool:
+        if not isinstance(env, ReasoningEnv):
+            return one == other
+        with user_code(f"{env_id(env)}.same_answer"):
+            return env.same_answer(env.problem, one, other)
+
+    answers = [e.info.get("answer") for e in group]
+    for episode, vote in zip(group, vote_classes(answers, [e.reward >= 1 for e in group], same), strict=True):
+        episode.vote = vote
