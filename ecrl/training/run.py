@@ -18,7 +18,7 @@ from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.config.schema import Config
 from ecrl.config.targets import build
-from ecrl.distributed.launch import launched_by_ecrl
+from ecrl.distributed.launch import is_first_process, launched_by_ecrl
 from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.model import check_model, load_tokenizer, save_policy
 from ecrl.rollout.chat import set_template
@@ -30,6 +30,7 @@ from ecrl.training.checkpoint import RunCheckpoint, StopRequest, completed_itera
 from ecrl.training.datamodule import RolloutDataModule
 from ecrl.training.metrics_writer import MetricsWriter
 from ecrl.training.module import PolicyModule
+from ecrl.training.precision import resolved
 from ecrl.training.preflight import preflight
 from ecrl.training.progress import ProgressMonitor
 from ecrl.training.scoring import Scorer
@@ -71,6 +72,10 @@ def train(
         NonFiniteError: training diverged; a checkpoint was left.
     """
     start = time.perf_counter()
+    if config.trainer.precision == "auto":
+        config = resolved(config)
+        if is_first_process():
+            say(f"trainer.precision: {config.trainer.precision}")
     # A launcher has checked before it started this process.
     warnings = [] if launched_by_ecrl() else preflight(config)
     trainer, module, datamodule = prepare(
