@@ -100,7 +100,8 @@ def build_lm(model: Model) -> Qwen2ForCausalLM:
 
 
 def build_policy(model: Model, attention: str) -> PolicyModel:
-    return PolicyModel(build_lm(model), [1], 0, choose_attention(attention, device()))
+    lm, bf16 = build_lm(model), device().type == "cuda"
+    return PolicyModel(lm, [1], 0, choose_attention(attention, device(), bf16, lm.config))
 
 
 def make_batch(model: Model, load: Load, shared: bool) -> RolloutBatch:
@@ -203,8 +204,10 @@ def update(
     MFU counts only products with weights (6 × parameters × tokens that pass through them), without padding.
     """
     optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-6)
-    bucketed = policy.attention == FLEX
-    micro_batches = pack_micro_batches(batch.sequences, model.max_tokens, row_tokens, bucketed=bucketed)
+    bucketed, shared = policy.attention != "sdpa", policy.attention == FLEX
+    micro_batches = pack_micro_batches(
+        batch.sequences, model.max_tokens, row_tokens, bucketed=bucketed, shared=shared
+    )
     old, advantages = batch.old_logprobs.to(device()), batch.advantages.to(device())
 
     def step() -> None:

@@ -20,7 +20,7 @@ from ecrl.config.compose import as_object
 from ecrl.config.resume import saved_config
 from ecrl.config.schema import Config
 from ecrl.config.targets import build
-from ecrl.distributed.launch import launched_by_ecrl
+from ecrl.distributed.launch import is_first_process, launched_by_ecrl
 from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.model import check_model, load_tokenizer, save_policy
 from ecrl.rollout.chat import set_template
@@ -34,6 +34,7 @@ from ecrl.training.datamodule import RolloutDataModule
 from ecrl.training.disk import disk_use
 from ecrl.training.metrics_writer import MetricsWriter
 from ecrl.training.module import Parent, PolicyModule
+from ecrl.training.precision import resolved
 from ecrl.training.preflight import preflight
 from ecrl.training.progress import ProgressMonitor
 from ecrl.training.scoring import Scorer
@@ -79,6 +80,10 @@ def train(
     parent = None
     if config.fork and not config.resume:
         config, parent = _with_parent(config)
+    if config.trainer.precision == "auto":
+        config = resolved(config)
+        if is_first_process():
+            say(f"trainer.precision: {config.trainer.precision}")
     # A launcher has checked before it started this process.
     warnings = [] if launched_by_ecrl() else preflight(config)
     trainer, module, datamodule = prepare(

@@ -8,6 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from transformers import AutoModelForCausalLM
+
+
+def exported(folder: Path) -> dict[str, Tensor]:
+    """Weights as transformers reads them."""
+    state: dict[str, Tensor] = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    return state
+
 
 from ecrl.runs.checkpoints import saved_iterations
 
