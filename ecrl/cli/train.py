@@ -56,7 +56,8 @@ def main(options: Arguments[NoSettings]) -> int:
             preflight(config)
     for number, (job, words) in enumerate(zip(jobs, placed, strict=True), start=1):
         print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
-        code = _one(options, words)
+        # In a process of its own: vLLM leaves memory and global state behind.
+        code = _one(options, words, apart=True)
         if code:
             return code
     return 0
@@ -70,14 +71,15 @@ def _config(options: Arguments[NoSettings], overrides: Sequence[str]) -> Config:
     return resumed_config(overrides) if resumes else build_config(overrides, options.config_dir)
 
 
-def _one(options: Arguments[NoSettings], overrides: Sequence[str]) -> int:
+def _one(options: Arguments[NoSettings], overrides: Sequence[str], apart: bool = False) -> int:
+    """Run or show one configuration; ``apart`` starts a process even where one is enough."""
     config = _config(options, overrides)
     if options.show:
         print(as_yaml(config))
         return 0
     folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
     words = [*overrides, *folder]
-    if processes(config) > 1 and not launched():
+    if (apart or processes(config) > 1) and not launched():
         for warning in preflight(config):  # before any process is started
             print(f"warning: {warning}", flush=True)
         return launch(config, ["train", *words])

@@ -60,5 +60,6 @@ def load_sharded_policy(
     else:
         model.to(home)
     model.compute_device = device
+    model.compute_dtype = torch.bfloat16 if sharding.bf16 else model.lm.dtype
     fill_adapters(model.lm, seed, write_whole)
     return model

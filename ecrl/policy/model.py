@@ -43,7 +43,8 @@ class PolicyModel(nn.Module):
             ``sdpa``. The model's configuration holds it also between forward and backward pass, because
             activation checkpointing runs the layers again.
         sharded: whether each forward pass is a collective over the processes of the run.
-        computes_in_bf16: whether the forward pass rounds to bfloat16, whatever the type of the weights.
+        compute_dtype: type of the run's forward passes, whatever that of the weights: bfloat16 under
+            ``bf16-mixed``, by FSDP or by autocast.
         compute_device: device of the forward passes; None if it is the device of the weights.
     """
 
@@ -55,7 +56,7 @@ class PolicyModel(nn.Module):
         self.pad_id = pad_id
         self.attention = attention
         self.sharded = False
-        self.computes_in_bf16 = False
+        self.compute_dtype: torch.dtype = lm.dtype
         self.compute_device: torch.device | None = None
 
     @property
