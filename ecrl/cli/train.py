@@ -13,6 +13,7 @@ from ecrl.config.compose import as_yaml, build_config, expand_sweep
 from ecrl.config.keys import key_of
 from ecrl.config.resume import resumed_config
 from ecrl.config.schema import Config
+from ecrl.config.targets import resolve
 from ecrl.distributed.launch import (
     end_with_launcher,
     is_first_process,
@@ -21,6 +22,7 @@ from ecrl.distributed.launch import (
     peers_named,
     processes,
 )
+from ecrl.engines.base import Engine
 from ecrl.errors import UsageError
 from ecrl.rollout.rollout_metrics import env_name
 from ecrl.training.preflight import preflight
@@ -56,8 +58,7 @@ def main(options: Arguments[NoSettings]) -> int:
             preflight(config)
     for number, (job, words) in enumerate(zip(jobs, placed, strict=True), start=1):
         print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
-        # In a process of its own: vLLM leaves memory and global state behind.
-        code = _one(options, words, apart=True)
+        code = _one(options, words)
         if code:
             return code
     return 0
@@ -71,15 +72,14 @@ def _config(options: Arguments[NoSettings], overrides: Sequence[str]) -> Config:
     return resumed_config(overrides) if resumes else build_config(overrides, options.config_dir)
 
 
-def _one(options: Arguments[NoSettings], overrides: Sequence[str], apart: bool = False) -> int:
-    """Run or show one configuration; ``apart`` starts a process even where one is enough."""
+def _one(options: Arguments[NoSettings], overrides: Sequence[str]) -> int:
     config = _config(options, overrides)
     if options.show:
         print(as_yaml(config))
         return 0
     folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
     words = [*overrides, *folder]
-    if (apart or processes(config) > 1) and not launched():
+    if (processes(config) > 1 or (options.sweep and _leaves_traces(config))) and not launched():
         for warning in preflight(config):  # before any process is started
             print(f"warning: {warning}", flush=True)
         return launch(config, ["train", *words])
@@ -89,6 +89,12 @@ def _one(options: Arguments[NoSettings], overrides: Sequence[str], apart: bool =
     if is_first_process():
         _show(config, outcome)
     return 128 + signal.Signals[outcome.stopped_by] if outcome.stopped_by else 0
+
+
+def _leaves_traces(config: Config) -> bool:
+    """Whether the engine leaves memory and global state behind, as vLLM does, so that no run may follow."""
+    engine: type[Engine] = resolve(config.engine["_target_"], "engine")
+    return not engine.shares_weights
 
 
 def _own_run_dir(job: Sequence[str], number: int) -> list[str]:
