@@ -14,6 +14,7 @@ from ecrl.config.eval_sets import validation_sets
 from ecrl.config.keys import key_of
 from ecrl.config.resume import forked_config, resumed_config
 from ecrl.config.schema import Config
+from ecrl.config.targets import resolve
 from ecrl.distributed.launch import (
     end_with_launcher,
     is_first_process,
@@ -22,6 +23,7 @@ from ecrl.distributed.launch import (
     peers_named,
     processes,
 )
+from ecrl.engines.base import Engine
 from ecrl.errors import UsageError
 from ecrl.runs.checkpoints import best_iteration
 from ecrl.runs.metrics_file import VALIDATION_MEAN
@@ -83,7 +85,7 @@ def _one(options: Arguments[NoSettings], overrides: Sequence[str]) -> int:
         return 0
     folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
     words = [*overrides, *folder]
-    if processes(config) > 1 and not launched():
+    if (processes(config) > 1 or (options.sweep and _leaves_traces(config))) and not launched():
         for warning in preflight(config):  # before any process is started
             print(f"warning: {warning}", flush=True)
         return launch(config, ["train", *words])
@@ -93,6 +95,12 @@ def _one(options: Arguments[NoSettings], overrides: Sequence[str]) -> int:
     if is_first_process():
         _show(config, outcome)
     return 128 + signal.Signals[outcome.stopped_by] if outcome.stopped_by else 0
+
+
+def _leaves_traces(config: Config) -> bool:
+    """Whether the engine leaves memory and global state behind, as vLLM does, so that no run may follow."""
+    engine: type[Engine] = resolve(config.engine["_target_"], "engine")
+    return not engine.shares_weights
 
 
 def _own_run_dir(job: Sequence[str], number: int) -> list[str]:

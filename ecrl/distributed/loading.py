@@ -64,5 +64,6 @@ def load_sharded_policy(
         allocate(lambda t: torch.empty_like(t, device=home) if t.is_meta else t.to(device))
         read_weights(model.lm, path)
     model.compute_device = device
+    model.compute_dtype = torch.bfloat16 if sharding.bf16 else model.lm.dtype
     fill_adapters(model.lm, seed, write_whole)
     return model

@@ -35,7 +35,7 @@ class Sharding:
         mesh: ``data_parallel × tensor_parallel`` ranks; None for one process without FSDP2.
         shard: whether each data-parallel rank holds a shard of every parameter (FSDP2), or else a copy. On a
             mesh of one process the shard is the whole, and FSDP2 gives the types of ``bf16``.
-        bf16: whether FSDP computes in bfloat16; weights, gradient sums and optimizer stay float32.
+        bf16: whether the policy computes in bfloat16; weights, gradient sums and optimizer stay float32.
         cpu_offload: whether shards are kept in host memory between uses.
     """
 
@@ -86,7 +86,6 @@ class Sharding:
         }
         if self.bf16:
             settings["mp_policy"] = policy
-            model.computes_in_bf16 = True
         for layer in decoder_layers(model.lm):
             fully_shard(layer, **settings)
         fully_shard(model, **settings)

@@ -250,8 +250,11 @@ class Job:
 
     @property
     def engine_bytes(self) -> int:
-        """Bytes of a number in the engine; without ``engine.dtype`` it is the policy's, float32."""
-        return 2 if self.config.engine.get("dtype") in ("bfloat16", "float16", "half") else 4
+        """Bytes of a number in the engine; without ``engine.dtype`` vLLM takes the policy's compute type."""
+        dtype = self.config.engine.get("dtype")
+        if dtype is None and not self.shares_weights:
+            return self.compute_bytes
+        return 2 if dtype in ("bfloat16", "float16", "half") else 4
 
     @property
     def longest(self) -> int:

@@ -45,7 +45,8 @@ class PolicyModel(nn.Module):
             activation checkpointing runs the layers again.
         bucketed: whether passes are to be padded to few shapes, because programs are compiled for each.
         sharded: whether each forward pass is a collective over the processes of the run.
-        computes_in_bf16: whether the forward pass rounds to bfloat16, whatever the type of the weights.
+        compute_dtype: type of the run's forward passes, whatever that of the weights: bfloat16 under
+            ``bf16-mixed``, by FSDP or by autocast.
         compute_device: device of the forward passes; None if it is the device of the weights.
         shipped_dtype: type that its files had; it is saved in that again.
     """
@@ -59,7 +60,7 @@ class PolicyModel(nn.Module):
         self.attention = attention
         self.bucketed = attention != "sdpa"
         self.sharded = False
-        self.computes_in_bf16 = False
+        self.compute_dtype: torch.dtype = lm.dtype
         self.compute_device: torch.device | None = None
         self.shipped_dtype: torch.dtype = lm.dtype
 

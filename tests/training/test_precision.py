@@ -13,6 +13,7 @@ from ecrl.training import precision
 from ecrl.training.precision import casts_by_fsdp, precision_of
 from ecrl.training.run import train
 from tests.support.conformance import gradient, make_batch, make_module
+from tests.support.jobs import job
 
 
 def test_a_pass_without_gradient_leaves_the_next_its_gradient(tiny: Callable[..., Config]) -> None:
@@ -55,3 +56,15 @@ def test_a_run_says_and_keeps_what_auto_was(
     assert saved_config(run_dir / "config.yaml").trainer.precision == "32-true"
     monkeypatch.setattr(precision, "device_type", lambda config: "cuda")
     assert precision_of(resumed_config([f"resume={run_dir}", "iterations=2"])) == "32-true"
+
+
+def test_the_policy_knows_in_which_type_it_computes(tiny: Callable[..., Config]) -> None:
+    """An engine with weights of its own takes that type, and so does the plan."""
+    for name, dtype in (("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
+        module = make_module(tiny(f"trainer.precision={name}"), [])
+        assert module.model.lm.dtype == torch.float32 and module.model.compute_dtype == dtype
+        bytes_of = {
+            engine: job(f"trainer.precision={name}", f"engine={engine}").engine_bytes
+            for engine in ("vllm", "vllm_bf16")
+        }
+        assert bytes_of == {"vllm": dtype.itemsize, "vllm_bf16": 2}
