@@ -100,7 +100,7 @@ def build_policy(model: Model, attention: str) -> PolicyModel:
 
 
 def packing_of(attention: str) -> dict[str, bool]:
-    """How training packs for a kind of attention: few shapes where it is compiled, prompts shared but under varlen."""
+    """How training packs for a kind of attention."""
     return {"bucketed": attention != "sdpa", "shared": attention != VARLEN}
 
 

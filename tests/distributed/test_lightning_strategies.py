@@ -16,6 +16,7 @@ from ecrl.distributed.lightning_strategies import MeshStrategy
 def test_no_device_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bound device would make vLLM's own process groups wait for ranks that never join."""
     joined: dict[str, Any] = {}
+    monkeypatch.setattr(dist, "is_initialized", lambda: False)  # an earlier run may have been a group of one
     monkeypatch.setattr(dist, "init_process_group", lambda backend, **settings: joined.update(settings))
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     monkeypatch.setenv("MASTER_PORT", "1")
