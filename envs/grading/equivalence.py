@@ -10,7 +10,7 @@ from ecrl.envs.grading.bases import same_in_base
 from ecrl.envs.grading.dates import same_date, same_time
 from ecrl.envs.grading.intervals import as_interval
 from ecrl.envs.grading.named_values import Named
-from ecrl.envs.grading.names import alike
+from ecrl.envs.grading.names import alike, rename_argument
 from ecrl.envs.grading.normalisation import normalise
 from ecrl.envs.grading.numerals import close, number, ratio, split_percent
 from ecrl.envs.grading.powers import prime_factors
@@ -136,6 +136,8 @@ def _in_order(left: Named | None, named: str, other: str) -> tuple[str, str]:
 
 def _same_both_named(left: Named, right: Named, tolerance: float) -> bool:
     if left.of_one and right.of_one and not (left.indexed and right.indexed):
+        if (renamed := rename_argument(left.base, right.base, right.joined)) is not None:
+            return _same(left.joined, renamed, tolerance)
         return alike(left.base, right.base) and _same(left.joined, right.joined, tolerance)
     ours, theirs = (dict(zip(n.names, n.values, strict=True)) for n in (left, right))
     if ours.keys() != theirs.keys() or not len(ours) == len(left.names) == len(right.names):
@@ -154,6 +156,9 @@ def _same_structure(left: Node | None, right: Node | None, gold: str, answer: st
         return False
     if kinds <= {"set", "list"} or kinds in ({"union"}, {"cases"}):
         return _same_in_any_order(left.parts, right.parts, tolerance)
+    if kinds == {"matrix", "tuple"}:  # a vector, as a column or in brackets
+        left, right = left.as_point, right.as_point
+        kinds = {left.kind, right.kind}
     if len(kinds) > 1 or left.border != right.border:
         return False
     return all(_same_part(g, a, tolerance) for g, a in zip(left.parts, right.parts, strict=True))

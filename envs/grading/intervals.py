@@ -23,6 +23,8 @@ def as_interval(text: str) -> tuple[str, str] | None:
 
     Bounds must not contain variables: ``y > x`` equals ``x < y``, but their intervals would differ.
     """
+    if "\\begin" in text:
+        return None  # the inequality of a case
     if described := _SET.fullmatch(text):  # {x : x > 2}
         inside = as_interval(described.group(2))
         return inside if inside and inside[0] == described.group(1) else None

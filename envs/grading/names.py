@@ -66,3 +66,19 @@ def may_depend(name: str, value: str) -> bool:
     argument = _ARGUMENT.search(name)
     letters = {found for found in _VARIABLE.findall(value) if len(found) == 1} - {"e", "i"}
     return argument is None or argument.group(1) in letters or not letters
+
+
+def rename_argument(gold: str, answer: str, value: str) -> str | None:
+    """Return a value of ``f(x)`` in terms of the gold answer's ``f(n)``.
+
+    None unless only the argument differs; empty if the value has the new letter already.
+    """
+    ours, theirs = _ARGUMENT.search(gold), _ARGUMENT.search(answer)
+    if ours is None or theirs is None or gold[: ours.start()] != answer[: theirs.start()]:
+        return None
+    new, old = ours.group(1), theirs.group(1)
+    if new == old:
+        return None
+    if new in _VARIABLE.findall(value):
+        return ""
+    return _VARIABLE.sub(lambda m: new if m.group() == old else m.group(), value)

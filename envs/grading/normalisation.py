@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 _WRAPPED = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textsf|textnormal|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|mbox|underline|bf|rm"
+    r"\\(?:text|textbf|textit|textrm|textsf|textnormal|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|vec|mbox|underline|bf|rm"
     r"|(?:textcolor|color)\s*\{\w+\})\s*\{([^{}]*)\}"
 )
 _SPACES = re.compile(
@@ -36,11 +36,14 @@ _MARKED = re.compile(r"(\*\*?|[\"'])(.*)\1")
 _INTEGER = re.compile(r"\s*,?\s*(?:where |for )?([a-z]) ?\\in ?\\mathbb ?\{?Z\}?$")
 _ALL_BUT = re.compile(r"\\mathbb ?\{?R\}? ?(?:\\setminus|\\backslash|-) ?\\\{([^,{}\\]+)\\\}")
 _BRACES = re.compile(r"\{([^{}]*)\}")
+_BY_CASES = re.compile(r"\\\{\s*\\begin\{array\}\s*\{[lcr|\s]*\}(.*)\\end\{array\}\s*\.?$", re.DOTALL)
 _RATIO_IN_WORDS = re.compile(r"(\d+) to (\d+)")
 _UNIT_IN_BRACKETS = re.compile(r"(?<=\d) ?\( ?([a-z]{1,3}) ?\)$")
 _ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:st|nd|rd|th)\b\s*\}?")
 _MODULO = re.compile(r"\(?\s*\\?[pb]?mod(?![a-zA-Z])\s*(?:\{\s*(\w+)\s*\}|(\w+))\s*\)?")
-_SEGMENT = re.compile(r"\\(?:triangle|overline)\s*(?:\{\s*([A-Z]{2,4})\s*\}|([A-Z]{2,4})(?![a-zA-Z]))")
+_SEGMENT = re.compile(
+    r"\\(?:triangle|overline|overrightarrow)\s*(?:\{\s*([A-Z]{2,4})\s*\}|([A-Z]{2,4})(?![a-zA-Z]))"
+)
 _FOR_ALL = re.compile(
     r"\s*,?\s*for (?:all|any|every)(?: real| integers?)? ([a-z])(?: ?\\in ?\\mathbb ?\{?[NZQR]\}?)?$"
 )
@@ -96,6 +99,8 @@ _REPLACED = {
     "\\[": "",
     "\\]": "",
     "\\infin": "\\infty",
+    "\\dots": "\\ldots",
+    "…": "\\ldots ",
 }
 _REPLACE = re.compile(
     "|".join(
@@ -140,6 +145,7 @@ def normalise(answer: str) -> str:
     text = _FOR_ALL.sub(lambda m: "" if m.group(1) in text[: m.start()] else m.group(), text)
     text = _INTEGER.sub(lambda m: "" if m.group(1) in text[: m.start()] else m.group(), text)
     text = _SYSTEM.sub(_equations, text) if _SYSTEM.fullmatch(text) else text
+    text = _BY_CASES.sub(r"\\begin{cases}\1\\end{cases}", text)
     text = _RATIO_IN_WORDS.sub(r"\1:\2", text) if _RATIO_IN_WORDS.fullmatch(text) else text
     text = _UNIT_IN_BRACKETS.sub(r" \1", text)
     text = _ALL_BUT.sub(r"(-\\infty, \1) \\cup (\1, \\infty)", text)

@@ -31,6 +31,12 @@ class Node:
     parts: tuple[str, ...]
     border: str = ""
 
+    @property
+    def as_point(self) -> Node:
+        """A matrix of one column as a tuple; other nodes as they are."""
+        column = self.kind == "matrix" and set(self.border.split(",")) == {"1"}
+        return Node("tuple", self.parts, "()") if column else self
+
 
 def structure(text: str) -> Node | None:
     """Return the structure of an answer, or None for a single expression."""
@@ -78,9 +84,9 @@ def _matrix(body: str) -> Node:
 def _cases(body: str) -> Node | None:
     """Return the rows of a function by cases, each as a matrix of a value and its condition."""
     rows = [row.split("&") for row in body.split("\\cr") if row.strip()]
-    if any(len(row) != 2 for row in rows):
+    if any(len(row) < 2 for row in rows):
         return None
-    cells = [(row[0].strip(" ,;"), _CONDITION.sub("", row[1].strip(" ,;."))) for row in rows]
+    cells = [(row[0].strip(" ,;"), _CONDITION.sub("", " ".join(row[1:]).strip(" ,;."))) for row in rows]
     return Node("cases", tuple(f"\\begin{{matrix}}{value} & {when}\\end{{matrix}}" for value, when in cells))
 
 

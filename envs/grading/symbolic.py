@@ -34,6 +34,8 @@ _PRECISION = 350
 _CLOSE = 1e-300
 _POINTS = (0.7390851332151607, 1.6180339887498949, 2.2955871493926380)
 _STEP = 0.4142135623730951  # from one variable to the next; no sum with a point is an integer
+_STEP_POINTS = 80
+_COUNTS = "ijklmn"  # letters of integers
 _SIGNS = ((-1, -1), (1, -1), (-1, 1))  # signs of the variables, which alternate
 
 
@@ -110,15 +112,40 @@ def _same_values(left: Any, right: Any) -> bool:
     import sympy
 
     names = sorted(s.name for s in left.free_symbols)
-    if not all(_agree(left, right, _at(names, point, (1, 1))) for point in _POINTS[: 3 if names else 1]):
+    if not all(_agree(left, right, point) for point in _positive(names, left, right)):
         return False
     same_domain = left.has(sympy.Abs) != right.has(sympy.Abs)
-    for signs in _SIGNS if names else ():
+    counts = _has_steps(left, right) and any(name in _COUNTS for name in names)
+    for signs in _SIGNS if names and not counts else ():
         point = _at(names, _POINTS[1], signs)
         reals = _is_real(left, point), _is_real(right, point)
         if (all(reals) and not _agree(left, right, point)) or (same_domain and any(reals) != all(reals)):
             return False
     return True
+
+
+def _positive(names: list[str], left: Any, right: Any) -> list[dict[str, Any]]:
+    """Return the points with positive variables at which two expressions are compared.
+
+    Functions with steps are constant between them, so they need more points, and integers for counts (n, k).
+    """
+    import sympy
+
+    if not names or not _has_steps(left, right):
+        return [_at(names, point, (1, 1)) for point in _POINTS[: 3 if names else 1]]
+    return [
+        {
+            name: sympy.Integer(k + 3 * i) if name in _COUNTS else sympy.Float(k * _POINTS[0] + i * _STEP, 50)
+            for i, name in enumerate(names)
+        }
+        for k in range(1, _STEP_POINTS)
+    ]
+
+
+def _has_steps(*expressions: Any) -> bool:
+    import sympy
+
+    return any(expression.has(sympy.floor, sympy.ceiling) for expression in expressions)
 
 
 def _at(names: list[str], point: float, signs: tuple[int, int]) -> dict[str, Any]:

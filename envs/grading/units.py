@@ -26,6 +26,11 @@ _UNITS = """
     l: L liter liters litre litres
     ml: mL milliliter milliliters
     gallon: gallons
+    cup: cups
+    pint: pints
+    quart: quarts
+    teaspoon: teaspoons
+    tablespoon: tablespoons
     s: second seconds sec secs
     ms: millisecond milliseconds
     minute: minutes min mins
@@ -77,11 +82,13 @@ _UNIT = re.compile(
 )
 #: Functions of an angle; the degrees of their argument are not the unit of the whole answer.
 FUNCTION = re.compile(r"(?<![a-zA-Z])(?:sqrt|sin|cos|tan|log|ln|exp|max|min|abc)(?![a-zA-Z])")
-#: A noun in the plural that counts something, unless it multiplies or divides the number.
-_COUNTED = re.compile(
-    r"\s([a-z]{3,}s)\.?$(?<!illions)(?<!thousands)(?<!hundreds)(?<!dozens)(?<!scores)(?<!pairs)(?<!couples)"
-    r"(?<!percents)(?<!ths)(?<!thirds)(?<!halves)(?<!quarters)(?<!tens)(?<!ones)(?<!plus)(?<!minus)(?<!times)(?<!less)"
+#: Words beside a number that change it, so that they are no unit.
+_SCALE = re.compile(
+    "hundreds?|thousands?|.*illions?|dozens?|scores?|pairs?|couples?|tens|ones|.*ths|thirds|halves|quarters"
+    "|percents|or|and|more|less|fewer|plus|minus|times"
 )
+#: A noun in the plural that counts something: eggs, children tickets.
+_COUNTED = re.compile(r"\s((?:[a-z]+ )?[a-z]{3,}s)\.?$")
 _NUMERAL = re.compile(r"[-+]?\s*[\d.,]+\s")
 
 
@@ -113,5 +120,7 @@ def split_unit(text: str) -> tuple[str, str]:
 def _split_counted(text: str) -> tuple[str, str]:
     match = _COUNTED.search(text)
     if match is None or FUNCTION.search(text) or number(text[: match.start()]) is None:
+        return text, ""
+    if any(_SCALE.fullmatch(word) for word in match.group(1).split()):
         return text, ""
     return text[: match.start()].strip(), match.group(1)

@@ -2,12 +2,13 @@
 
 ``BOXED`` lists, for a gold answer, contents of a box that are right, and that are wrong; ``FREE`` lists whole
 responses. The later batches were written to find faults of the grader; the fourth and fifth are in
-`grading_adversary`.
+`grading_adversary`, the sixth and seventh in `grading_published`.
 """
 
 from __future__ import annotations
 
 from tests.support.grading_adversary import FIFTH, FIFTH_FREE, FOURTH, FOURTH_FREE
+from tests.support.grading_published import SEVENTH, SEVENTH_FREE, SIXTH, SIXTH_FREE
 
 BOXED: list[tuple[str, str, list[str], list[str]]] = [
     # area, gold, right, wrong
@@ -404,4 +405,8 @@ PAIRS: list[tuple[str, str, str, bool]] = [
     *(("fourth", *row) for row in FOURTH_FREE),
     *_pairs("fifth", FIFTH),
     *(("fifth", *row) for row in FIFTH_FREE),
+    *_pairs("sixth", SIXTH),
+    *(("sixth", *row) for row in SIXTH_FREE),
+    *_pairs("seventh", SEVENTH),
+    *(("seventh", *row) for row in SEVENTH_FREE),
 ]
