@@ -14,7 +14,7 @@ import argparse
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,7 +98,7 @@ def _literal(node: ast.expr) -> object:
         return None
 
 
-def read(folder: Path, repository: str, pattern: str, reader: object) -> list[Case]:
+def read(folder: Path, repository: str, pattern: str, reader: Callable[[str], Iterator[Case]]) -> list[Case]:
     """Return the distinct cases of a suite in the order of its files."""
     checkout = folder / repository.partition("/")[2]
     files = sorted(checkout.glob(pattern))

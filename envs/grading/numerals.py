@@ -60,10 +60,10 @@ def _in_words(text: str) -> Fraction | None:
     match = _WORD.fullmatch(text)
     if match is None:
         return None
-    tens, ones, below = (word.lower() if word else None for word in match.groups())
-    return Fraction(
-        WORDS.index(below) if below else 10 * _TENS.index(tens) + 20 + (WORDS.index(ones) if ones else 0)
-    )
+    tens, ones, below = match.groups()
+    if below:
+        return Fraction(WORDS.index(below.lower()))
+    return Fraction(10 * _TENS.index(tens.lower()) + 20 + (WORDS.index(ones.lower()) if ones else 0))
 
 
 def ratio(text: str) -> list[Fraction] | None:
