@@ -4,8 +4,8 @@
     python benchmarks/grading_golds.py FOLDER --sample 110 --seed 1
 
 Of MATH, Minerva, OlympiadBench and College Math; plain integers are left out. They are rewritten as models
-do (`\\dfrac`, other spaces and braces, without name or unit); changed are a digit, a sign, the order of a pair. The
-cases where the grader errs are printed: some are no answers but essays.
+do (`\\dfrac`, other spaces and braces, without name or unit); changed are a digit, a sign, the order of a
+pair. The cases where the grader errs are printed: some are no answers but essays.
 """
 
 from __future__ import annotations
