@@ -22,12 +22,14 @@ from ecrl.distributed.launch import launched_by_ecrl
 from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.model import check_model, load_tokenizer, save_policy
 from ecrl.rollout.chat import set_template
-from ecrl.runs.metrics_file import read_metrics
+from ecrl.runs.metrics_file import legible, read_metrics
 from ecrl.runs.run_dir import gone_unless_begun, open_run_dir
+from ecrl.runs.run_log import RunLog
 from ecrl.runs.versions import versions
 from ecrl.training.callbacks import build_callbacks, environment_callbacks
 from ecrl.training.checkpoint import RunCheckpoint, StopRequest, completed_iterations, find_checkpoint
 from ecrl.training.datamodule import RolloutDataModule
+from ecrl.training.health import HealthMonitor
 from ecrl.training.metrics_writer import MetricsWriter
 from ecrl.training.module import PolicyModule
 from ecrl.training.preflight import preflight
@@ -71,11 +73,12 @@ def train(
         NonFiniteError: training diverged; a checkpoint was left.
     """
     start = time.perf_counter()
+    log = RunLog(say)
     # A launcher has checked before it started this process.
     warnings = [] if launched_by_ecrl() else preflight(config)
     trainer, module, datamodule = prepare(
         config,
-        say,
+        log.say,
         warnings,
         max_epochs=config.iterations,
         check_val_every_n_epoch=config.eval.every or 1,
@@ -86,10 +89,18 @@ def train(
     done = completed_iterations(checkpoint) if checkpoint else 0
     run_dir = process_group.first(lambda: open_run_dir(config, command, done))
     stop = StopRequest()
-    _attach(trainer, config, run_dir, done, module, stop)
-    with stop.listening(), gone_unless_begun(run_dir) if process_group.is_first else nullcontext():
+    if process_group.is_first:
+        log.open(run_dir)
+        log.say(f"run folder: {legible(run_dir)}" + (f", going on after iteration {done}" if done else ""))
+    _attach(trainer, config, run_dir, done, module, stop, log)
+    cleanup = gone_unless_begun(run_dir) if process_group.is_first else nullcontext()
+    with stop.listening(), cleanup, log.closing_words():
         _fit(config, trainer, module, datamodule, checkpoint, stop)
-    return _finish(run_dir, module, stop, time.perf_counter() - start)
+    outcome = _finish(run_dir, module, stop, time.perf_counter() - start)
+    if process_group.is_first:
+        ending = f"stopped by {outcome.stopped_by}" if outcome.stopped_by else "finished"
+        log.note(f"{ending} after iteration {outcome.iterations}, {outcome.seconds:.0f} s")
+    return outcome
 
 
 def evaluate(config: Config) -> dict[str, float]:
@@ -152,7 +163,13 @@ def _checkpoint(config: Config) -> Path | None:
 
 
 def _attach(
-    trainer: L.Trainer, config: Config, run_dir: Path, done: int, module: PolicyModule, stop: StopRequest
+    trainer: L.Trainer,
+    config: Config,
+    run_dir: Path,
+    done: int,
+    module: PolicyModule,
+    stop: StopRequest,
+    log: RunLog,
 ) -> None:
     """Give the trainer its callbacks and its logger, now that the run directory is known."""
     module.run_dir = run_dir
@@ -168,7 +185,8 @@ def _attach(
         *environment_callbacks(config),
         *build_callbacks(config),
         MetricsWriter(run_dir),
-        *([ProgressMonitor()] if config.log.progress else []),
+        HealthMonitor(run_dir, log.say),
+        *([ProgressMonitor(log)] if config.log.progress else []),
         RunCheckpoint(run_dir, config.checkpoint.every, stop, module.process_group),
     ]
     trainer.callbacks = callbacks  # type: ignore[attr-defined]
