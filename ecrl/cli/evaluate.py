@@ -12,7 +12,6 @@ from rich.table import Table
 from ecrl.cli.arguments import Arguments, Command, NoSettings
 from ecrl.cli.output import output_config
 from ecrl.runs.versions import versions
-from ecrl.training.run import evaluate
 
 COMMAND = Command(
     name="eval",
@@ -34,6 +33,8 @@ def main(arguments: Arguments[NoSettings]) -> int:
     config = output_config(arguments)
     if config is None:
         return 0
+    from ecrl.training.run import evaluate  # not before the configuration holds: it takes seconds
+
     metrics = evaluate(config)
     table = Table(
         "metric",

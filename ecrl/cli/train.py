@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -13,18 +14,10 @@ from ecrl.config.compose import as_yaml, build_config, expand_sweep
 from ecrl.config.keys import key_of
 from ecrl.config.resume import resumed_config
 from ecrl.config.schema import Config
-from ecrl.distributed.launch import (
-    end_with_launcher,
-    is_first_process,
-    launch,
-    launched,
-    peers_named,
-    processes,
-)
 from ecrl.errors import UsageError
-from ecrl.rollout.rollout_metrics import env_name
-from ecrl.training.preflight import preflight
-from ecrl.training.run import Outcome, train
+
+if TYPE_CHECKING:
+    from ecrl.training.run import Outcome
 
 COMMAND = Command(
     name="train",
@@ -50,9 +43,11 @@ def main(options: Arguments[NoSettings]) -> int:
     jobs = expand_sweep(options.overrides)
     placed = [_own_run_dir(job, number) for number, job in enumerate(jobs, start=1)]
     # All are checked before any runs, so that a mistake in the last one shows at once.
-    for words in placed:
-        config = _config(options, words)
-        if not options.show:
+    configs = [_config(options, words) for words in placed]
+    if not options.show:
+        from ecrl.training.preflight import preflight
+
+        for config in configs:
             preflight(config)
     for number, (job, words) in enumerate(zip(jobs, placed, strict=True), start=1):
         print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
@@ -75,6 +70,18 @@ def _one(options: Arguments[NoSettings], overrides: Sequence[str]) -> int:
     if options.show:
         print(as_yaml(config))
         return 0
+    # Not before the configuration holds: torch and Lightning take seconds, for which a mistake need not wait.
+    from ecrl.distributed.launch import (
+        end_with_launcher,
+        is_first_process,
+        launch,
+        launched,
+        peers_named,
+        processes,
+    )
+    from ecrl.training.preflight import preflight
+    from ecrl.training.run import train
+
     folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
     words = [*overrides, *folder]
     if processes(config) > 1 and not launched():
@@ -99,6 +106,8 @@ def _own_run_dir(job: Sequence[str], number: int) -> list[str]:
 
 def _show(config: Config, outcome: Outcome) -> None:
     """Print how the run ended and where its files are."""
+    from ecrl.rollout.rollout_metrics import env_name
+
     console = Console(highlight=False)
     table = Table(title="Finished" if outcome.stopped_by is None else "Stopped", show_header=False)
     last = outcome.last
