@@ -36,8 +36,10 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
 		--requirement $(VLLM_VENV)/requirements.txt --editable . ray pytest pytest-timeout hypothesis
 	touch $@
 
+train: RUN := runs/$(shell date +%Y%m%d-%H%M%S)
 train: install
-	$(BIN)/ecrl train
+	$(BIN)/ecrl train run_dir=$(RUN)
+	$(BIN)/ecrl report $(RUN)
 
 # One worker for each core; a file's tests share what the file sets up.
 SPREAD := --numprocesses auto --dist loadfile

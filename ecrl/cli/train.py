@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -15,20 +16,13 @@ from ecrl.config.keys import key_of
 from ecrl.config.resume import forked_config, resumed_config
 from ecrl.config.schema import Config
 from ecrl.config.targets import resolve
-from ecrl.distributed.launch import (
-    end_with_launcher,
-    is_first_process,
-    launch,
-    launched,
-    peers_named,
-    processes,
-)
-from ecrl.engines.base import Engine
 from ecrl.errors import UsageError
 from ecrl.runs.checkpoints import best_iteration
 from ecrl.runs.metrics_file import VALIDATION_MEAN
-from ecrl.training.preflight import preflight
-from ecrl.training.run import Outcome, train
+
+if TYPE_CHECKING:
+    from ecrl.engines.base import Engine
+    from ecrl.training.run import Outcome
 
 COMMAND = Command(
     name="train",
@@ -56,9 +50,11 @@ def main(options: Arguments[NoSettings]) -> int:
     jobs = expand_sweep(options.overrides)
     placed = [_own_run_dir(job, number) for number, job in enumerate(jobs, start=1)]
     # All are checked before any runs, so that a mistake in the last one shows at once.
-    for words in placed:
-        config = _config(options, words)
-        if not options.show:
+    configs = [_config(options, words) for words in placed]
+    if not options.show:
+        from ecrl.training.preflight import preflight
+
+        for config in configs:
             preflight(config)
     for number, (job, words) in enumerate(zip(jobs, placed, strict=True), start=1):
         print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
@@ -83,6 +79,18 @@ def _one(options: Arguments[NoSettings], overrides: Sequence[str]) -> int:
     if options.show:
         print(as_yaml(config))
         return 0
+    # Not before the configuration holds: torch and Lightning take seconds, for which a mistake need not wait.
+    from ecrl.distributed.launch import (
+        end_with_launcher,
+        is_first_process,
+        launch,
+        launched,
+        peers_named,
+        processes,
+    )
+    from ecrl.training.preflight import preflight
+    from ecrl.training.run import train
+
     folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
     words = [*overrides, *folder]
     if (processes(config) > 1 or (options.sweep and _leaves_traces(config))) and not launched():
