@@ -129,7 +129,7 @@ class MetricsWriter(L.Callback):
 
     def _add_scalar(self, board: Any, name: str, value: float, iteration: int) -> None:
         """Write a number; the first of a name carries its meaning, which TensorBoard shows."""
-        summary = scalar(name, value)
+        summary = scalar(name, value)  # type: ignore[no-untyped-call]
         if name not in self._described:
             self._described.add(name)
             summary.value[0].metadata.summary_description = meaning(name) or ""
