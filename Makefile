@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 VLLM_VENV := .venv-vllm
 VLLM_BIN := $(VLLM_VENV)/bin
 
-.PHONY: install install-vllm train test test-all test-vllm check lint types clean
+NEXT_VENV := .venv-next
+NEXT_BIN := $(NEXT_VENV)/bin
+
+.PHONY: install install-vllm install-next train test test-all test-vllm test-next check lint types clean
 
 install: $(VENV)/.installed
 
@@ -36,8 +39,20 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
 		--requirement $(VLLM_VENV)/requirements.txt --editable . ray pytest pytest-timeout hypothesis
 	touch $@
 
+install-next: $(NEXT_VENV)/.installed
+
+# The versions that a GPU machine has. Its torch brings CUDA's libraries, also where no GPU is: about 5 GB.
+$(NEXT_VENV)/.installed: pyproject.toml constraints-next.txt
+	test -x $(NEXT_BIN)/python || $(PYTHON) -m venv $(NEXT_VENV)
+	$(NEXT_BIN)/python -m pip install --quiet --upgrade pip
+	$(NEXT_BIN)/python -m pip install --quiet --constraint constraints-next.txt \
+		--editable . pytest pytest-timeout pytest-xdist hypothesis
+	touch $@
+
+train: RUN := runs/$(shell date +%Y%m%d-%H%M%S)
 train: install
-	$(BIN)/ecrl train
+	$(BIN)/ecrl train run_dir=$(RUN)
+	$(BIN)/ecrl report $(RUN)
 
 # One worker for each core; a file's tests share what the file sets up.
 SPREAD := --numprocesses auto --dist loadfile
@@ -55,6 +70,14 @@ test-all: install
 test-vllm: export HF_HUB_OFFLINE = 1
 test-vllm: install-vllm
 	$(VLLM_BIN)/python -m pytest tests/engines/vllm tests/policy/lm_head/test_kernels.py
+
+# What a GPU machine would meet first: scoring, packing, sharding, adapters, checkpoints, the paper's experiments.
+NEXT_TESTS := tests/policy tests/distributed/test_processes.py \
+	tests/training/test_experiments.py tests/training/test_second_device.py tests/training/test_checkpoint.py
+
+test-next: export HF_HUB_OFFLINE = 1
+test-next: install-next
+	$(NEXT_BIN)/python -m pytest $(SPREAD) -m "not slow" $(NEXT_TESTS)
 
 lint: install
 	$(BIN)/ruff check .

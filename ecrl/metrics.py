@@ -36,6 +36,7 @@ class MetricsRecorder:
     """Collects the metrics of one iteration and returns them at its end."""
 
     def __init__(self) -> None:
+        self.current: str | None = None  # part that the innermost timer measures now
         self._clear()
 
     def _clear(self) -> None:
@@ -67,9 +68,11 @@ class MetricsRecorder:
         """Add the block's wall time in seconds to ``time/<part>``, without the time of nested timers."""
         start = time.perf_counter()
         inner_before = sum(self._seconds.values())
+        outer, self.current = self.current, part
         try:
             yield
         finally:
+            self.current = outer
             inner = sum(self._seconds.values()) - inner_before
             self._seconds[part] += time.perf_counter() - start - inner
 

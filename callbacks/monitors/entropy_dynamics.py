@@ -127,7 +127,9 @@ class EntropyDynamics(L.Callback, PlanObserver):
         chosen = torch.arange(count) * total // count
         parts: list[tuple[Tensor, Tensor]] = []
         with usage_errors("update."):
-            micro_batches = pack_micro_batches(self._probe, update.max_tokens, 0)
+            micro_batches = pack_micro_batches(
+                self._probe, update.max_tokens, 0, bucketed=module.model.bucketed
+            )
         for micro_batch in micro_batches:
             mine = torch.isin(micro_batch.order, chosen)
             if mine.any():

@@ -24,7 +24,6 @@ from ecrl.envs.reasoning_gym.task_names import TASKS
 from ecrl.envs.safe_calls import env_creator, env_id, make, reset, user_code
 from ecrl.errors import UsageError
 from ecrl.policy.context_window import context_window
-from ecrl.policy.model import check_model, load_config, load_tokenizer
 from ecrl.rollout.chat import Chat, set_template
 from ecrl.rollout.opening import gold_of
 from ecrl.rollout.prompt_limit import prompt_limit
@@ -145,6 +144,8 @@ def _show(config: Config, settings: Shown) -> int:
 
 def _show_reading(console: Console, config: Config, prompt: str, info: Mapping[str, Any]) -> None:
     """Print the exact text that the policy reads, special tokens and all, and how many tokens it has."""
+    from ecrl.policy.model import check_model, load_config, load_tokenizer  # they load torch
+
     path = str(config.model.path)
     check_model(path)
     tokenizer = load_tokenizer(path)

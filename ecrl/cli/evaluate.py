@@ -9,27 +9,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from ecrl.cli.arguments import Arguments, Command, NoSettings
-from ecrl.cli.export import export
 from ecrl.cli.output import check_output
-from ecrl.cli.processes import in_processes
 from ecrl.config.compose import as_yaml, build_config
 from ecrl.config.eval_sets import validation_sets
 from ecrl.config.keys import key_of
 from ecrl.config.resume import run_config
 from ecrl.config.schema import Config, LoraConfig
-from ecrl.distributed.launch import is_first_process
 from ecrl.errors import UsageError
 from ecrl.runs.checkpoints import find_checkpoint, iteration_of
 from ecrl.runs.metrics_file import read_summary
 from ecrl.runs.versions import versions
-from ecrl.training.run import evaluate
-from ecrl.training.validation import Evaluation
+
+if TYPE_CHECKING:
+    from ecrl.training.validation import Evaluation
 
 COMMAND = Command(
     name="eval",
@@ -87,6 +85,8 @@ def _policy(run_dir: Path) -> Iterator[Path]:
     if policy.is_dir() and summary and summary.get("iterations") == iteration_of(checkpoint):
         yield policy
         return
+    from ecrl.cli.export import export
+
     with tempfile.TemporaryDirectory(prefix="ecrl-policy-") as folder:
         export(run_dir, Path(folder) / "policy")
         yield Path(folder) / "policy"
@@ -94,6 +94,11 @@ def _policy(run_dir: Path) -> Iterator[Path]:
 
 def _evaluate(config: Config, arguments: Arguments[NoSettings]) -> int:
     """Evaluate in as many processes as are asked for; the first one reports."""
+    # Not before the configuration holds: they load torch and Lightning.
+    from ecrl.cli.processes import in_processes
+    from ecrl.distributed.launch import is_first_process
+    from ecrl.training.run import evaluate
+
     folder = [] if arguments.config_dir is None else ["--config-dir", str(arguments.config_dir)]
     path = [] if config.model.path is None else [f"model.path={config.model.path}"]
 
@@ -111,7 +116,7 @@ def _print(config: Config, evaluation: Evaluation) -> None:
     sets = [f"{of.name}: {of.env.id}, problems={of.problems}, k={of.k}" for of in validation_sets(config)]
     table = Table("metric", "value", "± standard error", title="\n".join(sets))
     for name, value in evaluation.metrics.items():
-        error = evaluation.standard_errors[name]
+        error = evaluation.standard_errors.get(name, math.nan)
         table.add_row(name, f"{value:.4f}", "–" if math.isnan(error) else f"{error:.4f}")
     Console(highlight=False).print(table)
 

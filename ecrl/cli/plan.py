@@ -12,7 +12,7 @@ from ecrl.config.limits import count
 from ecrl.config.schema import Config
 from ecrl.estimate.advice import check_fit
 from ecrl.estimate.job import Assumptions, Job
-from ecrl.estimate.report import memory_table, notes, work_table
+from ecrl.estimate.report import gains_table, memory_table, notes, work_table
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def main(arguments: Arguments[Settings]) -> int:
         return 0
     job = Job(config, arguments.settings)
     console = Console(highlight=False)
-    console.print(memory_table(job), work_table(job))
+    console.print(memory_table(job), work_table(job), gains_table(job))
     for line in notes(job):
         console.print(line, soft_wrap=True)
     check_fit(job)

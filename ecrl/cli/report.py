@@ -32,6 +32,7 @@ COMMAND = Command(
     name="report",
     help="""ecrl report: one page that compares runs, arm by arm, with intervals over seeds
 
+  ecrl report RUN                      the page goes to RUN/report/index.html
   ecrl report SWEEP_DIR                the page goes to SWEEP_DIR/report/index.html
   ecrl report RUNS… output=DIR         runs, or folders of runs: those that differ in nothing but the
                                        seed are one arm
@@ -57,7 +58,7 @@ def main(arguments: Arguments[Settings]) -> int:
             raise UsageError(f"{run} does not exist.")
     output = settings.output
     if output is None:
-        if len(runs) > 1 or not os.path.isfile(runs[0] / NAME):
+        if len(runs) > 1 or not any(os.path.isfile(runs[0] / file) for file in (NAME, "metrics.jsonl")):
             raise UsageError("`ecrl report` needs output=DIR, the folder for its page.")
         output = runs[0] / "report"
     with usage_errors():

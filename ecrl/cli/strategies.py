@@ -34,7 +34,9 @@ def main(arguments: Arguments[NoSettings]) -> int:
         path = next(p for f in reversed(folders) if (p := f / "strategy" / f"{name}.yaml").exists())
         for node in OmegaConf.load(path).values():
             cls = resolve(node["_target_"], str(path))
-            knobs = [f"{p.name}={p.default}" for p in inspect.signature(cls).parameters.values()]
+            knobs = [
+                f"{p.name}={node.get(p.name, p.default)}" for p in inspect.signature(cls).parameters.values()
+            ]
             table.add_row(name, (cls.__doc__ or "").strip().splitlines()[0], "\n".join(knobs))
     Console(highlight=False).print(table)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -14,19 +15,14 @@ from ecrl.config.eval_sets import validation_sets
 from ecrl.config.keys import key_of
 from ecrl.config.resume import forked_config, resumed_config
 from ecrl.config.schema import Config
-from ecrl.distributed.launch import (
-    end_with_launcher,
-    is_first_process,
-    launch,
-    launched,
-    peers_named,
-    processes,
-)
+from ecrl.config.targets import resolve
 from ecrl.errors import UsageError
 from ecrl.runs.checkpoints import best_iteration
 from ecrl.runs.metrics_file import VALIDATION_MEAN
-from ecrl.training.preflight import preflight
-from ecrl.training.run import Outcome, train
+
+if TYPE_CHECKING:
+    from ecrl.engines.base import Engine
+    from ecrl.training.run import Outcome
 
 COMMAND = Command(
     name="train",
@@ -55,7 +51,11 @@ def main(options: Arguments[NoSettings]) -> int:
     placed = [_own_run_dir(job, number) for number, job in enumerate(jobs, start=1)]
     # All are checked before any runs, so that a mistake in the last one shows at once.
     configs = [_config(options, words) for words in placed]
-    warnings = [[] if options.show else preflight(config) for config in configs]
+    warnings: list[list[str]] = [[] for _ in jobs]
+    if not options.show:
+        from ecrl.training.preflight import preflight
+
+        warnings = [preflight(config) for config in configs]
     for number, (job, words) in enumerate(zip(jobs, placed, strict=True), start=1):
         print(f"[{number}/{len(jobs)}] {' '.join(job)}", flush=True)
         code = _one(options, words, warnings[number - 1])
@@ -82,9 +82,21 @@ def _one(
     if options.show:
         print(as_yaml(config))
         return 0
+    # Not before the configuration holds: torch and Lightning take seconds, for which a mistake need not wait.
+    from ecrl.distributed.launch import (
+        end_with_launcher,
+        is_first_process,
+        launch,
+        launched,
+        peers_named,
+        processes,
+    )
+    from ecrl.training.preflight import preflight
+    from ecrl.training.run import train
+
     folder = [] if options.config_dir is None else ["--config-dir", str(options.config_dir)]
     words = [*overrides, *folder]
-    if processes(config) > 1 and not launched():
+    if (processes(config) > 1 or (options.sweep and _leaves_traces(config))) and not launched():
         for warning in preflight(config) if warnings is None else warnings:  # before any process is started
             print(f"warning: {warning}", flush=True)
         return launch(config, ["train", *words])
@@ -94,6 +106,12 @@ def _one(
     if is_first_process():
         _show(config, outcome)
     return 128 + signal.Signals[outcome.stopped_by] if outcome.stopped_by else 0
+
+
+def _leaves_traces(config: Config) -> bool:
+    """Whether the engine leaves memory and global state behind, as vLLM does, so that no run may follow."""
+    engine: type[Engine] = resolve(config.engine["_target_"], "engine")
+    return not engine.shares_weights
 
 
 def _own_run_dir(job: Sequence[str], number: int) -> list[str]:

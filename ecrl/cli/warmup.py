@@ -9,8 +9,6 @@ from rich.progress import Progress
 from ecrl.cli.arguments import Arguments, Command, NoSettings
 from ecrl.cli.output import output_config
 from ecrl.errors import UsageError
-from ecrl.training.trainer import quiet
-from ecrl.training.warmup import cached_base, make_base
 
 COMMAND = Command(
     name="warmup",
@@ -34,6 +32,9 @@ def main(arguments: Arguments[NoSettings]) -> int:
         return 0
     if config.output is None and config.model.path is not None:
         raise UsageError("A warm start of your own model needs output=DIR to write to.")
+    from ecrl.training.trainer import quiet  # not before the configuration holds: it takes seconds
+    from ecrl.training.warmup import cached_base, make_base
+
     quiet()
     with Progress() as bar:
         task = bar.add_task("warm start", total=config.warmup.steps)

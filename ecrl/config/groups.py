@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ecrl.errors import unknown_name
 
@@ -47,3 +47,10 @@ def presets(choices: Mapping[str, tuple[str, str]], config_dir: Path | None = No
     GlobalHydra.instance().clear()
     with initialize_config_module("ecrl.configs", version_base="1.3"):
         return compose(overrides=[*overrides, *search])
+
+
+def filled_key(group: str, name: str) -> str | None:
+    """Return the key of a listed group that a shipped preset of another name fills; None if there is none."""
+    path = Path(str(resources.files("ecrl.configs"))) / group / f"{name}.yaml"
+    keys = [str(key) for key in OmegaConf.load(path)] if path.exists() else []
+    return keys[0] if len(keys) == 1 and keys != [name] else None

@@ -21,8 +21,9 @@ from ecrl.config.limits import (
     number,
 )
 
-ATTENTION = ("auto", "sdpa", "flex_attention")
+ATTENTION = ("auto", "sdpa", "flex_attention", "varlen")
 CHECKPOINTING = (False, "selective", "full")
+COMPILE = ("auto", False, True)
 ACCELERATORS = ("auto", "cpu", "gpu")
 OLD_LOGPROBS = ("recompute", "engine")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -80,11 +81,16 @@ class ModelConfig:
         hidden_size: width of the tiny model.
         layers: decoder layers of the tiny model.
         heads: attention heads of the tiny model.
-        attention: ``sdpa`` (dense block mask), ``flex_attention`` (sparse block mask, compiled on GPU), or
-            ``auto``, which takes the latter on a GPU.
+        attention: ``sdpa`` (dense mask); on a GPU also ``flex_attention`` (sparse block mask, compiled) or
+            ``varlen`` (flash attention over sequences without masks, in bfloat16; responses do not share
+            their prompt). ``auto`` on a GPU takes of the last two what costs less, from batch to batch;
+            elsewhere ``sdpa``.
         activation_checkpointing: what the decoder layers recompute in the backward pass: nothing (``false``);
             ``selective`` recomputes all but matrix products and attention; ``full`` keeps only each layer's
             input.
+        compile: whether torch compiles the decoder layers for scoring and updates, which takes some seconds
+            for each new shape of a pass; passes are padded to few. ``auto`` compiles on a GPU, except layers
+            that tensor parallelism splits.
         lora: low-rank adapters.
         chat: how it reads conversations.
     """
@@ -95,6 +101,7 @@ class ModelConfig:
     heads: int = count(4, least=1)
     attention: str = choice("auto", ATTENTION)
     activation_checkpointing: bool | str = choice(False, CHECKPOINTING)
+    compile: bool | str = choice("auto", COMPILE)
     lora: LoraConfig = field(default_factory=LoraConfig)
     chat: ChatConfig = field(default_factory=ChatConfig)
 
@@ -272,7 +279,9 @@ class TrainerConfig:
         accelerator: ``auto``, ``cpu`` or ``gpu``.
         devices: processes on each node.
         num_nodes: number of nodes.
-        precision: ``32-true``; ``bf16-mixed`` computes in bfloat16 and keeps float32 weights.
+        precision: ``bf16-mixed`` computes in bfloat16 and keeps float32 weights; ``32-true`` computes all in
+            float32, on a GPU too, where TF32 stays off; ``auto`` is the former on a GPU that has bfloat16,
+            else the latter. A run keeps what it began with.
         parallel: how several processes hold weights, gradients and optimizer: ``fsdp`` shards them,
             ``ddp`` copies them.
         tensor_parallel_size: number of processes that share every layer.
@@ -283,7 +292,7 @@ class TrainerConfig:
     accelerator: str = choice("auto", ACCELERATORS)
     devices: int = count(1, least=1, most=1024)
     num_nodes: int = count(1, least=1, most=65536)
-    precision: str = choice("32-true", PRECISIONS)
+    precision: str = choice("auto", ("auto", *PRECISIONS))
     parallel: str = choice("fsdp", PARALLEL)
     tensor_parallel_size: int = count(1, least=1)
     cpu_offload: bool = False

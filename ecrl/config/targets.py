@@ -12,6 +12,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ecrl.config.explain import first_line, last_cause
+from ecrl.config.groups import filled_key
 from ecrl.errors import UsageError, unknown_name
 
 _RESERVED = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
@@ -66,6 +67,11 @@ def require_target(group: str, name: str, node: Any, kind: str) -> None:
         UsageError: the node has no ``_target_``.
     """
     if not isinstance(node, Mapping) or "_target_" not in node:
+        if (key := filled_key(group, name)) is not None:
+            raise UsageError(
+                f"{group}.{name} is no setting: the preset {name} fills {group}.{key}, so write "
+                f"{group}.{key}.KEY=VALUE."
+            )
         raise UsageError(
             f"{group}.{name} has no `_target_`, got {node!r}; is {name} in {group}=[…]? "
             f"One of your own needs a `_target_` that names a {kind}."

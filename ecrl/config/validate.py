@@ -45,9 +45,18 @@ def _a_minibatch_holds_a_group(config: Config) -> None:
         )
 
 
-def _flex_attention_has_a_gpu(config: Config) -> None:
-    if config.model.attention == "flex_attention" and config.trainer.accelerator == "cpu":
-        raise UsageError("model.attention=flex_attention trains on a GPU only; use sdpa on a CPU.")
+def _sparse_attention_has_a_gpu(config: Config) -> None:
+    attention = config.model.attention
+    if attention in ("flex_attention", "varlen") and config.trainer.accelerator == "cpu":
+        raise UsageError(f"model.attention={attention} trains on a GPU only; use sdpa on a CPU.")
+
+
+def _varlen_attention_has_16_bits(config: Config) -> None:
+    if config.model.attention == "varlen" and config.trainer.precision == "32-true":
+        raise UsageError(
+            "model.attention=varlen computes in bfloat16; set trainer.precision=bf16-mixed, or "
+            "model.attention=auto."
+        )
 
 
 def _tensor_parallel_size_divides_the_processes(config: Config) -> None:
@@ -56,6 +65,13 @@ def _tensor_parallel_size_divides_the_processes(config: Config) -> None:
         raise UsageError(
             f"trainer.tensor_parallel_size={size} does not divide the {_processes(config)} processes "
             "(trainer.devices × trainer.num_nodes)."
+        )
+
+
+def _split_layers_are_not_compiled(config: Config) -> None:
+    if config.trainer.tensor_parallel_size > 1 and config.model.compile is True:
+        raise UsageError(
+            "model.compile=true with trainer.tensor_parallel_size above 1 is not supported; leave one out."
         )
 
 
@@ -107,8 +123,10 @@ def _processes(config: Config) -> int:
 _RULES = (
     _a_pass_holds_a_sequence,
     _a_minibatch_holds_a_group,
-    _flex_attention_has_a_gpu,
+    _sparse_attention_has_a_gpu,
+    _varlen_attention_has_16_bits,
     _tensor_parallel_size_divides_the_processes,
+    _split_layers_are_not_compiled,
     _adapters_are_not_split,
     _only_shards_are_offloaded,
     _validation_sets_work,

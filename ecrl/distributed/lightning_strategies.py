@@ -19,6 +19,7 @@ from lightning.fabric.utilities.distributed import _init_dist_connection as join
 from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import ModelParallelStrategy, SingleDeviceStrategy
+from torch._C._distributed_c10d import HashStore
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -136,8 +137,8 @@ class SingleProcessStrategy(_DistributedCheckpoint, SingleDeviceStrategy):
         """Leave the model on its device: it is validated, trained and exported one after the other."""
 
 
-class MultiProcessStrategy(_DistributedCheckpoint, ModelParallelStrategy):
-    """Several processes on a mesh of data-parallel × tensor-parallel ranks.
+class MeshStrategy(_DistributedCheckpoint, ModelParallelStrategy):
+    """Processes on a mesh of data-parallel × tensor-parallel ranks; one process is a mesh of its own.
 
     Args:
         processes: number of processes of the run.
@@ -150,6 +151,12 @@ class MultiProcessStrategy(_DistributedCheckpoint, ModelParallelStrategy):
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         super().__init__(process_group_backend=backend, timeout=timedelta(seconds=timeout))
         self._shape = processes // tensor_parallel_size, tensor_parallel_size
+        self._alone = processes == 1
+
+    def _configure_launcher(self) -> None:
+        """Start no process where one is all."""
+        if not self._alone:
+            super()._configure_launcher()
 
     def setup_environment(self) -> None:
         """Create the process group and the mesh once; validation and training share them."""
@@ -171,10 +178,19 @@ class MultiProcessStrategy(_DistributedCheckpoint, ModelParallelStrategy):
         reset_seed()
         self.set_world_ranks()
         assert self.cluster_environment is not None
+        if self._alone:
+            _be_a_group_of_one(self._get_process_group_backend())
+            return
         join(self.cluster_environment, self._get_process_group_backend(), timeout=self._timeout)
 
     def model_to_device(self) -> None:
         """Do nothing: the model is built on its device, which may be host memory."""
+
+
+def _be_a_group_of_one(backend: str) -> None:
+    """Make this process a group by itself, without a port; runs of one process that follow share it."""
+    if not dist.is_initialized():
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)
 
 
 def trained_state(root: torch.nn.Module) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ecrl.config.schema import ModelConfig
 from ecrl.distributed.sharding import Sharding
 from ecrl.errors import usage_errors
 from ecrl.policy.attention import choose_attention
-from ecrl.policy.decoder_layers import checkpoint_layers
+from ecrl.policy.decoder_layers import checkpoint_layers, compile_layers, compiles
 from ecrl.policy.lora import add_adapters, fill_adapters
 from ecrl.policy.model import PolicyModel, empty_policy, load_policy
 from ecrl.policy.weights import read_weights, write_whole
@@ -34,7 +34,7 @@ def load_sharded_policy(
     Args:
         path: directory in HF format or hub id.
         tokenizer: the policy's tokenizer.
-        config: attention, activation checkpointing and adapters.
+        config: attention, activation checkpointing, compilation and adapters.
         sharding: how the parameters are sharded over the processes.
         device: device on which this process computes.
         seed: seed of the adapters' initial values.
@@ -44,21 +44,26 @@ def load_sharded_policy(
         UsageError: there is no such model, an adapter cannot be placed, or the layers cannot be split.
     """
     model = empty_policy(path, tokenizer) if sharding.splits else load_policy(path, tokenizer)
-    model.attention = choose_attention(config.attention, device)
+    model.attention = choose_attention(config.attention, device, sharding.bf16, model.lm.config)
+    model.bucketed = model.attention != "sdpa"
     if config.activation_checkpointing:
         checkpoint_layers(model.lm, str(config.activation_checkpointing))
+    if compiles(config.compile, device, sharding.splits_layers):
+        compile_layers(model.lm)
+        model.bucketed = True
     if config.lora.r and adapters:
         with torch.device(model.lm.device):
             add_adapters(model.lm, config.lora)
+    home = torch.device("cpu") if sharding.cpu_offload else device
+    if not sharding.splits:
+        model.to(home)
     with usage_errors("trainer."):
         sharding.apply(model)
-    home = torch.device("cpu") if sharding.cpu_offload else device
     if sharding.splits:
         allocate: Any = model._apply  # like `to_empty`, but keeps the values of buffers
         allocate(lambda t: torch.empty_like(t, device=home) if t.is_meta else t.to(device))
         read_weights(model.lm, path)
-    else:
-        model.to(home)
     model.compute_device = device
+    model.compute_dtype = torch.bfloat16 if sharding.bf16 else model.lm.dtype
     fill_adapters(model.lm, seed, write_whole)
     return model

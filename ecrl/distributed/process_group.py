@@ -21,8 +21,8 @@ T = TypeVar("T")
 class ProcessGroup:
     """This process's view of the ``size`` data-parallel ranks that divide the work.
 
-    Without ``torch.distributed`` it is a group of one process. The processes that hold one tensor-parallel
-    replica do the same work, so they have the same rank here.
+    Without ``torch.distributed``, or in a group of one process, nothing is sent. The processes that hold one
+    tensor-parallel replica do the same work, so they have the same rank here.
 
     Args:
         tensor_parallel_size: number of processes that hold one replica together.
@@ -39,7 +39,7 @@ class ProcessGroup:
         self._settings = tensor_parallel_size, timeout
         self._data_parallel: Any = None
         self._all: Any = None
-        if not dist.is_initialized():
+        if not dist.is_initialized() or dist.get_world_size() == 1:
             return
         limit = timedelta(seconds=timeout)
         self.processes = dist.get_world_size()

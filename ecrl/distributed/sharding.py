@@ -32,9 +32,10 @@ class Sharding:
     """How the policy's parameters are distributed over the processes.
 
     Attributes:
-        mesh: ``data_parallel × tensor_parallel`` ranks; None for one process.
-        shard: whether each data-parallel rank holds a shard of every parameter (FSDP2), or else a copy.
-        bf16: whether FSDP computes in bfloat16; weights, gradient sums and optimizer stay float32.
+        mesh: ``data_parallel × tensor_parallel`` ranks; None for one process without FSDP2.
+        shard: whether each data-parallel rank holds a shard of every parameter (FSDP2), or else a copy. On a
+            mesh of one process the shard is the whole, and FSDP2 gives the types of ``bf16``.
+        bf16: whether the policy computes in bfloat16; weights, gradient sums and optimizer stay float32.
         cpu_offload: whether shards are kept in host memory between uses.
     """
 
@@ -46,7 +47,14 @@ class Sharding:
     @property
     def splits(self) -> bool:
         """Whether each process holds only a part of the parameters."""
-        return self.mesh is not None and (self.shard or self.mesh["tensor_parallel"].size() > 1)
+        if self.mesh is None or self.mesh.size() == 1:
+            return False
+        return self.shard or self.splits_layers
+
+    @property
+    def splits_layers(self) -> bool:
+        """Whether tensor parallelism splits each layer."""
+        return self.mesh is not None and self.mesh["tensor_parallel"].size() > 1
 
     @property
     def loss_scale(self) -> int:
@@ -78,13 +86,12 @@ class Sharding:
         }
         if self.bf16:
             settings["mp_policy"] = policy
-            model.computes_in_bf16 = True
         for layer in decoder_layers(model.lm):
             fully_shard(layer, **settings)
         fully_shard(model, **settings)
         for method in ("generate", "check_head", "logits"):
             register_fsdp_forward_method(model, method)
-        model.sharded = True
+        model.sharded = self._data_parallel.size() > 1
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Sum the gradients of the copies, in place; FSDP has already reduced its own."""

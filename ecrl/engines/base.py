@@ -95,7 +95,9 @@ class Engine(Protocol):
             prompts: token ids, ragged; a group repeats its prompt.
             sampling: how to sample.
             keys: 64-bit key of each completion's own random stream: the same prompt, key and weights
-                give the same completion in any batch, order or process.
+                give the same completion in any batch, order or process, wherever the sums of a forward pass
+                do not depend on the batch. On a CPU they do not; on a GPU they do, in the last bits, unless
+                the engine's kernels are batch-invariant (vLLM's are under ``VLLM_BATCH_INVARIANT=1``).
 
         Returns:
             The completions, in the order of the prompts.

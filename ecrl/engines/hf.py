@@ -47,8 +47,8 @@ class HFEngine:
     @property
     def logprobs_exact(self) -> bool:
         """Whether all computes in float32; in mixed precision, decoding and scoring round differently."""
-        mixed = self.model.computes_in_bf16 or torch.is_autocast_enabled(self.model.device.type)
-        return self.model.lm.dtype == torch.float32 and not mixed
+        types = self.model.lm.dtype, self.model.compute_dtype
+        return types == (torch.float32,) * 2 and not torch.is_autocast_enabled(self.model.device.type)
 
     @property
     def lockstep(self) -> bool:

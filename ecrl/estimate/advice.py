@@ -50,9 +50,9 @@ def ways_out(job: Job) -> Iterator[str]:
     for name, keys, times in _changes(job):
         if times > 1 and more_gpus_found:
             continue
-        changed = _changed(job, keys, times)
-        fits = missing(changed) <= 0
-        share = "" if fits else _with_engine_share(changed)
+        other = changed(job, keys, times)
+        fits = missing(other) <= 0
+        share = "" if fits else _with_engine_share(other)
         if (name and fits) or (share and not (name and share_suffices)):
             more_gpus_found = more_gpus_found or times > 1
             yield f"{name} {share}".strip()
@@ -64,8 +64,8 @@ def _with_engine_share(job: Job) -> str:
     share = floor(20 * (1 - RESERVE - sum(resident(job).values()) / (job.given.gpu_memory * GIB))) / 20
     if job.shares_weights or job.disaggregated or share <= 0:
         return ""
-    changed = _changed(job, {"engine": {"gpu_memory_utilization": share}}, 1)
-    return f"engine.gpu_memory_utilization={share:g}" if missing(changed) <= 0 else ""
+    other = changed(job, {"engine": {"gpu_memory_utilization": share}})
+    return f"engine.gpu_memory_utilization={share:g}" if missing(other) <= 0 else ""
 
 
 def _changes(job: Job) -> Iterator[tuple[str, dict[str, Any], int]]:
@@ -85,7 +85,17 @@ def _changes(job: Job) -> Iterator[tuple[str, dict[str, Any], int]]:
         yield "model.lora.r=16", {"model": {"lora": {"r": 16}}}, 1
 
 
-def _changed(job: Job, keys: dict[str, Any], times: int) -> Job:
+def changed(job: Job, keys: Any, times: int = 1) -> Job:
+    """Return a job with other settings, and ``times`` as many GPUs.
+
+    Args:
+        job: the job.
+        keys: the settings, nested as in the configuration.
+        times: factor on the number of GPUs.
+
+    Raises:
+        UsageError: the settings cannot work together.
+    """
     more = {"trainer": {"devices": times * job.config.trainer.devices}}
     config: Any = OmegaConf.merge(OmegaConf.structured(job.config), more, keys)
     return replace(job, config=as_object(config))

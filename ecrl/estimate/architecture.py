@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -29,6 +30,7 @@ class Architecture:
         head_dim: width of an attention head.
         vocabulary: rows of the embedding.
         linears: name, inputs and outputs of each linear layer of one decoder layer.
+        config: transformers' configuration.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Architecture:
     head_dim: int
     vocabulary: int
     linears: tuple[tuple[str, int, int], ...]
+    config: Any = field(repr=False)
 
     @property
     def root_parameters(self) -> int:
@@ -78,8 +81,13 @@ def architecture(config: ModelConfig) -> Architecture:
     Raises:
         UsageError: the model is unknown, not on this machine, or not a dense decoder.
     """
-    lm = meta_model(config)
-    name = config.path or "tiny"
+    return _architecture(config.path, config.hidden_size, config.layers, config.heads)
+
+
+@cache
+def _architecture(path: str | None, hidden_size: int, depth: int, heads: int) -> Architecture:
+    lm = meta_model(ModelConfig(path=path, hidden_size=hidden_size, layers=depth, heads=heads))
+    name = path or "tiny"
     layers = decoder_layers(lm)
     numbers: Any = lm.config
     if getattr(numbers, "num_experts", None) or getattr(numbers, "num_local_experts", None):
@@ -100,6 +108,7 @@ def architecture(config: ModelConfig) -> Architecture:
             for name, module in layers[0].named_modules()
             if isinstance(module, nn.Linear)
         ),
+        config=numbers,
     )
 
 

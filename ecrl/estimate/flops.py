@@ -11,14 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import ceil
 
-import torch
-
 from ecrl.estimate.architecture import Architecture
 from ecrl.estimate.job import CARDS, Job
-from ecrl.estimate.memory import concurrent, kv_bytes_per_token
-from ecrl.policy.attention import choose_attention, row_limit
+from ecrl.estimate.memory import FULL, concurrent, kv_bytes_per_token
+from ecrl.estimate.speed import SELECTIVE, attention_slowness, slowness
+from ecrl.policy.attention import row_limit
 
 DECODE_BANDWIDTH = 0.4  # share of the GPU's memory bandwidth that decoding reaches; see docs/scale.md
+UPDATE_BANDWIDTH = 0.8  # share of it that the fused optimizer reaches: an estimate
+HOST_BANDWIDTH = 20e9  # bytes/s of host memory for each process: an estimate
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,9 @@ class Tokens:
 def tokens(job: Job) -> Tokens:
     """Estimate the tokens of an iteration, as if every completion had the mean length."""
     prompt, response = job.given.prompt, job.completion
-    device = torch.device("cpu" if job.config.trainer.accelerator == "cpu" else "cuda")
-    attention = choose_attention(job.config.model.attention, device)
-    update = job.config.update
-    in_row = (row_limit(attention, update.max_tokens, update.row_tokens) - prompt) // response
-    members = min(max(in_row, 1), job.config.rollout.group_size)
+    update, size = job.config.update, job.config.rollout.group_size
+    in_row = (row_limit(job.attention, update.max_tokens, update.row_tokens) - prompt) // response
+    members = min(max(in_row, 1), size) if job.shares_prompts else 1
     prompt_groups = job.completions / members
     return Tokens(
         own=job.completions * response,
@@ -75,7 +74,12 @@ def body_flops(model: Architecture, count: float, pairs: float) -> float:
         pairs: number of pairs of query and visible key.
     """
     products = 2 * model.layers * model.layer_parameters * count
-    return products + 4 * model.layers * model.heads * model.head_dim * pairs
+    return products + attention_flops(model, pairs)
+
+
+def attention_flops(model: Architecture, pairs: float) -> float:
+    """FLOPs of attention in one forward pass; see ``body_flops``."""
+    return 4 * model.layers * model.heads * model.head_dim * pairs
 
 
 def head_flops(model: Architecture, count: float) -> float:
@@ -90,23 +94,62 @@ def head_flops(model: Architecture, count: float) -> float:
 
 def iteration(job: Job) -> dict[str, Phase]:
     """Return the phases of an iteration that do any work, in order."""
-    count = tokens(job)
-    speed = job.gpus * CARDS[job.given.gpu].flops * job.given.utilisation
-    body, head = body_flops(job.model, count.passed, count.pairs), head_flops(job.model, count.own)
-    forward = body + head
-    update, checkpointing = job.config.update, job.config.model.activation_checkpointing
-    works = {
-        "old log-probs": forward * job.scores_rollouts,
-        "reference": forward * job.has_reference,
-        "auxiliary models": 3 * forward * job.auxiliary_models,
-        "planning": forward * update.epochs * _planning_share(job, count.passed),
-        "forward": forward * update.epochs,
-        "backward": forward * update.epochs * (1 if job.config.model.lora.r else 2),
-        # The LM head always recomputes its logits; the layers their products under full checkpointing.
-        "recomputation": update.epochs * (head + body * (checkpointing == "full")),
+    count, speed = tokens(job), _speed(job)
+    attention = attention_flops(job.model, count.pairs)
+    layers = body_flops(job.model, count.passed, count.pairs) - attention
+    head = head_flops(job.model, count.own)
+    epochs, checkpointing = job.config.update.epochs, job.config.model.activation_checkpointing
+
+    def passes(number: float) -> Phase:
+        return Phase(
+            number * (layers + head + attention),
+            number * ((layers + head) * slowness(job) + attention * attention_slowness(job)) / speed,
+        )
+
+    phases = {
+        "old log-probs": passes(job.scores_rollouts),
+        "reference": passes(job.has_reference),
+        "auxiliary models": passes(3 * job.auxiliary_models),
+        "planning": passes(epochs * _planning_share(job, count.passed)),
+        "forward": passes(epochs),
+        "backward": passes(epochs * (1 if job.config.model.lora.r else 2)),
+        "recomputation": _recomputation(passes(epochs), epochs * head, checkpointing, slowness(job) / speed),
+        "optimizer": _optimizer(job),
     }
-    phases = {name: Phase(work, work / speed) for name, work in works.items() if work}
-    return {"prefill": _prefill(job, speed), "decode": _decode(job)} | phases
+    return {"prefill": _prefill(job), "decode": _decode(job)} | {n: p for n, p in phases.items() if p.seconds}
+
+
+def update_seconds(job: Job) -> float:
+    """Return the wall time of an iteration without drawing."""
+    return sum(phase.seconds for name, phase in iteration(job).items() if name not in ("prefill", "decode"))
+
+
+def _speed(job: Job) -> float:
+    """FLOP/s that all GPUs reach together."""
+    return job.gpus * CARDS[job.given.gpu].flops * job.given.utilisation
+
+
+def _recomputation(forward: Phase, head: float, checkpointing: bool | str, pace: float) -> Phase:
+    """The LM head always recomputes its logits, and checkpointing the layers, wholly or in part.
+
+    Args:
+        forward: all forward passes with gradient.
+        head: FLOPs of the LM head in them.
+        checkpointing: ``model.activation_checkpointing``.
+        pace: seconds of a FLOP.
+    """
+    if checkpointing == "full":
+        return forward
+    again = SELECTIVE * (forward.seconds - head * pace) if checkpointing == "selective" else 0.0
+    return Phase(head, head * pace + again)
+
+
+def _optimizer(job: Job) -> Phase:
+    """AdamW reads four numbers of each trained parameter and writes three, at each step."""
+    moved = 7 * FULL * job.trainable / (job.tensor_parallel * job.shards)
+    steps = job.config.update.minibatches * job.config.update.epochs
+    bandwidth = HOST_BANDWIDTH if job.offloads else UPDATE_BANDWIDTH * CARDS[job.given.gpu].bandwidth
+    return Phase(0.0, steps * moved / bandwidth)
 
 
 def _planning_share(job: Job, passed: float) -> float:
@@ -124,11 +167,11 @@ def _planning_share(job: Job, passed: float) -> float:
     return (1 - 1 / micro_batches) * (1 - free / steps)
 
 
-def _prefill(job: Job, speed: float) -> Phase:
+def _prefill(job: Job) -> Phase:
     """Compute each problem's prompt once; its group shares it."""
     prompts, prompt = job.config.rollout.prompts, job.given.prompt
     work = body_flops(job.model, prompts * prompt, prompts * prompt**2 / 2)
-    return Phase(work, work / speed)
+    return Phase(work, work / _speed(job))
 
 
 def _decode(job: Job) -> Phase:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.strategy_stack import build_strategies
@@ -15,6 +17,8 @@ from ecrl.engines.base import Engine
 from ecrl.engines.vllm.requirements import check_memory_share
 from ecrl.errors import UsageError
 from ecrl.estimate.architecture import Architecture, architecture
+from ecrl.policy.attention import choose_attention, sharing_pays
+from ecrl.policy.decoder_layers import compiles
 from ecrl.policy.optimizer import state_bytes
 
 
@@ -128,14 +132,55 @@ class Job:
         return self.config.trainer.cpu_offload and self.shards > 1
 
     @property
+    def precision(self) -> str:
+        """``trainer.precision``; every kind of GPU in ``CARDS`` has bfloat16."""
+        trainer = self.config.trainer
+        if trainer.precision != "auto":
+            return trainer.precision
+        return "32-true" if trainer.accelerator == "cpu" else "bf16-mixed"
+
+    @property
     def compute_bytes(self) -> int:
         """Bytes of a number in the forward pass."""
-        return 2 if self.config.trainer.precision.startswith("bf16") else 4
+        return 2 if self.precision == "bf16-mixed" else 4
+
+    @property
+    def uses_fsdp(self) -> bool:
+        """Whether FSDP wraps the layers: to shard them, or on one GPU to compute in bfloat16."""
+        wanted = self.gpus > 1 or self.precision == "bf16-mixed"
+        return wanted and self.config.trainer.parallel != "ddp"
 
     @property
     def stream_bytes(self) -> int:
         """Bytes of a number in the residual stream; autocast, unlike FSDP, keeps it in float32."""
-        return self.compute_bytes if self.shards > 1 else 4
+        return self.compute_bytes if self.uses_fsdp else 4
+
+    @property
+    def autocasts(self) -> bool:
+        """Whether autocast computes in bfloat16, and not FSDP."""
+        return self.precision == "bf16-mixed" and not self.uses_fsdp
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the decoder layers are compiled."""
+        return compiles(self.config.model.compile, self._device, self.tensor_parallel > 1)
+
+    @cached_property
+    def attention(self) -> str:
+        """Attention of the trainer's passes, by transformers' name."""
+        bf16 = self.precision == "bf16-mixed"
+        return choose_attention(self.config.model.attention, self._device, bf16, self.model.config)
+
+    @property
+    def _device(self) -> torch.device:
+        return torch.device("cpu" if self.config.trainer.accelerator == "cpu" else "cuda")
+
+    @property
+    def shares_prompts(self) -> bool:
+        """Whether responses to one prompt share it in their row, if all have the expected length."""
+        size = self.config.rollout.group_size
+        saved, pairs = (size - 1) * self.given.prompt, size * (self.given.prompt + self.completion) ** 2 / 2
+        return sharing_pays(self.config.model.attention, self.attention, self.model.config, saved, pairs)
 
     @property
     def trainable(self) -> int:
@@ -205,8 +250,11 @@ class Job:
 
     @property
     def engine_bytes(self) -> int:
-        """Bytes of a number in the engine; without ``engine.dtype`` it is the policy's, float32."""
-        return 2 if self.config.engine.get("dtype") in ("bfloat16", "float16", "half") else 4
+        """Bytes of a number in the engine; without ``engine.dtype`` vLLM takes the policy's compute type."""
+        dtype = self.config.engine.get("dtype")
+        if dtype is None and not self.shares_weights:
+            return self.compute_bytes
+        return 2 if dtype in ("bfloat16", "float16", "half") else 4
 
     @property
     def longest(self) -> int:

@@ -196,7 +196,7 @@ def _layer_moment(job: Job) -> Parts:
 
 def _reduction_moment(job: Job) -> Parts:
     """FSDP reduces the root module's gradients last: unsharded in bfloat16, and a float32 copy."""
-    if job.shards == 1 or job.config.model.lora.r:
+    if not job.uses_fsdp or job.config.model.lora.r:
         return {}
     root = job.model.root_parameters / job.tensor_parallel
     return {"gathered layers": root * (2 * job.compute_bytes + FULL)}
@@ -229,7 +229,7 @@ def _gathered(job: Job, root_gradient: int) -> Parts:
         root_gradient: elements of the root module's gradient that wait for its reduction.
     """
     model, compute, lora = job.model, job.compute_bytes, job.config.model.lora.r
-    if job.shards > 1:
+    if job.uses_fsdp:
         weights = compute * (model.root_parameters + 2 * model.layer_parameters)
         waiting = 0 if lora else compute * root_gradient + (compute + FULL) * model.layer_parameters
         return {"gathered layers": (weights + waiting) / job.tensor_parallel}

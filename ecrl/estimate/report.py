@@ -7,6 +7,8 @@ from rich.table import Table
 from ecrl.estimate.flops import DECODE_BANDWIDTH, iteration, tokens
 from ecrl.estimate.job import CARDS, Job
 from ecrl.estimate.memory import GIB, RESERVE, concurrent, host_or_gpu_state, moments, reserve
+from ecrl.estimate.remedies import gains
+from ecrl.policy.varlen import VARLEN
 
 
 def memory_table(job: Job) -> Table:
@@ -39,6 +41,18 @@ def work_table(job: Job) -> Table:
     return table
 
 
+def gains_table(job: Job) -> Table:
+    """What each remedy gains in this configuration, or would gain."""
+    table = Table("setting", "beside", "in use", "update", "GiB", title="What each remedy gains (estimates)")
+    for gain in gains(job):
+        beside, used = gain.against.partition("=")[2], "yes" if gain.in_use else ""
+        table.add_row(gain.override, beside, used, f"{gain.factor:.2f} ×", f"{gain.bytes / GIB:+,.1f}")
+    table.columns[0].overflow = "fold"
+    for column in table.columns[3:]:
+        column.justify = "right"
+    return table
+
+
 def notes(job: Job) -> list[str]:
     """The assumptions behind the tables, one line each."""
     given, rollout, card = job.given, job.config.rollout, CARDS[job.given.gpu]
@@ -46,6 +60,7 @@ def notes(job: Job) -> list[str]:
     product = f"{rollout.prompts} prompts × {rollout.group_size} × {job.completion:,.0f} tokens"
     lines = [
         f"{model.name}: {_billions(model.parameters)} parameters, {_billions(job.trainable)} trained.",
+        f"Trainer: {_trainer(job)}.",
         "Moments: backward pass of the LM head and of the layers, FSDP's last reduction, rollout.",
         f"Kept free: {RESERVE:.0%} for the CUDA context, NCCL and fragmentation.",
         f"Tokens: {product} = {tokens(job).own:,.0f}, at length={given.length:g} of "
@@ -65,11 +80,27 @@ def notes(job: Job) -> list[str]:
     return lines
 
 
+def _trainer(job: Job) -> str:
+    """How the passes compute, with every ``auto`` resolved."""
+    caster = "autocast" if job.autocasts else "FSDP"
+    precision = f"bf16-mixed by {caster}" if job.compute_bytes == 2 else job.precision
+    flash = job.attention == VARLEN and not job.shares_prompts
+    kind = "varlen" if flash else "sdpa" if job.attention == "sdpa" else "flex_attention"
+    return ", ".join(
+        [
+            precision,
+            f"{'compiled' if job.compiled else 'uncompiled'} layers",
+            f"attention by {kind} with prompts {'shared' if job.shares_prompts else 'apart'}",
+            "old log-probs by a pass" if job.scores_rollouts else "the engine's log-probs",
+        ]
+    )
+
+
 def _where(job: Job) -> str:
     trainer = job.config.trainer
     kind = "one GPU" if job.gpus == 1 else f"{job.gpus} × {'fsdp' if job.shards > 1 else 'ddp'}"
     split = f", tensor parallel {trainer.tensor_parallel_size}" if trainer.tensor_parallel_size > 1 else ""
-    return f"{kind}{split}, {trainer.precision}"
+    return f"{kind}{split}, {job.precision}"
 
 
 def _gib(size: float) -> str:

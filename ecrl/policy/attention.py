@@ -1,4 +1,4 @@
-"""Attention masks of packed rows, as a dense mask or a block mask.
+"""How a pass attends: the kind of attention, and the masks of packed rows.
 
 A token attends to the earlier tokens of its own prompt group that belong to the prompt or to its own
 response; in layers with a sliding window, only to those fewer than ``window`` positions before it.
@@ -6,29 +6,106 @@ response; in layers with a sliding window, only to those fewer than ``window`` p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ecrl.algorithm.rollout_batch import SequenceTokens
+from ecrl.errors import UsageError
 from ecrl.policy.flex import FLEX, block_mask
 from ecrl.policy.packing import MicroBatch
+from ecrl.policy.varlen import LARGEST_HEAD, VARLEN, can_attend, sequence_bounds
 
 DENSE_ROW = 256  # tokens of a row under sdpa; the dense mask grows with the square of the length
+FLEX_TIME = 2.2  # of flash attention's, on the same pairs of query and key: an estimate, see docs/scale.md
 
 
-def choose_attention(name: str, device: torch.device) -> str:
-    """Return transformers' name for ``sdpa`` or ``flex_attention``; ``auto`` is the latter on a GPU."""
+def choose_attention(name: str, device: torch.device, bf16: bool, config: Any) -> str:
+    """Return transformers' name for ``model.attention``.
+
+    ``auto`` is ``VARLEN`` on a GPU that computes in bfloat16, if its kernel can; ``FLEX`` on a GPU otherwise;
+    ``sdpa`` elsewhere.
+
+    Args:
+        name: ``model.attention``.
+        device: where the policy computes.
+        bf16: whether it computes in bfloat16.
+        config: transformers' configuration of the model.
+
+    Raises:
+        UsageError: ``varlen`` cannot compute this model here.
+    """
+    gpu = device.type == "cuda"
+    possible = gpu and bf16 and can_attend(config)
     if name == "auto":
-        return FLEX if device.type == "cuda" else "sdpa"
-    return FLEX if name == "flex_attention" else name
+        return VARLEN if possible else FLEX if gpu else "sdpa"
+    if name == "varlen" and not possible:
+        raise UsageError(
+            "model.attention=varlen needs a GPU, trainer.precision=bf16-mixed, heads of a multiple of 8 and "
+            f"at most {LARGEST_HEAD} numbers, and attention without a soft cap; use model.attention=auto."
+        )
+    return {"varlen": VARLEN, "flex_attention": FLEX}.get(name, name)
 
 
 def row_limit(attention: str, max_tokens: int, row_tokens: int | None) -> int:
     """Return the longest packed row in tokens: ``row_tokens``, or a default for the kind of attention."""
     if row_tokens is not None:
         return row_tokens
-    return max_tokens if attention == FLEX else DENSE_ROW
+    return DENSE_ROW if attention == "sdpa" else max_tokens
+
+
+def shares_prompts(name: str, attention: str, config: Any, sequences: Sequence[SequenceTokens]) -> bool:
+    """Whether sequences of one prompt share it in their row.
+
+    Args:
+        name: ``model.attention``.
+        attention: what it is here.
+        config: transformers' configuration of the model.
+        sequences: all that are scored together, by whichever process.
+    """
+    prompts = {tuple(s.prompt_ids) for s in sequences}
+    saved = sum(len(s.prompt_ids) for s in sequences) - sum(map(len, prompts))
+    return sharing_pays(name, attention, config, saved, sum(len(s) ** 2 / 2 for s in sequences))
+
+
+def sharing_pays(name: str, attention: str, config: Any, saved: float, pairs: float) -> bool:
+    """Whether shared prompts save more than flex attention, which they need, costs beside flash attention.
+
+    Args:
+        name: ``model.attention``.
+        attention: what it is here.
+        config: transformers' configuration of the model.
+        saved: tokens of prompts that need not be computed again.
+        pairs: pairs of query and visible key, with a prompt of its own for each sequence.
+    """
+    if attention != VARLEN or name == "varlen":
+        return attention != VARLEN
+    heads, hidden = config.num_attention_heads, config.hidden_size
+    size = getattr(config, "head_dim", None) or hidden // heads
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    # FLOPs of one layer: its products for each token, and attention for each pair.
+    products = 2 * hidden * (2 * size * (heads + shared) + 3 * config.intermediate_size)
+    return bool(saved * products > (FLEX_TIME - 1) * pairs * 4 * heads * size)
+
+
+def attention_inputs(
+    micro_batch: MicroBatch, attention: str, device: torch.device, config: Any
+) -> dict[str, Any]:
+    """Build the arguments of a transformers model that say which tokens see which."""
+    if attention != VARLEN or micro_batch.branches:
+        return {"attention_mask": model_mask(micro_batch, attention, device, config)}
+    bounds, longest = sequence_bounds(micro_batch.prompt_group)
+    bounds = bounds.to(device)
+    torch._dynamo.mark_dynamic(bounds, 0)  # a compiled layer serves any number of sequences
+    return {
+        "attention_mask": None,
+        "cu_seq_lens_q": bounds,
+        "cu_seq_lens_k": bounds,
+        "max_length_q": longest,
+        "max_length_k": longest,
+    }
 
 
 def model_mask(micro_batch: MicroBatch, attention: str, device: torch.device, config: Any) -> Any:
@@ -56,17 +133,17 @@ def attention_mask(
 
     Args:
         micro_batch: ``R`` rows of ``L`` tokens.
-        attention: ``sdpa`` or ``FLEX``.
+        attention: ``sdpa``; another takes block masks.
         device: device of the mask.
         window: size of the sliding window, in positions; None for full attention.
 
     Returns:
-        A block mask for ``FLEX``; for ``sdpa`` ``[R, L]`` of 0 and 1 if each row holds one sequence, else
+        A block mask; for ``sdpa`` ``[R, L]`` of 0 and 1 if each row holds one sequence, else
         ``[R, 1, L, L]`` bool.
     """
     of_tokens = micro_batch.prompt_group, micro_batch.response_index, micro_batch.position_ids
     group, response, position = (t.to(device, torch.int32) for t in of_tokens)
-    if attention == FLEX:
+    if attention != "sdpa":
         return block_mask(group, response, position, window)
     return (group >= 0).long() if micro_batch.simple else _dense(group, response, position, window)
 

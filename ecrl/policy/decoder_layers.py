@@ -1,4 +1,4 @@
-"""The decoder layers of a model, and what they keep for the backward pass."""
+"""The decoder layers of a model: what they keep for the backward pass, and whether they are compiled."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.attention.varlen  # defines its operation
 from torch import nn
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+from ecrl.errors import UsageError
+
+#: Programs that the layers may be compiled to: shapes of passes × (with and without gradient). A pass has at
+#: most 8 lengths above an eighth of a full row (``ecrl.policy.packing``), and a power of two of rows.
+MOST_PROGRAMS = 128
 
 #: Operations whose results selective checkpointing keeps: matrix products, and attention by whatever kernel.
 KEPT_OPERATIONS: list[Any] = [
@@ -19,6 +27,7 @@ KEPT_OPERATIONS: list[Any] = [
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
     torch.ops.aten._scaled_dot_product_cudnn_attention.default,
     torch.ops.higher_order.flex_attention,
+    torch.ops.torch_attn._varlen_attn.default,
 ]
 
 
@@ -49,6 +58,45 @@ def checkpoint_layers(lm: nn.Module, kind: str) -> None:
         settings["context_fn"] = partial(create_selective_checkpoint_contexts, KEPT_OPERATIONS)
     for layer in decoder_layers(lm):
         layer.forward = _checkpointed(layer.forward, settings)
+
+
+def compiles(setting: bool | str, device: torch.device, split: bool) -> bool:
+    """Whether the layers are compiled.
+
+    Args:
+        setting: ``model.compile``; ``auto`` compiles on a GPU.
+        device: where they compute.
+        split: whether tensor parallelism splits them, which ``auto`` leaves uncompiled.
+    """
+    return bool(setting) if setting != "auto" else device.type == "cuda" and not split
+
+
+def compile_layers(lm: nn.Module) -> None:
+    """Let torch compile the forward pass of each decoder layer, in place, at its first use.
+
+    All layers share a program for each shape, with and without gradient. Names of parameters do not change.
+    Call it after ``checkpoint_layers``, because what is kept is chosen while a program is made, and before
+    FSDP, whose hooks stay outside. Within ``torch.compiler.set_stance("force_eager")`` the layers run as they
+    are.
+    """
+    for layer in decoder_layers(lm):
+        layer.forward = _compiled(layer.forward)
+
+
+def _compiled(forward: Callable[..., Any]) -> Callable[..., Any]:
+    program: Any = torch.compile(forward, dynamic=False, fullgraph=True)
+
+    def compiled(*args: Any, **kwargs: Any) -> Any:
+        try:
+            with torch._dynamo.config.patch(recompile_limit=MOST_PROGRAMS):
+                return program(*args, **kwargs)
+        except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(
+                f"The model's layers cannot be compiled here ({reason}); set model.compile=false."
+            ) from error
+
+    return compiled
 
 
 def _checkpointed(forward: Callable[..., Any], settings: dict[str, Any]) -> Callable[..., Any]:

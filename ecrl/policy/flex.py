@@ -108,18 +108,22 @@ def attend(
         raise UsageError("This model's attention sinks need another kind of attention: model.attention=sdpa.")
 
     # Inside a compiled layer, it is compiled with the layer.
-    function = flex_attention if torch.compiler.is_compiling() else compiled()
-    with torch._dynamo.config.patch(recompile_limit=MOST_PROGRAMS):
-        output = function(
-            query,
-            key,
-            value,
-            score_mod=None if softcap is None else _capped(softcap),
-            block_mask=attention_mask,
-            scale=scaling,
-            enable_gqa=key.shape[1] != query.shape[1],
-        )
+    function: Any = flex_attention if torch.compiler.is_compiling() else _alone
+    output = function(
+        query,
+        key,
+        value,
+        score_mod=None if softcap is None else _capped(softcap),
+        block_mask=attention_mask,
+        scale=scaling,
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
     return output.transpose(1, 2).contiguous(), None
+
+
+def _alone(*args: Any, **kwargs: Any) -> Any:
+    with torch._dynamo.config.patch(recompile_limit=MOST_PROGRAMS):
+        return compiled()(*args, **kwargs)
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ from transformers import (
 )
 
 from ecrl.errors import EcrlError, UsageError
-from ecrl.policy.attention import model_mask
+from ecrl.policy.attention import attention_inputs
 from ecrl.policy.decoding import Draw, decode
 from ecrl.policy.lm_head import token_stats
 from ecrl.policy.packing import MicroBatch
-from ecrl.policy.weights import WEIGHT_FILES, state_of
+from ecrl.policy.weights import WEIGHT_FILES, state_of, unsharded
 
 
 class PolicyModel(nn.Module):
@@ -40,11 +40,13 @@ class PolicyModel(nn.Module):
         attention: see the attribute.
 
     Attributes:
-        attention: attention of scoring by transformers' name, ``sdpa`` or ``FLEX``; generation always uses
-            ``sdpa``. The model's configuration holds it also between forward and backward pass, because
+        attention: attention of scoring by transformers' name, see ``choose_attention``; generation always
+            uses ``sdpa``. The model's configuration holds it also between forward and backward pass, because
             activation checkpointing runs the layers again.
+        bucketed: whether passes are to be padded to few shapes, because programs are compiled for each.
         sharded: whether each forward pass is a collective over the processes of the run.
-        computes_in_bf16: whether the forward pass rounds to bfloat16, whatever the type of the weights.
+        compute_dtype: type of the run's forward passes, whatever that of the weights: bfloat16 under
+            ``bf16-mixed``, by FSDP or by autocast.
         compute_device: device of the forward passes; None if it is the device of the weights.
         shipped_dtype: type that its files had; it is saved in that again.
     """
@@ -56,8 +58,9 @@ class PolicyModel(nn.Module):
         self.eos_ids = eos_ids
         self.pad_id = pad_id
         self.attention = attention
+        self.bucketed = attention != "sdpa"
         self.sharded = False
-        self.computes_in_bf16 = False
+        self.compute_dtype: torch.dtype = lm.dtype
         self.compute_device: torch.device | None = None
         self.shipped_dtype: torch.dtype = lm.dtype
 
@@ -111,9 +114,9 @@ class PolicyModel(nn.Module):
         device = self.device
         hidden: Tensor = self.lm.base_model(
             input_ids=micro_batch.input_ids.to(device),
-            attention_mask=model_mask(micro_batch, self.attention, device, self.lm.config),
             position_ids=micro_batch.position_ids.to(device),
             use_cache=False,
+            **attention_inputs(micro_batch, self.attention, device, self.lm.config),
         ).last_hidden_state
         # Indexing would add up the gradients of a shared position in an order that depends on the threads.
         return hidden.flatten(0, 1).index_select(0, micro_batch.source.to(device))
@@ -126,7 +129,9 @@ class PolicyModel(nn.Module):
         any_left: Callable[[bool], bool] = bool,
     ) -> None:
         """Draw a completion of each prompt; see :func:`ecrl.policy.decoding.decode`."""
-        with self._sdpa():
+        # One process has room for all weights in the compute type, and casts them once.
+        whole = nullcontext() if self.sharded else unsharded(self.lm)
+        with self._sdpa(), whole:
             decode(
                 self.lm,
                 prompts,
@@ -140,10 +145,11 @@ class PolicyModel(nn.Module):
 
     @contextmanager
     def _sdpa(self) -> Iterator[None]:
-        """Use ``sdpa`` within the block, whose inputs are not packed."""
+        """Use ``sdpa`` and uncompiled layers within the block, whose inputs have any shape."""
         before, self.attention = self.attention, "sdpa"
         try:
-            yield
+            with torch.compiler.set_stance("force_eager"):
+                yield
         finally:
             self.attention = before
 

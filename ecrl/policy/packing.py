@@ -50,7 +50,12 @@ class MicroBatch:
     @property
     def simple(self) -> bool:
         """Whether each row holds one sequence, so that the mask hides only padding."""
-        return bool(self.prompt_group.max() <= 0 and self.response_index.max() <= 1)
+        return bool(self.prompt_group.max() <= 0) and not self.branches
+
+    @property
+    def branches(self) -> bool:
+        """Whether several responses share a prompt."""
+        return bool(self.response_index.max() > 1)
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ def pack_micro_batches(
     rank: int = 0,
     size: int = 1,
     bucketed: bool = False,
+    shared: bool = True,
 ) -> list[MicroBatch]:
     """Pack sequences into micro-batches, and return those of one process.
 
@@ -111,6 +117,7 @@ def pack_micro_batches(
         rank: rank of the process.
         size: number of processes.
         bucketed: whether to pad the passes to few shapes.
+        shared: whether sequences of one prompt share it, or else each has its own.
 
     Returns:
         Micro-batches that, over all processes, score each own token once. Every process gets the same
@@ -128,7 +135,7 @@ def pack_micro_batches(
         )
     limit = min(row_tokens, max_tokens)
     shapes = _Shapes(max_tokens, limit or max_tokens, bucketed)
-    shares = _divide(_prompt_groups(sequences, limit), size)
+    shares = _divide(_prompt_groups(sequences, limit if shared else 0), size)
     passes = [list(_fill_passes(_fill_rows(share, limit), shapes)) for share in shares]
     starts = np.cumsum([0, *(sum(s.own) for s in sequences)]).tolist()
     micro_batches = [_build(sequences, forward_pass, starts) for forward_pass in passes[rank]]

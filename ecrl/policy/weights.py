@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from huggingface_hub import snapshot_download
 from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate
 
 from ecrl.errors import UsageError
@@ -29,6 +31,23 @@ def full_tensor(tensor: Tensor, device: torch.device | None = None) -> Tensor:
     """
     tensor = tensor if device is None else tensor.to(device)
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+@contextmanager
+def unsharded(lm: nn.Module) -> Iterator[None]:
+    """Keep the layers that FSDP wraps whole and cast between the forward passes of the block.
+
+    After it they are sharded again, so that no pass sees them as they were before an update.
+    """
+    layers = [m for m in lm.modules() if isinstance(m, FSDPModule)]
+    for layer in layers:
+        layer.set_reshard_after_forward(False, recurse=False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_reshard_after_forward(True, recurse=False)
+            layer.reshard()
 
 
 class HFWeights:

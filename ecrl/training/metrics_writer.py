@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
+from torch.utils.tensorboard.summary import scalar
 
 from ecrl.runs.checkpoints import go_back
 from ecrl.runs.metrics_file import as_line
+from ecrl.training.glossary import OVERVIEW, meaning
 
 if TYPE_CHECKING:
     from ecrl.training.module import PolicyModule
 
 LAYOUT = {
+    "overview": {name.partition("/")[2]: ["Multiline", [f"{name}$"]] for name in OVERVIEW},
     "entropy": {
         "policy entropy": ["Multiline", ["policy/entropy$"]],
         "strategy coefficients": ["Multiline", ["strategy/.*/coefficient"]],
@@ -69,6 +72,7 @@ class MetricsWriter(L.Callback):
         self._path = run_dir / "metrics.jsonl"
         self._since = time.perf_counter()
         self._new = True
+        self._described: set[str] = set()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write row 0: the validation before the first iteration."""
@@ -114,11 +118,24 @@ class MetricsWriter(L.Callback):
         if self._new:
             board.add_custom_scalars(LAYOUT)
             self._new = False
-        for name, value in numbers.items():
-            board.add_scalar(name, value, iteration)
+        for name, value in (numbers | _overview(numbers)).items():
+            self._add_scalar(board, name, value, iteration)
         for name, values in record.histograms.items():
             board.add_histogram(name, values, iteration)
         for name, markdown in record.texts.items():
             board.add_text(name, markdown, iteration)
         for name, figure in record.figures.items():
             board.add_figure(name, figure, iteration)
+
+    def _add_scalar(self, board: Any, name: str, value: float, iteration: int) -> None:
+        """Write a number; the first of a name carries its meaning, which TensorBoard shows."""
+        summary = scalar(name, value)  # type: ignore[no-untyped-call]
+        if name not in self._described:
+            self._described.add(name)
+            summary.value[0].metadata.summary_description = meaning(name) or ""
+        board._get_file_writer().add_summary(summary, iteration)  # as its add_scalar does
+
+
+def _overview(numbers: dict[str, float]) -> dict[str, float]:
+    """Return the most important numbers once more, under names of their own."""
+    return {name: numbers[source] for name, source in OVERVIEW.items() if source in numbers}

@@ -20,7 +20,7 @@ from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.config.schema import Config
-from ecrl.distributed.lightning_strategies import load_trained
+from ecrl.distributed.lightning_strategies import MeshStrategy, load_trained
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.sharding import clip_gradients, gradient_norm
 from ecrl.errors import NonFiniteError
@@ -108,7 +108,7 @@ class PolicyModule(L.LightningModule):
     def configure_model(self) -> None:
         """Load the policy and shard it over the processes."""
         if "model" not in self._modules:
-            mesh = self.device_mesh if self.process_group.processes > 1 else None
+            mesh = self.device_mesh if isinstance(self.trainer.strategy, MeshStrategy) else None
             self.model = self.scorer.load(self.trainer.strategy.root_device, mesh)
             for name, task in self.objective.auxiliary.items():
                 self.auxiliary.append(AuxiliaryModel(name, task, self.scorer))

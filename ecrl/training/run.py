@@ -20,21 +20,24 @@ from ecrl.config.compose import as_object
 from ecrl.config.resume import saved_config
 from ecrl.config.schema import Config
 from ecrl.config.targets import build
-from ecrl.distributed.launch import launched_by_ecrl
+from ecrl.distributed.launch import is_first_process, launched_by_ecrl
 from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.model import check_model, load_tokenizer, save_policy
 from ecrl.rollout.chat import set_template
 from ecrl.runs.checkpoints import find_checkpoint, iteration_of
-from ecrl.runs.metrics_file import read_metrics
+from ecrl.runs.metrics_file import legible, read_metrics
 from ecrl.runs.run_dir import gone_unless_begun, open_run_dir
+from ecrl.runs.run_log import RunLog
 from ecrl.runs.versions import versions
 from ecrl.training.blame import objective_parts, parts_named
 from ecrl.training.callbacks import build_callbacks, environment_callbacks
 from ecrl.training.checkpoint import RunCheckpoint, StopRequest
 from ecrl.training.datamodule import RolloutDataModule
 from ecrl.training.disk import disk_use
+from ecrl.training.health import HealthMonitor
 from ecrl.training.metrics_writer import MetricsWriter
 from ecrl.training.module import Parent, PolicyModule
+from ecrl.training.precision import resolved
 from ecrl.training.preflight import preflight
 from ecrl.training.progress import ProgressMonitor
 from ecrl.training.scoring import Scorer
@@ -81,15 +84,20 @@ def train(
         NonFiniteError: training diverged; a checkpoint was left.
     """
     start = time.perf_counter()
+    log = RunLog(say)
     parent = None
     if config.fork and not config.resume:
         config, parent = _with_parent(config)
+    if config.trainer.precision == "auto":
+        config = resolved(config)
+        if is_first_process():
+            log.say(f"trainer.precision: {config.trainer.precision}")
     # A launcher has checked before it started this process.
     if warnings is None:
         warnings = [] if launched_by_ecrl() else preflight(config)
     trainer, module, datamodule = prepare(
         config,
-        say,
+        log.say,
         warnings,
         max_epochs=config.iterations,
         check_val_every_n_epoch=config.eval.every or 1,
@@ -98,19 +106,23 @@ def train(
     process_group = module.process_group
     module.parent = parent
     if process_group.is_first and (use := disk_use(config)) is not None:
-        say(f"disk: {use}")
+        log.say(f"disk: {use}")
     checkpoint = process_group.first(lambda: _checkpoint(config))
     done = iteration_of(checkpoint) if checkpoint else 0
     run_dir = process_group.first(lambda: open_run_dir(config, command, done))
     stop = StopRequest()
-    parts = _attach(trainer, config, run_dir, done, module, stop)
-    with (
-        stop.listening(),
-        gone_unless_begun(run_dir) if process_group.is_first else nullcontext(),
-        parts_named(parts, run_dir),
-    ):
+    if process_group.is_first:
+        log.open(run_dir)
+        log.say(f"run folder: {legible(run_dir)}" + (f", going on after iteration {done}" if done else ""))
+    parts = _attach(trainer, config, run_dir, done, module, stop, log)
+    cleanup = gone_unless_begun(run_dir) if process_group.is_first else nullcontext()
+    with stop.listening(), cleanup, log.closing_words(), parts_named(parts, run_dir):
         _fit(config, trainer, module, datamodule, checkpoint, stop)
-    return _finish(run_dir, module, stop, time.perf_counter() - start)
+    outcome = _finish(run_dir, module, stop, time.perf_counter() - start)
+    if process_group.is_first:
+        ending = f"stopped by {outcome.stopped_by}" if outcome.stopped_by else "finished"
+        log.note(f"{ending} after iteration {outcome.iterations}, {outcome.seconds:.0f} s")
+    return outcome
 
 
 def evaluate(config: Config) -> Evaluation:
@@ -190,7 +202,13 @@ def _checkpoint(config: Config) -> Path | None:
 
 
 def _attach(
-    trainer: L.Trainer, config: Config, run_dir: Path, done: int, module: PolicyModule, stop: StopRequest
+    trainer: L.Trainer,
+    config: Config,
+    run_dir: Path,
+    done: int,
+    module: PolicyModule,
+    stop: StopRequest,
+    log: RunLog,
 ) -> dict[str, Any]:
     """Give the trainer its callbacks and its logger, now that the run directory is known.
 
@@ -211,7 +229,8 @@ def _attach(
         *of_environment,
         *monitors,
         MetricsWriter(run_dir),
-        *([ProgressMonitor()] if config.log.progress else []),
+        HealthMonitor(run_dir, log.say),
+        *([ProgressMonitor(log)] if config.log.progress else []),
         RunCheckpoint(run_dir, config.checkpoint, stop, module.process_group),
     ]
     trainer.callbacks = callbacks  # type: ignore[attr-defined]

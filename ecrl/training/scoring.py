@@ -15,11 +15,11 @@ from ecrl.distributed.loading import load_sharded_policy
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.sharding import Sharding
 from ecrl.errors import usage_errors
-from ecrl.policy.attention import row_limit
-from ecrl.policy.flex import FLEX
+from ecrl.policy.attention import row_limit, shares_prompts
 from ecrl.policy.lora import without_adapters
 from ecrl.policy.model import PolicyModel
 from ecrl.policy.packing import MicroBatch, pack_micro_batches
+from ecrl.training.precision import precision_of
 
 
 class Scorer:
@@ -55,7 +55,7 @@ class Scorer:
 
         Args:
             device: where this process computes.
-            mesh: of all processes; None for one process.
+            mesh: of all processes; None for one process without FSDP.
 
         Raises:
             UsageError: there is no such model, it cannot be split, or its logits are post-processed.
@@ -65,7 +65,7 @@ class Scorer:
         self.sharding = Sharding(
             mesh,
             shard=mesh is not None and trainer.parallel != "ddp",
-            bf16=trainer.precision == "bf16-mixed",
+            bf16=precision_of(self._config) == "bf16-mixed",
             cpu_offload=trainer.cpu_offload,
         )
         self.model = self._load(adapters=True)
@@ -112,8 +112,8 @@ class Scorer:
         """Pack a batch, and return this process's micro-batches."""
         if not batch.num_tokens:
             return []
-        update = self._config.update
-        row_tokens = row_limit(self.model.attention, update.max_tokens, update.row_tokens)
+        update, attention = self._config.update, self.model.attention
+        row_tokens = row_limit(attention, update.max_tokens, update.row_tokens)
         rank, size = self.process_group.rank, self.process_group.size
         with usage_errors("update."):
             return pack_micro_batches(
@@ -122,7 +122,10 @@ class Scorer:
                 row_tokens,
                 rank,
                 size,
-                bucketed=self.model.attention == FLEX,
+                bucketed=self.model.bucketed,
+                shared=shares_prompts(
+                    self._config.model.attention, attention, self.model.lm.config, batch.sequences
+                ),
             )
 
 

@@ -14,9 +14,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from ecrl.config.schema import Config
 from ecrl.distributed.launch import processes
-from ecrl.distributed.lightning_strategies import MultiProcessStrategy, SingleProcessStrategy
+from ecrl.distributed.lightning_strategies import MeshStrategy, SingleProcessStrategy
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.errors import UsageError
+from ecrl.training.precision import casts_by_fsdp, precision_of
 
 
 def make_trainer(config: Config, **kwargs: Any) -> L.Trainer:
@@ -29,14 +30,13 @@ def make_trainer(config: Config, **kwargs: Any) -> L.Trainer:
     Raises:
         UsageError: Lightning knows no such accelerator or precision, or it is not on this machine.
     """
-    settings = config.trainer
-    many = processes(config) > 1
-    precision: Any = settings.precision
+    settings, count = config.trainer, processes(config)
+    precision: Any = precision_of(config)
     strategy: Any = SingleProcessStrategy()
-    if many:
-        strategy = MultiProcessStrategy(processes(config), settings.tensor_parallel_size, settings.timeout)
-        # FSDP casts by itself, before it gathers; autocast would gather in float32.
-        precision = precision if settings.parallel == "ddp" else "32-true"
+    if count > 1 or casts_by_fsdp(config):
+        strategy = MeshStrategy(count, settings.tensor_parallel_size, settings.timeout)
+    if casts_by_fsdp(config):
+        precision = "32-true"  # for Lightning, which would autocast beside FSDP
     try:
         return L.Trainer(
             accelerator=settings.accelerator,
@@ -59,9 +59,8 @@ def make_trainer(config: Config, **kwargs: Any) -> L.Trainer:
 
 def connect(trainer: L.Trainer, config: Config) -> ProcessGroup:
     """Join the run's other processes, if there are any."""
-    if processes(config) == 1:
-        return ProcessGroup()
-    trainer.strategy.setup_environment()
+    if isinstance(trainer.strategy, MeshStrategy):
+        trainer.strategy.setup_environment()
     return ProcessGroup(config.trainer.tensor_parallel_size, config.trainer.timeout)
 
 

@@ -36,7 +36,7 @@ class Evaluation:
             read, because its prompt is too long, counts as answered wrong; ``overlong_prompts`` counts
             these. ``env_errors`` counts the episodes in which the environment's code raised, if there are
             any.
-        standard_errors: of each metric over the problems; NaN for a single problem, and for a count.
+        standard_errors: of each metric but the counts, over the problems; NaN for a single problem.
     """
 
     metrics: dict[str, float]
@@ -81,9 +81,10 @@ def evaluate(
         for name, values in _answer(of, number_of_problems(of, sizes[of.name]), draw).items():
             key, counted = f"val/{of.name}/{name}", name in COUNTS
             metrics[key] = float(values.sum() if counted else values.mean() if len(values) else 0)
-            errors[key] = float("nan") if counted else standard_error(values)
-        if not metrics[errors_key := f"val/{of.name}/env_errors"]:
-            del metrics[errors_key], errors[errors_key]
+            if not counted:
+                errors[key] = standard_error(values)
+        if not metrics[failed := f"val/{of.name}/env_errors"]:
+            del metrics[failed]
     if mean:
         averages = [f"val/{of.name}/avg@{of.k}" for of in sets]
         metrics[VALIDATION_MEAN] = sum(metrics[name] for name in averages) / len(sets)

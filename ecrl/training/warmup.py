@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -30,6 +28,7 @@ from ecrl.policy.model import PolicyModel, check_model, load_policy, load_tokeni
 from ecrl.policy.packing import pack_micro_batches
 from ecrl.policy.tiny_model import build_model, build_tokenizer
 from ecrl.rollout.chat import Chat, set_template
+from ecrl.runs.cache import cache_folder, make_whole
 from ecrl.runs.versions import version_of
 
 _STREAM = 7  # Keeps warm-start problems apart from a run's own seeds.
@@ -48,8 +47,7 @@ def cached_base(config: Config, progress: Callable[[int, int, float], None] | No
         **{name: asdict(getattr(config, name)) for name in ("env", "warmup")},
     }
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
-    cache = Path(os.environ.get("ECRL_CACHE") or Path.home() / ".cache" / "ecrl")
-    target = cache / f"base-{digest}"
+    target = cache_folder() / f"base-{digest}"
     if not target.exists():
         make_base(config, target, progress)
     return target
@@ -69,15 +67,7 @@ def make_base(
         set_template(tokenizer, config.model.chat)
         model = load_policy(config.model.path, tokenizer)
     warm_up(model, tokenizer, config, progress)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".making-") as aside:
-        save_policy(model, tokenizer, Path(aside) / "base")
-        try:
-            os.rename(Path(aside) / "base", target)
-        except OSError:
-            # Another process made the same base meanwhile; either will do.
-            if not target.exists():
-                raise
+    make_whole(target, lambda folder: save_policy(model, tokenizer, folder))
 
 
 def warm_up(

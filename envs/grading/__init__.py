@@ -52,6 +52,8 @@ _FORMS = (
     ("x = 5!", "120 \\text{ cm}"),
     ("\\frac{a}{b} \\cdot c^{n+1}", "a c^{n+1} / b"),
     ("1 \\pm \\sqrt{5}", "1 - \\sqrt{5}"),
+    ("\\binom{n}{2}", "\\frac{n(n-1)}{2}"),
+    ("\\lfloor \\frac{n}{2} \\rfloor", "\\lfloor n/2 \\rfloor"),
 )
 
 

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-from ecrl.envs.grading import named_values, symbolic
+from ecrl.envs.grading import choices, named_values, symbolic
+from ecrl.envs.grading.bases import same_in_base
+from ecrl.envs.grading.dates import same_date, same_time
 from ecrl.envs.grading.intervals import as_interval
 from ecrl.envs.grading.named_values import Named
+from ecrl.envs.grading.names import alike, rename_argument
 from ecrl.envs.grading.normalisation import normalise
-from ecrl.envs.grading.numerals import close, number, ratio, same_in_base, split_percent
+from ecrl.envs.grading.numerals import close, number, ratio, split_percent
+from ecrl.envs.grading.powers import prime_factors
+from ecrl.envs.grading.size import DEEPEST, depth
 from ecrl.envs.grading.structure import Node, split, structure
 from ecrl.envs.grading.units import FUNCTION, split_unit
 
 LONGEST = 2000  # characters of an answer
 _MOST_PARTS = 64
 
-_CHOICE = re.compile(r"\(?\s*([A-J])\s*\)?\.?")
-# A letter alone, or with the text of its choice. That text may not name another letter or judge this one.
-_CHOSEN = re.compile(
-    r"(?:(?i:option|choice)\s+)?\(?\s*([A-J])\s*\)?(?:[.:)]?|(?:(?<=\))|[.:)])\s*"
-    r"(?!.*(?:\b(?:or|and|no|not|nor|is|was|but|except|wrong|incorrect|false)\b|\b[A-J]\b))\S.*)",
-    re.DOTALL,
-)
 _SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
-_RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne)(?![a-zA-Z])")
+_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|lt|gt)(?![a-zA-Z])")
+_ALTERNATIVES = re.compile(r"\bor\b")
 _APPROXIMATELY = re.compile(r"(?:[a-zA-Z]\s*)?\\approx(?![a-zA-Z])\s*")
-_TIME = re.compile(r"\d{1,2}\s*:\s*[0-5]\d(?:\s*[ap]\.?m\.?)?", re.IGNORECASE)
 
 
 def equivalent(gold: str, answer: str, tolerance: float = 1e-6) -> bool:
@@ -36,7 +35,7 @@ def equivalent(gold: str, answer: str, tolerance: float = 1e-6) -> bool:
         answer: any text at all; a text that is too large to be an answer is wrong.
         tolerance: relative tolerance, used if the gold answer is a decimal number.
     """
-    if len(answer) > LONGEST or symbolic.depth(answer) > symbolic.DEEPEST:
+    if len(answer) > LONGEST or depth(answer) > DEEPEST:
         return False
     if answer.count("{") != answer.count("}"):  # cut off
         return False
@@ -49,14 +48,8 @@ def _same(gold: str, answer: str, tolerance: float) -> bool:
         return False
     if _squeezed(gold) == _squeezed(answer):
         return True
-    if choice := _CHOICE.fullmatch(gold):
-        match = _CHOSEN.fullmatch(answer)
-        return match is not None and match.group(1) == choice.group(1)
-    if (verdict := same_in_base(gold, answer)) is not None:
-        return verdict
-    if (verdict := _same_range(gold, answer, tolerance)) is not None:
-        return verdict
-    if (verdict := _same_named(gold, answer, tolerance)) is not None:
+    rules = _rules(gold, answer, tolerance)
+    if (verdict := next((verdict for verdict in rules if verdict is not None), None)) is not None:
         return verdict
     gold, answer = _result(gold), _result(_exact(answer))
     pair = _plus_minus(gold), _plus_minus(answer)
@@ -68,11 +61,43 @@ def _same(gold: str, answer: str, tolerance: float) -> bool:
     return _same_scalar(gold, answer, tolerance)
 
 
+def _rules(gold: str, answer: str, tolerance: float) -> Iterator[bool | None]:
+    """Yield the verdicts of the rules for special forms, each None if the rule does not apply."""
+    yield _same_choice(gold, answer, tolerance)
+    yield same_in_base(gold, answer)
+    yield same_date(gold, answer)
+    yield _same_approximate(gold, answer, tolerance)
+    yield _same_range(gold, answer, tolerance)
+    yield _same_named(gold, answer, tolerance)
+
+
+def _same_choice(gold: str, answer: str, tolerance: float) -> bool | None:
+    """Compare the letter of a choice, or its text if the gold answer has one; None if it is no choice."""
+    if wanted := choices.letter(gold):
+        return choices.chosen(answer) == wanted
+    if choice := choices.letter_and_text(gold):
+        wanted, text = choice
+        return choices.letter(answer) == wanted or _same(
+            text, choices.without_letter(answer, wanted), tolerance
+        )
+    return None
+
+
+def _same_approximate(gold: str, answer: str, tolerance: float) -> bool | None:
+    """Compare with either side of a gold answer such as √2 ≈ 1.414; None for other gold answers."""
+    exact, sign, rounded = (side.strip() for side in gold.partition("\\approx"))
+    if not sign or number(rounded) is None or named_values.read(gold):
+        return None
+    return any(_same(side, answer, tolerance) for side in (exact, rounded) if side)
+
+
 def _same_range(gold: str, answer: str, tolerance: float) -> bool | None:
     """Compare inequalities in one variable as intervals; None if neither is such an inequality."""
     left, right = as_interval(gold), as_interval(answer)
     if left is None and right is None:
         return None
+    if _INEQUALITY.search((answer if left else gold) if left is None or right is None else ""):
+        return symbolic.same(gold, answer)  # -x > -1 is x < 1
     if left and right and left[0] != right[0]:
         return False
     return _same(left[1] if left else gold, right[1] if right else answer, tolerance)
@@ -83,19 +108,26 @@ def _same_named(gold: str, answer: str, tolerance: float) -> bool | None:
     left, right = named_values.read(gold), named_values.read(answer)
     if left and right:
         return _same_both_named(left, right, tolerance)
+    if left is None and right is None and number(gold) is not None:
+        right = named_values.read_combined(answer)
     named, other = left or right, answer if left else gold
     if named is None:
         return None
-    if _RELATION.search(other):  # an equation that is not solved
-        return len(named.names) == 1 and symbolic.same(gold, answer, 0.0)
+    if not named_values.is_value(other):  # an equation that is not solved
+        return len(named.names) == 1 and symbolic.same(gold, answer)
     if named.of_one:
         return _same(*_in_order(left, named.joined, other), tolerance)
     node = structure(other)
     if node is None or node.kind not in ("tuple", "list") or len(node.parts) != len(named.values):
         return False
-    values = [value for _, value in sorted(zip(named.names, named.values, strict=True))]  # (x, y)
-    pairs = zip(values, node.parts, strict=True)
-    return all(_same(*_in_order(left, value, part), tolerance) for value, part in pairs)
+    orders = [named.in_order] + [named.values] * (left is not None and not named.of_coordinates)
+    return any(
+        all(
+            _same(*_in_order(left, value, part), tolerance)
+            for value, part in zip(order, node.parts, strict=True)
+        )
+        for order in orders
+    )
 
 
 def _in_order(left: Named | None, named: str, other: str) -> tuple[str, str]:
@@ -104,7 +136,9 @@ def _in_order(left: Named | None, named: str, other: str) -> tuple[str, str]:
 
 def _same_both_named(left: Named, right: Named, tolerance: float) -> bool:
     if left.of_one and right.of_one and not (left.indexed and right.indexed):
-        return named_values.alike(left.base, right.base) and _same(left.joined, right.joined, tolerance)
+        if (renamed := rename_argument(left.base, right.base, right.joined)) is not None:
+            return _same(left.joined, renamed, tolerance)
+        return alike(left.base, right.base) and _same(left.joined, right.joined, tolerance)
     ours, theirs = (dict(zip(n.names, n.values, strict=True)) for n in (left, right))
     if ours.keys() != theirs.keys() or not len(ours) == len(left.names) == len(right.names):
         return False
@@ -113,16 +147,26 @@ def _same_both_named(left: Named, right: Named, tolerance: float) -> bool:
 
 def _same_structure(left: Node | None, right: Node | None, gold: str, answer: str, tolerance: float) -> bool:
     """Compare part by part; a set equals a plain list of its elements."""
+    if left and right is None and _gives_twice(left, gold, tolerance):
+        return _same(left.parts[0], answer, tolerance)
     left = left or Node("list", (gold,))
     right = right or Node("list", (answer,))
     kinds = {left.kind, right.kind}
     if len(left.parts) != len(right.parts) or len(left.parts) > _MOST_PARTS:
         return False
-    if kinds <= {"set", "list"} or kinds == {"union"}:
+    if kinds <= {"set", "list"} or kinds in ({"union"}, {"cases"}):
         return _same_in_any_order(left.parts, right.parts, tolerance)
+    if kinds == {"matrix", "tuple"}:  # a vector, as a column or in brackets
+        left, right = left.as_point, right.as_point
+        kinds = {left.kind, right.kind}
     if len(kinds) > 1 or left.border != right.border:
         return False
     return all(_same_part(g, a, tolerance) for g, a in zip(left.parts, right.parts, strict=True))
+
+
+def _gives_twice(node: Node, gold: str, tolerance: float) -> bool:
+    """Tell whether a gold answer gives its value twice, such as 7/2 or 3.5."""
+    return _ALTERNATIVES.search(gold) is not None and len(node.parts) == 2 and _same(*node.parts, tolerance)
 
 
 def _same_in_any_order(gold: tuple[str, ...], answer: tuple[str, ...], tolerance: float) -> bool:
@@ -141,14 +185,14 @@ def _same_part(gold: str, answer: str, tolerance: float) -> bool:
 
 
 def _same_scalar(gold: str, answer: str, tolerance: float) -> bool:
-    if _TIME.fullmatch(gold):  # a time of day, not a ratio
-        return _TIME.fullmatch(answer) is not None and _clock(gold) == _clock(answer)
+    if (verdict := same_time(gold, answer)) is not None:
+        return verdict
     if gold.count(":") > 1 or answer.count(":") > 1:
         return ratio(gold) is not None and ratio(gold) == ratio(answer)
     plain = split_percent(gold), split_percent(answer)
     if plain[0][1] or plain[1][1]:
         return _same_percent(*plain[0], *plain[1], tolerance)
-    if "." in gold:
+    if number(gold) is not None:
         answer = _APPROXIMATELY.sub("", answer, count=1) if _APPROXIMATELY.match(answer) else answer
     (gold, unit), (answer, other_unit) = split_unit(gold), split_unit(answer)
     if unit and other_unit and unit != other_unit:
@@ -156,9 +200,11 @@ def _same_scalar(gold: str, answer: str, tolerance: float) -> bool:
     a, b = number(gold), number(answer)
     if a is not None and b is not None:
         return close(a, b, tolerance if "." in gold else 0.0)
+    if (factors := prime_factors(gold)) is not None and (others := prime_factors(answer)) is not None:
+        return factors == others
     if _is_word(gold) or _is_word(answer):
         return _word(gold) == _word(answer)
-    return symbolic.same(gold, answer, tolerance if a is not None and "." in gold else 0.0)
+    return symbolic.same(gold, answer)
 
 
 def _same_percent(gold: str, gold_has: bool, answer: str, answer_has: bool, tolerance: float) -> bool:
@@ -217,10 +263,6 @@ def _is_word(text: str) -> bool:
 
 def _word(text: str) -> str:
     return _squeezed(re.sub(r"^(?:an?|the) ", "", text.lower()))
-
-
-def _clock(text: str) -> str:
-    return re.sub(r"[\s.]", "", text.lower())
 
 
 def _squeezed(text: str) -> str:

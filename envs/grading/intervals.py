@@ -9,6 +9,7 @@ from ecrl.envs.grading.structure import split
 _SIGN = re.compile(r"(<|>|\\(?:le|ge|lt|gt|ne)(?![a-zA-Z]))")
 _BELOW = {"<": "<", "\\lt": "<", "\\le": "\\le"}
 _ABOVE = {">": "<", "\\gt": "<", "\\ge": "\\le"}  # with both sides swapped
+_ABSOLUTE = re.compile(r"\|\s*([a-zA-Z])\s*\|\s*(<|>|\\(?:le|ge|lt|gt)(?![a-zA-Z]))([^<>|]*)")
 _OR = re.compile(r"\s(?:or)\s|\\(?:lor|vee)(?![a-zA-Z])|,")
 _AND = re.compile(r"\s(?:and)\s|\\(?:land|wedge)(?![a-zA-Z])")
 _SET = re.compile(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?::|\||\\mid)(.*)\\\}")
@@ -22,6 +23,8 @@ def as_interval(text: str) -> tuple[str, str] | None:
 
     Bounds must not contain variables: ``y > x`` equals ``x < y``, but their intervals would differ.
     """
+    if "\\begin" in text:
+        return None  # the inequality of a case
     if described := _SET.fullmatch(text):  # {x : x > 2}
         inside = as_interval(described.group(2))
         return inside if inside and inside[0] == described.group(1) else None
@@ -42,6 +45,8 @@ def _either(text: str) -> list[_Range] | None:
         if "-\\infty" in left and "\\infty" in right2:
             return [(name, left2, right)]
         return [(name, left, right2)] if "\\infty" in right and "-\\infty" in left2 else None
+    if around := _ABSOLUTE.fullmatch(text):
+        return _around_zero(*around.groups())
     pieces = [piece.strip() for piece in _SIGN.split(text)]
     names, signs = pieces[::2], pieces[1::2]
     if len(signs) == 1 and signs[0] == "\\ne" and _is_variable(names[0]) and _is_bound(names[1]):
@@ -60,8 +65,20 @@ def _either(text: str) -> list[_Range] | None:
     return None
 
 
+def _around_zero(name: str, sign: str, bound: str) -> list[_Range] | None:
+    """Read |x| < 2 as (-2, 2), |x| > 2 as the rest of the line."""
+    bound = bound.strip()
+    if not _is_bound(bound) or bound.startswith("-"):
+        return None
+    below = _BELOW.get(sign)
+    if below:
+        return [(name, _left(f"-{bound}", below), _right(bound, below))]
+    above = _ABOVE[sign]
+    return [(name, "(-\\infty", _right(f"-{bound}", above)), (name, _left(bound, above), "\\infty)")]
+
+
 def _is_variable(text: str) -> bool:
-    return re.fullmatch(r"[a-zA-Z]|\\(?:theta|alpha|lambda)", text) is not None
+    return re.fullmatch(r"[a-zA-Z](?:\([a-z]\))?|\\(?:theta|alpha|lambda)", text) is not None
 
 
 def _is_bound(text: str) -> bool:

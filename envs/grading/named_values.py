@@ -1,28 +1,21 @@
-"""Reads answers that name their values: ``x = 3``, ``x = 3, y = 4``, ``f(x) = 2x``, ``3 = x``."""
+"""Reads answers that name their values: ``x = 3``, ``x = 3, y = 4``, ``3 = x``, ``(x, y) = (3, 4)``."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
-from ecrl.envs.grading.structure import WORDS, split
+from ecrl.envs.grading.names import COMBINED, NAME, SYMBOL, base, canonical, may_depend
+from ecrl.envs.grading.structure import WORDS, split, structure
 
-_GREEK = (
-    "alpha|beta|gamma|delta|(?:var)?epsilon|zeta|eta|(?:var)?theta|iota|kappa|lambda|mu|nu|xi|pi|rho|sigma|tau"
-    "|upsilon|(?:var)?phi|chi|psi|omega|ell"
-)
-_INDEX = r"(?:_(?:\w|\{[\w,+ -]+\}))?"
-_NAME = (
-    rf"[a-zA-Z]{_INDEX}(?:\s*\([a-zA-Z]\))?|\\(?i:{_GREEK})(?![a-zA-Z]){_INDEX}"
-    r"|m?\s*\\angle\s*[a-zA-Z]+|(?!Not)[A-Z][a-z]{2,}"
-)
-_NAMED = re.compile(rf"({_NAME})\s*(?:=|\\in(?![a-zA-Z]))\s*(?=\S)")
-_ONLY_NAME = re.compile(_NAME)
-_POINT = re.compile(r"\(\s*([a-z](?:\s*,\s*[a-z])+)\s*\)\s*=\s*\((.+)\)")
-_ARGUMENT = re.compile(r"\(([a-z])\)$")
-_LETTER = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]")
-_DEPENDENT = re.compile(r"y|[a-zA-Z]\([a-z]\)")
+_NAMED = re.compile(rf"({NAME})\s*(?:=|\\in(?![a-zA-Z])|\\approx(?=\s*-?[\d.]+$))\s*(?=\S)")
+_ONLY_NAME = re.compile(NAME)
+_POINT = re.compile(rf"\(\s*({SYMBOL}(?:\s*,\s*{SYMBOL})+)\s*\)\s*(?:=|\\in(?![a-zA-Z]))\s*(.+)")
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge|ne|in|notin|equiv)(?![a-zA-Z])")
+_CONSTANT = re.compile(r"(?:\\pi|e)\s*\\approx")  # no name: π ≈ 3.14
+_COMPUTED = re.compile(r"[^a-zA-Z<>\\]*")
+_RATIO = re.compile(r"^(\d+)\s*:\s*(\d+)$")
+_CASES = "\\begin{cases}"
 
 
 @dataclass(frozen=True)
@@ -32,20 +25,22 @@ class Named:
     Attributes:
         names: one for each value, without white space.
         values: the values as written.
+        point: whether the answer gives the order of the values, as in (a, n) = (3, 4).
     """
 
     names: tuple[str, ...]
     values: tuple[str, ...]
+    point: bool = False
 
     @property
     def of_one(self) -> bool:
         """Whether all values have the same name, like the roots of an equation; indices are ignored."""
-        return all(name.partition("_")[0] == self.base for name in self.names)
+        return all(base(name) == self.base for name in self.names)
 
     @property
     def base(self) -> str:
         """The first name without its index."""
-        return self.names[0].partition("_")[0]
+        return base(self.names[0])
 
     @property
     def indexed(self) -> bool:
@@ -57,40 +52,75 @@ class Named:
         """The values without names, as a list."""
         return ", ".join(self.values)
 
+    @property
+    def of_coordinates(self) -> bool:
+        """Whether the names have an order of their own: x, y, z."""
+        return set(self.names) <= {"x", "y", "z"}
+
+    @property
+    def in_order(self) -> tuple[str, ...]:
+        """The values as the coordinates of a point: by their names, unless the answer gives another order."""
+        if self.point and not self.of_coordinates:
+            return self.values
+        by_name = sorted(zip(self.names, self.values, strict=True), key=lambda pair: pair[0].lstrip("\\"))
+        return tuple(value for _, value in by_name)
+
 
 def read(text: str) -> Named | None:
     """Return the named values of a text; None if it names none, or is an equation that is not solved."""
     if one := _one(text):
         return Named((one[0],), (one[1],))
-    if point := _POINT.fullmatch(text):  # (x, y) = (3, 4)
-        both = [split(side, (",",)) for side in point.groups()]
-        return Named(tuple(both[0]), tuple(both[1])) if len(both[0]) == len(both[1]) else None
-    parts = split(WORDS.sub(" , ", text), (",",))
-    ones = [_one(part) for part in parts]
+    if point := _POINT.fullmatch(text):
+        return _point(*point.groups())
+    ones = [_one(part) for part in split(WORDS.sub(" , ", text), (",",))]
     if len(ones) < 2 or any(one is None for one in ones):
         return None
     names, values = zip(*(one for one in ones if one), strict=True)
-    return Named(names, values)
+    return _repeated(names, values) or Named(names, values)
 
 
-def alike(one: str, other: str) -> bool:
-    """Tell whether two names may mean the same: they are equal, or both name the value of a function."""
-    return one == other or bool(_DEPENDENT.fullmatch(one) and _DEPENDENT.fullmatch(other))
+def read_combined(text: str) -> Named | None:
+    """Return the value of a sum, product or quotient of letters, such as 37 of m + n = 37; else None."""
+    name, equals, value = (part.strip() for part in text.partition("="))
+    known = equals and COMBINED.fullmatch(name) and _COMPUTED.fullmatch(value)
+    return Named((canonical(name),), (value,)) if known else None
 
 
 def _one(text: str) -> tuple[str, str] | None:
-    match = _NAMED.match(text)
-    if match and not _RELATION.search(text, match.end()):
-        name, value = re.sub(r"\s", "", match.group(1)), text[match.end() :].strip()
-        return (name, value) if _may_depend(name, value) else None
+    match = None if _CONSTANT.match(text) else _NAMED.match(text)
+    if match and is_value(value := text[match.end() :].strip()):
+        name = canonical(match.group(1))
+        if ":" in name:
+            value = _RATIO.sub(r"\\frac{\1}{\2}", value)  # 11:21, which could be a time of day
+        return (name, value) if may_depend(name, value) else None
     before, equals, after = (part.strip() for part in text.partition("="))
     if equals and _ONLY_NAME.fullmatch(after) and not _RELATION.search(before):  # 3 = x
-        return re.sub(r"\s", "", after), before
+        return canonical(after), before
     return None
 
 
-def _may_depend(name: str, value: str) -> bool:
-    """Tell whether a value fits its function's argument: ``f(y) = x + 1`` does not, ``f(y) = 1`` does."""
-    argument = _ARGUMENT.search(name)
-    letters = {found for found in _LETTER.findall(value) if len(found) == 1} - {"e", "i"}
-    return argument is None or argument.group(1) in letters or not letters
+def is_value(text: str) -> bool:
+    """Tell whether a text may be a value: no further relation, unless in cases or in 30 + 7 = 37."""
+    computed = "=" in text and _COMPUTED.fullmatch(text) is not None
+    return computed or text.startswith(_CASES) or not _RELATION.search(text)
+
+
+def _point(coordinates: str, value: str) -> Named | None:
+    """Read the coordinates of one point, or of several: (x, y) = (1, 2), (3, 4)."""
+    names = tuple(canonical(name) for name in split(coordinates, (",",)))
+    node = structure(value)
+    if node is None or _RELATION.search(value):
+        return None
+    if node.kind == "tuple":
+        return Named(names, node.parts, point=True) if len(node.parts) == len(names) else None
+    return Named((f"({','.join(names)})",), (value,)) if node.kind in ("list", "set") else None
+
+
+def _repeated(names: tuple[str, ...], values: tuple[str, ...]) -> Named | None:
+    """Read p = 5, q = 2; p = 7, q = 2 as the points (p, q) = (5, 2), (7, 2); None if no names come again."""
+    size = len(set(names))
+    groups = [Named(names[i : i + size], values[i : i + size]) for i in range(0, len(names), size)]
+    if size < 2 or len(groups) < 2 or any(set(group.names) != set(names) for group in groups):
+        return None
+    order = sorted(set(names), key=lambda name: name.lstrip("\\"))
+    return Named((f"({','.join(order)})",), (", ".join(f"({', '.join(g.in_order)})" for g in groups),))

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 _WRAPPED = re.compile(
-    r"\\(?:text|textbf|textit|textrm|textsf|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|mbox|underline|bf|rm"
+    r"\\(?:text|textbf|textit|textrm|textsf|textnormal|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|vec|mbox|underline|bf|rm"
     r"|(?:textcolor|color)\s*\{\w+\})\s*\{([^{}]*)\}"
 )
 _SPACES = re.compile(
@@ -18,6 +18,7 @@ _FRACTION_HALF_BRACES = re.compile(r"\\frac\s*([0-9])\s*\{")
 _FRACTION_TAIL = re.compile(r"(\\frac\s*\{[^{}]*\})\s*([0-9a-zA-Z])")
 _ROOT_WITHOUT_BRACES = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
 _THOUSANDS = re.compile(r"(?<![\d.,(\[{])(?<!\\{)\d{1,3}(?:(?:,|\{,\})\d{3})+(?![\d,])")
+_THOUSANDS_TIGHT = re.compile(r"(?<=\d)\s*(?:(?:,|\{,\})\s*\\!|\{,\})\s*(?=\d{3}(?!\d))")  # 31,\!104
 _THOUSANDS_APART = re.compile(r"(?<![\d.,/])\d{1,3}(?: \d{3})+(?![\d./])")
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z])|\bdegrees?\b")
 _TEMPERATURE = re.compile(r"\bdegrees ([CF])\b")
@@ -34,7 +35,19 @@ _OUTWARD = re.compile(r"([(\[\]])([^()\[\]]*,[^()\[\]]*)([)\[\]])")  # ]1, 2[ or
 _MARKED = re.compile(r"(\*\*?|[\"'])(.*)\1")
 _INTEGER = re.compile(r"\s*,?\s*(?:where |for )?([a-z]) ?\\in ?\\mathbb ?\{?Z\}?$")
 _ALL_BUT = re.compile(r"\\mathbb ?\{?R\}? ?(?:\\setminus|\\backslash|-) ?\\\{([^,{}\\]+)\\\}")
-_BRACES = re.compile(r"\{([^{},]*)\}")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_BY_CASES = re.compile(r"\\\{\s*\\begin\{array\}\s*\{[lcr|\s]*\}(.*)\\end\{array\}\s*\.?$", re.DOTALL)
+_RATIO_IN_WORDS = re.compile(r"(\d+) to (\d+)")
+_UNIT_IN_BRACKETS = re.compile(r"(?<=\d) ?\( ?([a-z]{1,3}) ?\)$")
+_ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:st|nd|rd|th)\b\s*\}?")
+_MODULO = re.compile(r"\(?\s*\\?[pb]?mod(?![a-zA-Z])\s*(?:\{\s*(\w+)\s*\}|(\w+))\s*\)?")
+_SEGMENT = re.compile(
+    r"\\(?:triangle|overline|overrightarrow)\s*(?:\{\s*([A-Z]{2,4})\s*\}|([A-Z]{2,4})(?![a-zA-Z]))"
+)
+_FOR_ALL = re.compile(
+    r"\s*,?\s*for (?:all|any|every)(?: real| integers?)? ([a-z])(?: ?\\in ?\\mathbb ?\{?[NZQR]\}?)?$"
+)
+_SYSTEM = re.compile(r"(?:\\\{\s*)?\\begin\{(cases|array|aligned)\}(?:\s*\{l+\})?([^&]*)\\end\{\1\}\s*\.?")
 #: Answers that may be written in words or as a symbol.
 _MEANINGS = {
     "(-\\infty, \\infty)": re.compile(r"\\(?:mathbb|mathbf) ?\{?R\}?|(?:all|the) reals?(?: numbers?)?"),
@@ -74,6 +87,9 @@ _REPLACED = {
     "∅": "\\emptyset ",
     "\\varnothing": "\\emptyset",
     "≠": "\\ne ",
+    "!=": "\\ne ",
+    "≈": "\\approx ",
+    "\\simeq": "\\approx",
     "⟨": "(",
     "⟩": ")",
     "\\langle": "(",
@@ -83,6 +99,8 @@ _REPLACED = {
     "\\[": "",
     "\\]": "",
     "\\infin": "\\infty",
+    "\\dots": "\\ldots",
+    "…": "\\ldots ",
 }
 _REPLACE = re.compile(
     "|".join(
@@ -99,6 +117,7 @@ def normalise(answer: str) -> str:
     """
     # First the ends of a matrix's rows, whose double backslashes would look like other commands.
     text = _without_unicode(answer).strip().replace("\\\\", "\\cr ")
+    text = _THOUSANDS_TIGHT.sub("", text)
     text = _REPLACE.sub(lambda m: _REPLACED[m.group()], text)
     text = _SPACES.sub(" ", text)
     for _ in range(3):  # commands may stand within commands
@@ -106,6 +125,9 @@ def normalise(answer: str) -> str:
     text = _DEGREES.sub(" degrees ", text)
     text = _DOLLARS.sub(r"\1 dollars", text)
     text = re.sub(r"\\?\$", " ", text)
+    text = _MODULO.sub(r" \\pmod{\1\2}", text)
+    text = _SEGMENT.sub(r"\1\2", text)
+    text = _ORDINAL.sub(r"\1", text)
     text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
     text = _FRACTION_WITHOUT_BRACES.sub(r"\\frac{\1}{\2}", text)
     text = _FRACTION_HALF_BRACES.sub(r"\\frac{\1}{", text)
@@ -120,7 +142,12 @@ def normalise(answer: str) -> str:
     text = _TEMPERATURE.sub(lambda m: {"C": "celsius", "F": "fahrenheit"}[m.group(1)], text)
     marked = _MARKED.fullmatch(text)
     text = _without_stop(_without_stop(marked.group(2) if marked else text))
+    text = _FOR_ALL.sub(lambda m: "" if m.group(1) in text[: m.start()] else m.group(), text)
     text = _INTEGER.sub(lambda m: "" if m.group(1) in text[: m.start()] else m.group(), text)
+    text = _SYSTEM.sub(_equations, text) if _SYSTEM.fullmatch(text) else text
+    text = _BY_CASES.sub(r"\\begin{cases}\1\\end{cases}", text)
+    text = _RATIO_IN_WORDS.sub(r"\1:\2", text) if _RATIO_IN_WORDS.fullmatch(text) else text
+    text = _UNIT_IN_BRACKETS.sub(r" \1", text)
     text = _ALL_BUT.sub(r"(-\\infty, \1) \\cup (\1, \\infty)", text)
     text = braced.group(1).strip() if (braced := _BRACES.fullmatch(text)) else text
     return next((meaning for meaning, said in _MEANINGS.items() if said.fullmatch(text)), text)
@@ -138,6 +165,12 @@ def _fraction(match: re.Match[str]) -> str:
     return f"\\frac{{{above}}}{{{below}}}"
 
 
+def _equations(match: re.Match[str]) -> str:
+    """Write a system of equations, one in each row, as a list."""
+    rows = [row.strip(" ,;.") for row in match.group(2).split("\\cr")]
+    return ", ".join(row for row in rows if row) if all("=" in row for row in rows if row) else match.group()
+
+
 def _inward(match: re.Match[str]) -> str:
     """Rewrite an interval such as ]1, 2[ with round brackets; leave other intervals as they are."""
     left, inside, right = match.groups()
@@ -147,5 +180,5 @@ def _inward(match: re.Match[str]) -> str:
 
 
 def _without_stop(text: str) -> str:
-    """Remove a full stop, comma or semicolon at the end, but not the dots of an ellipsis."""
-    return re.sub(r"(?<!\.)\.$|[,;]+$", "", text.strip()).strip()
+    """Remove a full stop, comma, semicolon or backslash at the end, but not the dots of an ellipsis."""
+    return re.sub(r"(?<!\.)\.$|[,;]+$|(?<!\\)\\$", "", text.strip()).strip()

@@ -1,4 +1,4 @@
-"""Reads numerals: decimals, fractions, mixed numbers, powers of ten, other bases, percentages."""
+"""Reads numerals: decimals, fractions, mixed numbers, powers of ten, words, percentages."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ _FRACTION = re.compile(r"([+-]?)\s*\\frac\s*\{\s*([+-]?\s*\d+)\s*\}\s*\{\s*(\d+)
 _SLASH = re.compile(r"([+-]?)\s*(\d+)\s*/\s*(\d+)")
 _MIXED = re.compile(r"([+-]?)\s*(\d+)\s*(?:\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|\s(\d+)\s*/\s*(\d+))")
 _REPEATING = re.compile(r"([+-]?)\s*(\d*)\.(\d*)\s*\\overline\s*\{\s*(\d+)\s*\}")
-_NAMES = {"two": 2, "three": 3, "eight": 8, "ten": 10, "sixteen": 16}
-_BASE = re.compile(r"([0-9A-Za-z]+)\s*_\s*\{?\s*(?:base\s*)?(\d{1,2}|two|three|eight|ten|sixteen)\s*\}?")
-_IN_BASE = re.compile(
-    r"([0-9A-Za-z]+)\s*\(?\s*(?:in\s+)?base[\s-]*(\d{1,2}|two|three|eight|ten|sixteen)\)?", re.IGNORECASE
+#: Words of the numbers from zero to nineteen.
+WORDS = (
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
+    *("twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 )
-_PERCENT = re.compile(r"\s*(?:\\%|%|\bpercent\b)\s*$", re.IGNORECASE)
+_TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+_WORD = re.compile(
+    rf"({'|'.join(_TENS)})(?:[\s-]({'|'.join(WORDS[1:10])}))?|({'|'.join(WORDS[::-1])})", re.IGNORECASE
+)
+_PERCENT = re.compile(r"\s*(?:\\%|%|\b(?:percent|percentage|pct)\b)\s*$", re.IGNORECASE)
 
 
 def number(text: str) -> Fraction | None:
@@ -47,8 +51,19 @@ def number(text: str) -> Fraction | None:
             power or exponent or 0
         )
     else:
-        return None
+        return _in_words(text)
     return -value if value is not None and sign == "-" else value
+
+
+def _in_words(text: str) -> Fraction | None:
+    """Return the value of a number from zero to ninety-nine in words."""
+    match = _WORD.fullmatch(text)
+    if match is None:
+        return None
+    tens, ones, below = match.groups()
+    if below:
+        return Fraction(WORDS.index(below.lower()))
+    return Fraction(10 * _TENS.index(tens.lower()) + 20 + (WORDS.index(ones.lower()) if ones else 0))
 
 
 def ratio(text: str) -> list[Fraction] | None:
@@ -67,32 +82,3 @@ def close(gold: Fraction, answer: Fraction, tolerance: float) -> bool:
 def split_percent(text: str) -> tuple[str, bool]:
     """Return a text without its percent sign, and whether it had one."""
     return _PERCENT.sub("", text), _PERCENT.search(text) is not None
-
-
-def in_base(text: str) -> tuple[str, int] | None:
-    """Return digits and base of a numeral that names its base; None if the text is no such numeral."""
-    match = _BASE.fullmatch(text.strip()) or _IN_BASE.fullmatch(text.strip())
-    if match is None:
-        return None
-    base = _NAMES.get(match.group(2).lower()) or int(match.group(2))
-    letters = base == 16 and re.fullmatch(r"[A-Fa-f]{2,}", match.group(1))
-    if not letters and not any(c.isdigit() for c in match.group(1)):
-        return None  # a name with an index
-    return match.group(1).upper().lstrip("0") or "0", base
-
-
-def same_in_base(gold: str, answer: str) -> bool | None:
-    """Compare numerals of which one names its base; None if neither does.
-
-    The digits must agree, and so must the bases if both name one. An answer in base ten equals a gold answer
-    without a base.
-    """
-    ours, theirs = in_base(gold), in_base(answer)
-    if ours and theirs:
-        return ours == theirs
-    if ours:
-        return ours[0] == (answer.strip().upper().lstrip("0") or "0")
-    if theirs:
-        value = number(gold)
-        return theirs[1] == 10 and value is not None and number(theirs[0]) == value
-    return None

@@ -10,8 +10,10 @@ _MATRIX = re.compile(
     r"[(\[]?\s*\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr|\s]*\})?(.*?)\\end\s*\{\1\}\s*[)\]]?",
     re.DOTALL,
 )
+_CASES = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
+_CONDITION = re.compile(r"^(?:if|for|when|where|as)\b\s*")
 #: What separates several answers, apart from commas.
-WORDS = re.compile(r"\s(?:and|or)\s|\\(?:quad|qquad)|;")
+WORDS = re.compile(r"(?<![a-zA-Z\\])(?:and|or)(?![a-z])|\\(?:quad|qquad)|;")
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Node:
     """An answer with several parts.
 
     Attributes:
-        kind: ``tuple`` (ordered), ``set`` and ``list`` (any order), ``interval``, ``union`` or ``matrix``.
+        kind: ``tuple`` (ordered), ``set`` and ``list`` (any order), ``interval``, ``union``, ``cases``
+            (any order) or ``matrix``.
         parts: texts of the parts; those of a matrix row by row.
         border: the brackets of an interval, or the shape of a matrix.
     """
@@ -28,12 +31,20 @@ class Node:
     parts: tuple[str, ...]
     border: str = ""
 
+    @property
+    def as_point(self) -> Node:
+        """A matrix of one column as a tuple; other nodes as they are."""
+        column = self.kind == "matrix" and set(self.border.split(",")) == {"1"}
+        return Node("tuple", self.parts, "()") if column else self
+
 
 def structure(text: str) -> Node | None:
     """Return the structure of an answer, or None for a single expression."""
     text = text.strip()
     if match := _MATRIX.fullmatch(text):
         return _matrix(match.group(2))
+    if match := _CASES.fullmatch(text):
+        return _cases(match.group(1))
     union = split(text, ("\\cup",))
     if len(union) > 1:
         return Node("union", tuple(union))
@@ -68,6 +79,15 @@ def _matrix(body: str) -> Node:
     cells = [[cell.strip() for cell in row.split("&")] for row in rows]
     shape = ",".join(str(len(row)) for row in cells)
     return Node("matrix", tuple(cell for row in cells for cell in row), shape)
+
+
+def _cases(body: str) -> Node | None:
+    """Return the rows of a function by cases, each as a matrix of a value and its condition."""
+    rows = [row.split("&") for row in body.split("\\cr") if row.strip()]
+    if any(len(row) < 2 for row in rows):
+        return None
+    cells = [(row[0].strip(" ,;"), _CONDITION.sub("", " ".join(row[1:]).strip(" ,;."))) for row in rows]
+    return Node("cases", tuple(f"\\begin{{matrix}}{value} & {when}\\end{{matrix}}" for value, when in cells))
 
 
 def split(text: str, separators: tuple[str, ...]) -> list[str]:

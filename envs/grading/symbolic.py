@@ -7,70 +7,44 @@ import re
 from functools import lru_cache
 from typing import Any
 
-_LONGEST = 400  # characters of an expression
-DEEPEST = 24  # nested brackets
-_DIGITS = re.compile(r"\d{40,}")
-_POWER = re.compile(r"(?:\^|\*\*)\s*\{?\s*\(?\s*-?\s*(\d+)")
-_LARGEST_POWER = 300
-_FACTORIAL = re.compile(r"(\d+|[)}\]])\s*!")
-_LARGEST_FACTORIAL = 60
-_DANGEROUS = re.compile(r"\\(?:sum|prod|int|lim|binom|choose|iint|oint)|__|import|(?<!\\)lambda|eval")
+from ecrl.envs.grading.size import LINEAR, comparable
+
+_POWER_OF_FACTORIAL = re.compile(r"([a-z]|\d+)\s*!\s*\^")
+_BINOMIAL_OF_LETTERS = re.compile(rf"\\binom\s*\{{\s*({LINEAR})\s*\}}\s*\{{\s*(\d{{1,2}}|\d?[a-z])\s*\}}")
 # What the parser silently ignores, or joins.
 _DROPPED = re.compile(
     r"['\"?…]|\\l?dots|\.\.|\\(?:prime|not|approx|[hv]?phantom)(?![a-zA-Z])|\^\s*(?:T|\{\s*T\s*\})"
     r"|(?<![_{\d])\d+\s+\.?\d|(?:\d|\\(?:sin|cos|tan|ln|exp))\s*_"
 )
-# What can be read in two ways: x2 (an index?), 1/2x (is x in the denominator?), f(x+1) (a factor?).
+# What can be read in two ways: x2 (an index?), 1/2x (is x in the denominator?), f(x+1) (a factor?), f^{-1}.
 _AMBIGUOUS = re.compile(
-    r"(?<![\\a-zA-Z_{])[a-zA-Z]\d|(?<![\\a-zA-Z])f\s*\((?!\s*\w+\s*\))"
-    r"|/\s*\d+\s*(?:[a-zA-Z(]|\\(?!(?:cdot|times)(?![a-zA-Z])))"
+    r"(?<![\\a-zA-Z])[fgh]\s*\^\s*\{?\s*-1|(?<![\\a-zA-Z_{])[a-zA-Z]\d|(?<![\\a-zA-Z])f\s*\((?!\s*\w+\s*\))"
+    r"|/\s*\d+\s*(?:[a-zA-Z(]|\\(?!(?:cdot|times|rfloor|rceil)(?![a-zA-Z])))"
 )
 _IMAGINARY_BESIDE = re.compile(r"(/\s*\d+)\s+i(?![a-zA-Z])")
 # Letters that the parser takes for a number or ignores.
 _LETTERS = {"I": "\\mathcal{I}", "\\gamma": "\\mathcal{g}"}
 _LETTER = re.compile(r"\\[a-zA-Z]+|I")
+_RAISED = r"(?:\s*\^\s*\{?\s*-1\s*\}?)?"
+_PRODUCT = re.compile(rf"(?<!\\)(?<!_)(?<!_\{{)[A-Z]{_RAISED}(?:\s*(?:\\cdot\s*)?[A-Z]{_RAISED})+")
+_ONLY_FRACTION = re.compile(r"^\{(\\frac\{\d+\}\{\d+\})\}$")  # in braces it would be read as a set
 _BINOMIAL = re.compile(r"\\binom\s*\{\s*(\d{1,2})\s*\}\s*\{\s*(\d{1,2})\s*\}")
 # Digits. The largest power that is allowed has fewer, so it cannot hide a difference.
 _PRECISION = 350
 _CLOSE = 1e-300
 _POINTS = (0.7390851332151607, 1.6180339887498949, 2.2955871493926380)
+_STEP = 0.4142135623730951  # from one variable to the next; no sum with a point is an integer
+_STEP_POINTS = 80
+_COUNTS = "ijklmn"  # letters of integers
 _SIGNS = ((-1, -1), (1, -1), (-1, 1))  # signs of the variables, which alternate
-
-
-def depth(text: str) -> int:
-    """Return how deeply brackets are nested in a text."""
-    now = deepest = 0
-    for character in text:
-        now += character in "([{"
-        now -= character in ")]}"
-        deepest = max(deepest, now)
-    return deepest
-
-
-def comparable(text: str) -> bool:
-    """Tell whether an expression is small enough for sympy."""
-    text = re.sub(r"\s+", "", text)
-    if len(text) > _LONGEST or "!!" in text or _DIGITS.search(text) or _DANGEROUS.search(text):
-        return False
-    if (
-        depth(text) > DEEPEST
-        or text.count("^") > 12
-        or re.search(r"\^[^+\-*/ =<>]*\^", re.sub(r"[{(]", "", text.replace("\\exp", "e^")))
-    ):
-        return False
-    if any(len(p) > 6 or int(p) > _LARGEST_POWER for p in _POWER.findall(text)):
-        return False
-    factorials = _FACTORIAL.findall(text)
-    return (
-        all(f.isdigit() and len(f) <= 3 and int(f) <= _LARGEST_FACTORIAL for f in factorials)
-        and len(factorials) <= 4
-    )
 
 
 @lru_cache(maxsize=4096)
 def parse(text: str) -> Any:
     """Parse LaTeX or plain notation into a sympy expression; None if it is ambiguous, too large or wrong."""
     text = _BINOMIAL.sub(lambda m: str(math.comb(int(m.group(1)), int(m.group(2)))), text)
+    text = _BINOMIAL_OF_LETTERS.sub(r"\\frac{(\1)!}{\2!(\1-\2)!}", text)
+    text = _POWER_OF_FACTORIAL.sub(r"(\1!)^", text)
     text = _IMAGINARY_BESIDE.sub(r"\1 \\cdot i", text)
     if _DROPPED.search(text) or _AMBIGUOUS.search(text) or not comparable(text):
         return None
@@ -86,24 +60,23 @@ def parse(text: str) -> Any:
         return None
 
 
-def same(gold: str, answer: str, tolerance: float) -> bool:
-    """Tell whether two expressions are equal for all values of their variables.
+def same(gold: str, answer: str) -> bool:
+    """Tell whether two expressions are equal, to 300 digits, for all values of their variables.
 
     Args:
         gold: the right answer, normalised.
         answer: the given answer, normalised.
-        tolerance: relative tolerance of numbers; 0 means equality to 300 digits.
     """
     left, right = parse(gold), parse(answer)
-    if left is None or right is None:
+    if left is None or right is None or not _same_orders(gold, answer):
         return False
     try:
-        return _same_parsed(left, right, tolerance)
+        return _same_parsed(left, right)
     except (ArithmeticError, AttributeError, TypeError, ValueError, NotImplementedError):
         return False  # sympy cannot compare them
 
 
-def _same_parsed(left: Any, right: Any, tolerance: float) -> bool:
+def _same_parsed(left: Any, right: Any) -> bool:
     import sympy
 
     if isinstance(left, sympy.core.relational.Relational) or isinstance(
@@ -114,45 +87,80 @@ def _same_parsed(left: Any, right: Any, tolerance: float) -> bool:
         return bool(left == right)
     if {s.name for s in left.free_symbols} != {s.name for s in right.free_symbols}:
         return False
-    return _same_values(left, right, tolerance)
+    return _same_values(left, right)
 
 
-def _same_values(left: Any, right: Any, tolerance: float) -> bool:
+def _same_orders(gold: str, answer: str) -> bool:
+    """Tell whether the products of capital letters, which may be matrices, are in the same order."""
+    ours, theirs = (
+        {re.sub(r"\\cdot|[\s{}]", "", run) for run in _PRODUCT.findall(text)} for text in (gold, answer)
+    )
+    return not any(
+        sorted(one) == sorted(other) and one != other for one in ours ^ theirs for other in ours | theirs
+    )
+
+
+def _same_values(left: Any, right: Any) -> bool:
     """Compare at a few points, with so many digits that different expressions do not agree by chance.
 
     With positive variables, both must have a value. With other signs, only real values are compared: ln x²
-    equals 2 ln x, but |x| does not equal x.
+    equals 2 ln x, but |x| does not equal x. If only one has an absolute value, both must be real for the same
+    signs: ln |x| is not ln x.
     """
-    if left.is_Rational and right.is_Rational and not tolerance:
+    if left.is_Rational and right.is_Rational:
         return bool(left == right)
+    import sympy
+
     names = sorted(s.name for s in left.free_symbols)
-    if not all(
-        _agree(left, right, _at(names, point, (1, 1)), tolerance) for point in _POINTS[: 3 if names else 1]
-    ):
+    if not all(_agree(left, right, point) for point in _positive(names, left, right)):
         return False
-    for signs in _SIGNS if names else ():
+    same_domain = left.has(sympy.Abs) != right.has(sympy.Abs)
+    counts = _has_steps(left, right) and any(name in _COUNTS for name in names)
+    for signs in _SIGNS if names and not counts else ():
         point = _at(names, _POINTS[1], signs)
-        if _is_real(left, point) and _is_real(right, point) and not _agree(left, right, point, tolerance):
+        reals = _is_real(left, point), _is_real(right, point)
+        if (all(reals) and not _agree(left, right, point)) or (same_domain and any(reals) != all(reals)):
             return False
     return True
+
+
+def _positive(names: list[str], left: Any, right: Any) -> list[dict[str, Any]]:
+    """Return the points with positive variables at which two expressions are compared.
+
+    Functions with steps are constant between them, so they need more points, and integers for counts (n, k).
+    """
+    import sympy
+
+    if not names or not _has_steps(left, right):
+        return [_at(names, point, (1, 1)) for point in _POINTS[: 3 if names else 1]]
+    return [
+        {
+            name: sympy.Integer(k + 3 * i) if name in _COUNTS else sympy.Float(k * _POINTS[0] + i * _STEP, 50)
+            for i, name in enumerate(names)
+        }
+        for k in range(1, _STEP_POINTS)
+    ]
+
+
+def _has_steps(*expressions: Any) -> bool:
+    import sympy
+
+    return any(expression.has(sympy.floor, sympy.ceiling) for expression in expressions)
 
 
 def _at(names: list[str], point: float, signs: tuple[int, int]) -> dict[str, Any]:
     import sympy
 
-    return {
-        name: signs[i % 2] * sympy.Float(point + i * 0.3819660112501052, _PRECISION)
-        for i, name in enumerate(names)
-    }
+    return {name: signs[i % 2] * sympy.Float(point + i * _STEP, _PRECISION) for i, name in enumerate(names)}
 
 
-def _agree(left: Any, right: Any, point: dict[str, Any], tolerance: float) -> bool:
+def _agree(left: Any, right: Any, point: dict[str, Any]) -> bool:
     import sympy
 
     a, b = _value(left, point), _value(right, point)
     if a is None or b is None:
         return False
-    limit = max(abs(a), abs(b), sympy.Float("1e-20")) * max(sympy.Float(tolerance), sympy.Float(_CLOSE))
+    limit = max(abs(a), abs(b), sympy.Float("1e-20")) * sympy.Float(_CLOSE)
     return bool(abs(a - b) <= limit)
 
 
@@ -200,7 +208,7 @@ def _as_latex(text: str) -> str:
     text = re.sub(r"(\d+(?:\.\d+)?)\s*degrees", r"(\\frac{\\pi \\cdot \1}{180})", text)
     # Take the real root of a negative number, not the principal one.
     text = re.sub(r"\\sqrt\s*\[\s*(\d?[13579])\s*\]\s*\{\s*-([^{}+-]*)\}", r"(-\\sqrt[\1]{\2})", text)
-    return re.sub(r"(\d*)\.(\d+)", _as_fraction, text)
+    return _ONLY_FRACTION.sub(r"\1", re.sub(r"(\d*)\.(\d+)", _as_fraction, text))
 
 
 def _as_fraction(decimal: re.Match[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ecrl.envs.grading.numerals import number
+
 #: Each unit, and its other names.
 _UNITS = """
     km: kilometer kilometers kilometre kilometres
@@ -24,6 +26,11 @@ _UNITS = """
     l: L liter liters litre litres
     ml: mL milliliter milliliters
     gallon: gallons
+    cup: cups
+    pint: pints
+    quart: quarts
+    teaspoon: teaspoons
+    tablespoon: tablespoons
     s: second seconds sec secs
     ms: millisecond milliseconds
     minute: minutes min mins
@@ -75,17 +82,25 @@ _UNIT = re.compile(
 )
 #: Functions of an angle; the degrees of their argument are not the unit of the whole answer.
 FUNCTION = re.compile(r"(?<![a-zA-Z])(?:sqrt|sin|cos|tan|log|ln|exp|max|min|abc)(?![a-zA-Z])")
+#: Words beside a number that change it, so that they are no unit.
+_SCALE = re.compile(
+    "hundreds?|thousands?|.*illions?|dozens?|scores?|pairs?|couples?|tens|ones|.*ths|thirds|halves|quarters"
+    "|percents|or|and|more|less|fewer|plus|minus|times"
+)
+#: A noun in the plural that counts something: eggs, children tickets.
+_COUNTED = re.compile(r"\s((?:[a-z]+ )?[a-z]{3,}s)\.?$")
 _NUMERAL = re.compile(r"[-+]?\s*[\d.,]+\s")
 
 
 def split_unit(text: str) -> tuple[str, str]:
     """Return an answer without its unit, and the unit in standard notation, which is empty if there is none.
 
+    What is counted is a unit too, after a plain number: 18 eggs.
     A single letter is a unit only after a plain number and a space: ``3m``, ``\\frac{2}{3}g`` are products.
     """
     match = _UNIT.search(text)
     if match is None:
-        return text, ""
+        return _split_counted(text)
     rest, unit = text[: match.start()], match["unit"]
     before_unit = text[: match.start("before") if match["before"] else match.start("unit")]
     single = len(unit) == 1 and not match["before"] and not match["per"] and not match["power"]
@@ -100,3 +115,12 @@ def split_unit(text: str) -> tuple[str, str]:
     per = f"/{_PER[match['per']]}" if match["per"] else ""
     full = {"mile/h": "mph"}.get(name + per, name + per)
     return rest.strip(), full + (f"^{power}" if power != "1" else "")
+
+
+def _split_counted(text: str) -> tuple[str, str]:
+    match = _COUNTED.search(text)
+    if match is None or FUNCTION.search(text) or number(text[: match.start()]) is None:
+        return text, ""
+    if any(_SCALE.fullmatch(word) for word in match.group(1).split()):
+        return text, ""
+    return text[: match.start()].strip(), match.group(1)

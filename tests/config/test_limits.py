@@ -25,6 +25,7 @@ def test_every_number_and_every_choice_of_the_schema_is_limited() -> None:
         "trainer.precision",
         "trainer.parallel",
         "model.attention",
+        "model.compile",
         "rollout.old_logprobs",
         "rollout.overlong_prompts",
         "env.on_error",

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 from ecrl.cli import main
 from ecrl.policy.tiny_model import build_tokenizer
 from tests.support import worker
-from tests.support.checkpoints import checkpoint_tensors
+from tests.support.checkpoints import checkpoint_tensors, exported
 from tests.support.conformance import ROWS, Row, node
 from tests.support.marks import slow_unless
 from tests.support.runs import assert_same_run, history
@@ -45,11 +45,12 @@ KEEP = "update.lr=1e-4"  # AdamW turns rounding of vanishing gradients into step
 QUICK_ROW = "kl_cov"  # of the runs of every strategy
 QUICK_RUNS = {"run-uneven", "run-whole", "run-parts", "run-parts-resumed", f"run-{QUICK_ROW}"}
 QUICK_RUNS |= {"run-large-logits", "run-soft-cap"}
+BF16 = "minibatch-fsdp-bf16"
 
 
 def is_quick(job: str) -> bool:
     """Whether a job is for a test that is not slow."""
-    return job in QUICK_RUNS or job in {f"minibatch-fsdp-{row.name}" for row in ROWS}
+    return job in {*QUICK_RUNS, BF16} or job in {f"minibatch-fsdp-{row.name}" for row in ROWS}
 
 
 def jobs_for(
@@ -78,6 +79,7 @@ def jobs_for(
                 "overrides": [*TINY, f"model.path={path}", *settings],
                 "strategy": node(ROWS[0], ROWS[0].active),
             }
+    jobs[BF16] = {"kind": "minibatch", "overrides": [*base, *FSDP, "trainer.precision=bf16-mixed"]}
     runs = {
         "uneven": [*FSDP, *EVAL, *UNEVEN, *MANY_TURNS, KEEP],
         "few": [*FSDP, *EVAL, *FEW, KEEP],
@@ -209,12 +211,6 @@ def assert_close(many: Path, alone: Path, tolerance: float = 1e-4) -> None:
     a, b = exported(many / "policy"), exported(alone / "policy")
     assert a.keys() == b.keys()
     assert all((a[name] - b[name]).abs().max() < 2e-5 for name in a)
-
-
-def exported(folder: Path) -> dict[str, torch.Tensor]:
-    """Weights as transformers reads them."""
-    state: dict[str, torch.Tensor] = AutoModelForCausalLM.from_pretrained(folder).state_dict()
-    return state
 
 
 def assert_same_minibatch(got: dict[str, Any], model: Path, row: Row) -> None:
@@ -349,6 +345,21 @@ def test_two_processes_fork_a_run_and_keep_its_best(many: Path) -> None:
         result(many, name)
     assert [row["iteration"] for row in history(many / "forked")] == [0, 1]
     assert history(many / "forked")[0]["val/digits/avg@2"] >= 0
+
+
+def test_bf16_rounds_as_in_one_process(many: Path, tiny_model: Path) -> None:
+    """Alone, too, FSDP casts; autocast is several times further away than the order of the gradient's sum."""
+    got = result(many, BF16)
+    base = [*TINY, f"model.path={tiny_model}", "trainer.accelerator=cpu", "trainer.precision=bf16-mixed"]
+    want = worker.run({"kind": "minibatch", "overrides": base})
+    cast = worker.run({"kind": "minibatch", "overrides": [*base, "trainer.parallel=ddp"]})
+
+    def distance(other: dict[str, Any]) -> float:
+        return float((got["gradient"] - other["gradient"]).norm() / other["gradient"].norm())
+
+    print(got["loss"], want["loss"], cast["loss"], distance(want), distance(cast))
+    assert got["loss"] == pytest.approx(want["loss"], rel=1e-3)
+    assert distance(want) < 0.01
 
 
 def test_bf16_takes_logits_as_large_as_after_training(many: Path) -> None:

@@ -14,21 +14,27 @@ def test_work_of_a_small_model_by_hand() -> None:
     model = job().model  # 3 layers, 4 heads × 32
     assert body_flops(model, count=10, pairs=55) == 2 * 3 * model.layer_parameters * 10 + 4 * 3 * 128 * 55
     # 64 × 8 completions of 16 × 0.5 = 8 tokens, prompts of 20: rows of 256 hold a whole group.
-    plan = job("strategy=[]", "update.epochs=2", "update.row_tokens=256", length=0.5, prompt=20)
+    words = ["trainer.precision=32-true", "strategy=[]", "update.epochs=2", "update.row_tokens=256"]
+    plan = job(*words, length=0.5, prompt=20)
     forward = body_flops(model, 512 * 8 + 64 * 20, 512 * (8 * 20 + 32) + 64 * 200)
     forward += 2 * model.vocabulary * 128 * 512 * 8
     phases = iteration(plan)
-    assert set(phases) == {"prefill", "decode", "forward", "backward", "recomputation"}
+    assert set(phases) == {"prefill", "decode", "forward", "backward", "recomputation", "optimizer"}
     assert phases["forward"].flops == pytest.approx(2 * forward)
     assert phases["backward"].flops == pytest.approx(4 * forward)
-    assert phases["forward"].seconds == pytest.approx(2 * forward / (989e12 * 0.35))
+    # In float32 all takes 9 times as long as in bfloat16, and flex attention 2.2 times as long as flash.
+    attention = 4 * 3 * 128 * (512 * (8 * 20 + 32) + 64 * 200)
+    assert phases["forward"].seconds == pytest.approx(2 * 9 * (forward + 1.2 * attention) / (989e12 * 0.35))
+    # 8 optimizer steps move 7 numbers of 4 bytes for each parameter.
+    assert phases["optimizer"].seconds == pytest.approx(8 * 28 * model.parameters / (0.8 * 3.35e12))
 
 
 def test_what_costs_a_pass() -> None:
-    base = iteration(job("strategy=[]"))
-    assert "reference" in iteration(job("strategy=[reference_kl]")).keys() - base.keys()
+    full = "trainer.precision=32-true"
+    base = iteration(job(full, "strategy=[]"))
+    assert "reference" in iteration(job(full, "strategy=[reference_kl]")).keys() - base.keys()
     # 64 × 8 completions of 10 tokens, prompts of 24 with all 8: 6,656 tokens, 1,664 in each of 4 minibatches.
-    words = ["strategy=[kl_cov]", "rollout.max_new_tokens=10", "update.row_tokens=256"]
+    words = [full, "strategy=[kl_cov]", "rollout.max_new_tokens=10", "update.row_tokens=256"]
     lengths = {"length": 1.0, "prompt": 24}
     assert "planning" not in iteration(job(*words, **lengths))
     split = [*words, "update.max_tokens=600"]  # three micro-batches, of which the first is free
@@ -37,9 +43,9 @@ def test_what_costs_a_pass() -> None:
     left = iteration(job(*split, "engine=vllm", "rollout.old_logprobs=engine", **lengths))
     assert left["planning"].flops == pytest.approx(left["forward"].flops * 2 / 3)
     assert "old log-probs" not in left
-    for overrides in (["engine=vllm"], ["trainer.precision=bf16-mixed"], ["rollout.staleness=1"]):
-        assert "old log-probs" in iteration(job(*overrides)).keys() - base.keys()
-    frozen = iteration(job("strategy=[]", "model.lora.r=4"))
+    for overrides in (["engine=vllm"], ["trainer.precision=auto"], ["rollout.staleness=1"]):
+        assert "old log-probs" in iteration(job(full, *overrides)).keys() - base.keys()
+    frozen = iteration(job(full, "strategy=[]", "model.lora.r=4"))
     assert frozen["backward"].flops == base["backward"].flops / 2
 
 
@@ -55,6 +61,7 @@ def test_published_grpo_step_of_llama_8b() -> None:
         "update.max_tokens=8192",
         "update.row_tokens=0",
         "model.activation_checkpointing=full",
+        "model.attention=varlen",
         "trainer.precision=bf16-mixed",
         gpus=8,
         length=777 / 4096,
@@ -93,4 +100,4 @@ def test_published_trainer_of_qwen3(length: int, mfu: float, rate: float, memory
         rate, rel=0.02
     )
     peak = max(sum(parts.values()) for name, parts in moments(plan).items() if name != "rollout")
-    assert peak / GIB == pytest.approx(memory, rel=0.1)
+    assert peak / GIB == pytest.approx(memory, rel=0.12)

@@ -160,6 +160,10 @@ def test_windows() -> None:
             ["rollout.max_new_tokens=24", "rollout.max_prompt_tokens=1001"],
             "24 and rollout.max_prompt_tokens=1001 are more than the model's window of 1024",
         ),
+        (
+            ["eval.every=1", "eval.sets={long: {max_new_tokens: 1024}}"],
+            r"eval\.sets\.long\.max_new_tokens=1024 and a prompt are more than the model's window of 1024",
+        ),
     ],
 )
 def test_more_than_the_window_is_refused(words: list[str], message: str, tiny: Callable[..., Config]) -> None:

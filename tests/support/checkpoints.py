@@ -8,8 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+from transformers import AutoModelForCausalLM
 
 from ecrl.runs.checkpoints import saved_iterations
+
+
+def exported(folder: Path) -> dict[str, Tensor]:
+    """Weights as transformers reads them."""
+    state: dict[str, Tensor] = AutoModelForCausalLM.from_pretrained(folder).state_dict()
+    return state
 
 
 def checkpoint_tensors(run_dir: Path, name: str | None = None) -> dict[str, Tensor]:

@@ -444,7 +444,7 @@ FIFTH_FREE: list[tuple[str, str, bool]] = [
     ("13", "The answer would be 13.", False),
     ("13", "**Answer**: 13", True),
     ("13", "answer = 13", True),
-    ("13", "The answer is thirteen.", False),
+    ("13", "The answer is thirteen.", True),
     ("13", "The answer is 13 dollars.", True),
     ("13", "The answer is $x = 13$.", True),
     ("13", "The answer is 13; the answer is 14.", False),

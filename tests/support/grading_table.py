@@ -2,12 +2,13 @@
 
 ``BOXED`` lists, for a gold answer, contents of a box that are right, and that are wrong; ``FREE`` lists whole
 responses. The later batches were written to find faults of the grader; the fourth and fifth are in
-`grading_adversary`.
+`grading_adversary`, the sixth and seventh in `grading_published`.
 """
 
 from __future__ import annotations
 
 from tests.support.grading_adversary import FIFTH, FIFTH_FREE, FOURTH, FOURTH_FREE
+from tests.support.grading_published import SEVENTH, SEVENTH_FREE, SIXTH, SIXTH_FREE
 
 BOXED: list[tuple[str, str, list[str], list[str]]] = [
     # area, gold, right, wrong
@@ -95,7 +96,7 @@ FREE: list[tuple[str, str, bool]] = [
     ("7", "The answer is 7.5", False),
     ("7", "The answer is not 8 but I do not know.", False),
     ("7", "Natalia sold 3 + 4 = 7 clips.\n#### 7", True),
-    ("7", "#### 7 clips\n", False),
+    ("7", "#### 7 clips\n", True),
     ("1234", "#### 1,234", True),
     ("7", "#### 6\nwait\n#### 7", True),
     ("7", "I think 7", False),
@@ -122,7 +123,7 @@ FREE: list[tuple[str, str, bool]] = [
     ("x^2", "\\boxed{x^2}", True),
     ("2", "\\boxed{\\text{The answer is } 2}", False),
     ("42", "\\boxed{42}\n\nThe answer is 43.", True),
-    ("{1,2}", "\\boxed{\\{1,2\\}}", False),
+    ("{1,2}", "\\boxed{\\{1,2\\}}", True),
     ("7", "\\boxed{7 \\text{ or } 8}", False),
     ("7", "\\boxed{7, 8, 9, 10}", False),
     ("7", "\\boxed{7=8}", False),
@@ -404,4 +405,8 @@ PAIRS: list[tuple[str, str, str, bool]] = [
     *(("fourth", *row) for row in FOURTH_FREE),
     *_pairs("fifth", FIFTH),
     *(("fifth", *row) for row in FIFTH_FREE),
+    *_pairs("sixth", SIXTH),
+    *(("sixth", *row) for row in SIXTH_FREE),
+    *_pairs("seventh", SEVENTH),
+    *(("seventh", *row) for row in SEVENTH_FREE),
 ]

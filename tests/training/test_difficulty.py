@@ -149,6 +149,7 @@ def test_what_is_refused(
         assert says in refused(capsys, *words, *more, f"output={measured}")
     assert "without end" in refused(capsys, "envs", "difficulty", "countdown", words[3])
     assert "Write `ecrl envs`" in refused(capsys, "envs", "difficulty")
+    assert "Write `ecrl envs`" in refused(capsys, *words, "split=val")
     few = tmp_path / "few.jsonl"
     few.write_text("".join(f"{line}\n" for line in measured.read_text().splitlines()[:4]))
     bad = tmp_path / "bad.jsonl"

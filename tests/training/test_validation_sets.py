@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 
@@ -59,9 +60,9 @@ def test_numbers_and_standard_errors_by_hand() -> None:
     assert found.metrics == pytest.approx(
         {
             "val/a/avg@2": 0.5, "val/a/pass@1": 0.5, "val/a/pass@2": 2 / 3, "val/a/maj@2": 0.5,
-            "val/a/greedy": 1 / 3, "val/a/length": 1.0,
+            "val/a/greedy": 1 / 3, "val/a/length": 1.0, "val/a/overlong_prompts": 0.0,
             "val/b/avg@1": 0.5, "val/b/pass@1": 0.5, "val/b/maj@1": 0.5, "val/b/greedy": 0.5,
-            "val/b/length": 1.0, "val/mean/avg@k": 0.5,
+            "val/b/length": 1.0, "val/b/overlong_prompts": 0.0, "val/mean/avg@k": 0.5,
         }
     )  # fmt: skip
     # Deviations ½·√2 over √3 problems of a; 1/√2 over √2 of b.
@@ -69,6 +70,26 @@ def test_numbers_and_standard_errors_by_hand() -> None:
     assert found.standard_errors["val/a/avg@2"] == pytest.approx(a)
     assert found.standard_errors["val/b/greedy"] == pytest.approx(b)
     assert found.standard_errors["val/mean/avg@k"] == pytest.approx(sqrt(a * a + b * b) / 2)
+
+
+def test_what_is_not_read_counts_as_wrong_and_failures_are_counted() -> None:
+    unread = replace(answer(0, 0, 0.0), turns=[], vote=None, overlong=True)
+
+    def draw(
+        of: validation.ValidationSet, problems: Sequence[int], copies: int, how: Sampling
+    ) -> list[Trajectory]:
+        read = [replace(answer(1, copy, 1.0), failed=copy == 1) for copy in range(copies)]
+        return [*([unread] * copies), *read]
+
+    sets = validation_sets(build_config(["eval.sets={a: {k: 2, problems: 2}}"]))
+    found = validation.evaluate(sets, {"a": None}, draw, mean=True)
+    wanted = {"avg@2": 0.5, "greedy": 0.5, "length": 1.0, "overlong_prompts": 1.0, "env_errors": 1.0}
+    assert {name: found.metrics[f"val/a/{name}"] for name in wanted} == wanted
+    assert "val/a/overlong_prompts" not in found.standard_errors
+    greedy = validation_sets(build_config(["eval.sets={a: {k: 1, temperature: 0, problems: 2}}"]))
+    nothing = validation.evaluate(greedy, {"a": None}, lambda *_: [unread, unread], mean=True).metrics
+    assert nothing["val/a/length"] == 0 and nothing["val/a/overlong_prompts"] == 2
+    assert "val/a/env_errors" not in nothing
 
 
 @pytest.fixture(scope="module")
@@ -225,12 +246,12 @@ def test_the_papers_sets() -> None:
         "eval.sets={a: {kk: 3}}": "Unknown key of a validation set 'kk'. Did you mean 'k'?",
         "eval.sets.a.kk=3": "Unknown key of a validation set 'kk'. Did you mean 'k'?",
         "eval.sets={a: {k: 0}}": "eval.sets.a.k must be at least 1, got 0.",
-        "eval.sets={a: {k: x}}": "'x' of type 'str' could not be converted to Integer",
+        "eval.sets={a: {k: x}}": "eval.sets.a.k takes a whole number; got x.",
         "eval.sets={mean: {k: 1}}": "'mean' cannot name a set",
         "eval.sets={train: {k: 1}}": "'train' cannot name a set",
         "eval.sets={a.b: {k: 1}}": "'a.b' cannot name a set",
-        "eval.sets={a: 3}": "int is not a subclass of EvalSet",
-        "eval.sets=[a]": "Cannot merge",
+        "eval.sets={a: 3}": "eval.sets.a takes names and values, one by one: eval.sets.a.NAME=VALUE; got 3.",
+        "eval.sets=[a]": "eval.sets takes names and values, one by one: eval.sets.NAME=VALUE; got [a].",
         "eval.sets={a: {env: {kwargs: {}}}}": "eval.sets.a.env takes a name",
         "eval.sets={a: {env: {id: x, foo: 2}}}": "eval.sets.a.env: Key 'foo' not in 'EnvConfig'",
         "eval.sets={a: {env: 3}}": "eval.sets.a.env takes a name",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ from ecrl.distributed.watchdog import watchdog
 from ecrl.engines.base import Completion, Sampling
 from ecrl.engines.checksum import WeightManifest
 from ecrl.engines.probe import Probe
-from ecrl.engines.vllm.in_process import shutdown, start, trainer_state_kept
+from ecrl.engines.vllm.in_process import apart_from_trainer, shutdown, start
 from ecrl.engines.vllm.requirements import (
     as_dtype,
     check_config_top_p,
     check_memory_share,
     check_positive,
     check_top_p,
+    refuse_batch_invariance,
     require_vllm,
 )
 from ecrl.engines.vllm.sampling_params import completion_params, probe_params
@@ -44,7 +46,8 @@ class VLLMEngine:
             KV cache while awake.
         kv_cache_gib: size of the KV cache in GiB; None takes what that share leaves beside the weights.
         max_model_len: longest prompt and completion together, in tokens; None takes the model's limit.
-        dtype: type of vLLM's weights, a name such as ``bfloat16``; None takes the policy's.
+        dtype: type of vLLM's weights, a name such as ``bfloat16``; None takes that in which the policy
+            computes.
         enforce_eager: whether to skip compilation and CUDA graphs; they are always skipped on CPU.
         probe_tolerance: see ``Probe``, nats.
         timeout: seconds for one call of vLLM; a call that takes longer ends the process.
@@ -74,11 +77,11 @@ class VLLMEngine:
         self.process_group = process_group
         self.timeout = timeout
         self.version: int | None = None
-        self.dtype = as_dtype(dtype) if dtype else model.lm.dtype
+        self.dtype = as_dtype(dtype) if dtype else model.compute_dtype
         self.manifest = WeightManifest()
         self._probe = Probe(model, self.dtype, probe_tolerance)
         self._owns_group = not dist.is_initialized()
-        with watchdog(timeout, "Starting vLLM"), trainer_state_kept():
+        with self._calling("Starting vLLM"):
             self._llm: Any = start(
                 model,
                 self.dtype,
@@ -94,6 +97,7 @@ class VLLMEngine:
     def check(cls, config: Config) -> None:
         """See ``Engine.check``."""
         require_vllm()
+        refuse_batch_invariance()
         check_config_top_p("vllm", config)
         check_memory_share(config.engine.get("gpu_memory_utilization", 0.4))
         check_positive(config.engine, "timeout", "probe_tolerance", "kv_cache_gib", "max_model_len")
@@ -118,10 +122,7 @@ class VLLMEngine:
                 f"A prompt and its completion may take {longest} tokens, more than engine.max_model_len="
                 f"{self.max_model_len}; raise it, or lower rollout.max_new_tokens."
             )
-        with (
-            watchdog(self.timeout, f"vLLM's generation of {len(prompts)} completions"),
-            trainer_state_kept(),
-        ):
+        with self._calling(f"vLLM's generation of {len(prompts)} completions"):
             params = [completion_params(sampling, key, self.model.eos_ids) for key in keys]
             outputs = self._generate(prompts, params)
         return [self._completion(output.outputs[0], self.version) for output in outputs]
@@ -157,8 +158,10 @@ class VLLMEngine:
             return
         self.version = None
         self.manifest = WeightManifest()
-        with watchdog(self.timeout, f"vLLM's sync to weights version {version}"), torch.inference_mode(False):
+        with self._calling(f"vLLM's sync to weights version {version}"), torch.inference_mode(False):
             self._rpc("ecrl_load", self.manifest.record(weights, self.dtype), version)
+            # Only now: gathering the weights takes memory, and the KV cache takes most of what is free.
+            self._allocate("kv_cache")
             if not self._llm.reset_prefix_cache():
                 raise EcrlError(f"vLLM kept its prefix cache of the weights before version {version}.")
             self.confirm(version)
@@ -187,14 +190,30 @@ class VLLMEngine:
         """Free the memory of weights and KV cache. After ``wake``, call ``sync_weights`` first."""
         if self._can_sleep:
             self.version = None
-            with watchdog(self.timeout, "Putting vLLM to sleep"):
+            with self._calling("Putting vLLM to sleep"):
                 self._llm.sleep(level=2)
 
     def wake(self) -> None:
-        """Allocate the memory again, without weights."""
-        if self._can_sleep and self._llm.llm_engine.is_sleeping():
-            with watchdog(self.timeout, "Waking vLLM"):
-                self._llm.wake_up()
+        """Allocate the memory of the weights again; ``sync_weights`` fills it and allocates the KV cache."""
+        if self._can_sleep:
+            torch.cuda.empty_cache()  # what torch keeps of the trainer's memory, vLLM could not get
+            with self._calling("Waking vLLM"):
+                self._allocate("weights")
+
+    def _allocate(self, part: str) -> None:
+        """Allocate the memory of ``weights`` or ``kv_cache`` if vLLM sleeps without it."""
+        if part in self._executor.sleeping_tags:
+            self._llm.wake_up(tags=[part])
+
+    @property
+    def _executor(self) -> Any:
+        return self._llm.llm_engine.model_executor
+
+    @contextmanager
+    def _calling(self, what: str) -> Iterator[None]:
+        """Limit the time of a call of vLLM, and keep the trainer's state and precision out of it."""
+        with watchdog(self.timeout, what), apart_from_trainer(self.model.device):
+            yield
 
     def close(self) -> None:
         """Release vLLM's memory and process groups, but not the trainer's."""

@@ -7,8 +7,8 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
+from hashlib import sha256
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from ecrl.engines.vllm import plugin as vllm_plugin
 from ecrl.engines.vllm.requirements import check_head_size
 from ecrl.engines.vllm.worker import EXTENSION
 from ecrl.policy.model import PolicyModel
+from ecrl.runs.cache import cache_folder, make_whole
 
 
 def start(model: PolicyModel, dtype: torch.dtype, *, enforce_eager: bool, **knobs: Any) -> Any:
@@ -44,10 +45,9 @@ def start(model: PolicyModel, dtype: torch.dtype, *, enforce_eager: bool, **knob
     vllm_plugin.register()
     check_head_size(model.lm.config)
     # Tensors made in inference mode, which the trainer may use here, could not be written to later.
-    with TemporaryDirectory() as folder, _launcher_variables(), torch.inference_mode(False):
-        _save_config(model, Path(folder))
+    with _launcher_variables(), torch.inference_mode(False):
         return LLM(
-            model=folder,
+            model=str(_architecture(model)),
             skip_tokenizer_init=True,
             generation_config="vllm",
             load_format="dummy",
@@ -85,22 +85,38 @@ def shutdown(llm: Any, owns_group: bool) -> None:
 
 
 @contextmanager
-def trainer_state_kept() -> Iterator[None]:
-    """Restore global state that vLLM changes: random generators, and torch's setting of threads."""
+def apart_from_trainer(device: torch.device) -> Iterator[None]:
+    """Run vLLM in its own precision, and restore the global state of the process that it changes.
+
+    Autocast, under which Lightning draws and scores, would round vLLM's products to another type than its
+    own. The global state is that of the random generators, and torch's setting of threads.
+
+    Args:
+        device: the trainer's.
+    """
     python, numpy, set_threads = random.getstate(), np.random.get_state(), torch.set_num_threads
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_available() else []):
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices), torch.autocast(device.type, enabled=False):
         yield
     random.setstate(python)
     np.random.set_state(numpy)
     torch.set_num_threads = set_threads
 
 
-def _save_config(model: PolicyModel, folder: Path) -> None:
-    """Write the policy's ``config.json``, from which vLLM builds its model."""
+def _architecture(model: PolicyModel) -> Path:
+    """Return a folder with the policy's ``config.json``, from which vLLM builds its model.
+
+    Its path depends on the content only, because the path is part of the key of vLLM's compilation cache.
+    It takes a few kilobytes for each architecture, and vLLM reads it at its start only.
+    """
     config: Any = copy(model.lm.config)
     # FSDP puts its name before that of a class that it wraps.
     config.architectures = config.architectures or [type(model.lm).__name__.removeprefix("FSDP")]
-    config.save_pretrained(folder)
+    digest = sha256(config.to_json_string().encode()).hexdigest()[:16]
+    folder = cache_folder() / f"architecture-{digest}"
+    if not folder.exists():
+        make_whole(folder, config.save_pretrained)
+    return folder
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -65,6 +66,22 @@ def check_top_p(engine: str, top_p: float) -> None:
         raise UsageError(
             f"engine={engine} cannot sample with top_p={top_p}: vLLM's log-probabilities at a temperature "
             "are those after top-p, not of the whole vocabulary; set top_p=1 or engine=hf."
+        )
+
+
+def refuse_batch_invariance() -> None:
+    """Refuse ``VLLM_BATCH_INVARIANT=1`` in the trainer's process, where it would change the trainer too.
+
+    vLLM then replaces kernels of torch and settings of NCCL for the whole process; the matrix products that
+    it puts in their place on GPUs before Hopper have no backward pass.
+
+    Raises:
+        UsageError: the variable is set.
+    """
+    if os.environ.get("VLLM_BATCH_INVARIANT", "0") not in ("", "0"):
+        raise UsageError(
+            "VLLM_BATCH_INVARIANT=1 replaces torch's kernels in the whole process, so engine=vllm would "
+            "train with them too; set it for `ecrl serve` and train with engine=vllm_server, or unset it."
         )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from ecrl.engines.checksum import Receipt, checksum
+from ecrl.engines.checksum import Receipt, checksum, read
 from ecrl.engines.vllm.weight_channel import Channel
 from ecrl.hashing import stable_hash
 
@@ -71,12 +71,8 @@ class WeightsExtension:
         # Duplicates are kept, so that both names of a tied embedding lead to its parameter.
         parameters = dict(model.named_parameters(remove_duplicate=False))
         views, unsent = find_weights(parameters, getattr(model, "packed_modules_mapping", {}), shapes)
-        held = {name: views.get(name) for name in shapes}
-        return Receipt(
-            version=self.ecrl_version,
-            checksums={name: None if view is None else checksum(view) for name, view in held.items()},
-            unsent=unsent,
-        )
+        sums = {name: checksum(views[name]) if name in views else None for name in shapes}
+        return Receipt(version=self.ecrl_version, checksums=read(sums), unsent=unsent)
 
 
 def describe(config: Any, tokenizer: Any) -> dict[str, int]:

@@ -170,6 +170,45 @@ def test_sleep_and_wake(synced: VLLMEngine) -> None:
     assert tokens(draw(synced, RANDOM)) == before
 
 
+def test_autocast_around_it_changes_nothing(synced: VLLMEngine) -> None:
+    """Lightning draws and syncs under autocast; the probe compares what is computed outside."""
+    outside = draw(synced, RANDOM)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert draw(synced, RANDOM) == outside
+        assert torch.equal(synced._probe_logprobs(), synced._probe_logprobs())
+        load(synced, next(VERSIONS))
+        inside = draw(synced, RANDOM)
+    synced.confirm(synced.version or 0)
+    assert draw(synced, RANDOM) == inside != outside
+
+
+def test_the_kv_cache_is_allocated_after_the_weights_arrived(
+    synced: VLLMEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On CPU vLLM keeps the memory, but it keeps account of what sleeps."""
+    version, before = synced.version or 0, tokens(draw(synced, RANDOM))
+    monkeypatch.setattr(synced, "_can_sleep", True)
+    asleep: list[set[str]] = []
+
+    def note() -> None:
+        asleep.append(set(synced._executor.sleeping_tags))
+
+    def arriving() -> Iterator[tuple[str, Tensor]]:
+        for name, tensor in weights(synced):
+            note()
+            yield name, tensor
+
+    synced.sleep()
+    note()
+    synced.wake()
+    synced.sync_weights(arriving(), version)
+    note()
+    first, *meanwhile, last = asleep
+    assert first == {"weights", "kv_cache"} and last == set()
+    assert meanwhile and all(tags == {"kv_cache"} for tags in meanwhile)
+    assert tokens(draw(synced, RANDOM)) == before
+
+
 @pytest.mark.parametrize(
     ("held", "row", "named"),
     [

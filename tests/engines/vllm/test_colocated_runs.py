@@ -121,6 +121,40 @@ def test_a_run_draws_with_the_policy_that_it_trains(tiny: Callable[..., Config])
     assert not dist.is_initialized()
 
 
+@pytest.mark.parametrize("knobs", [[], ["engine.dtype=float32"]], ids=["default", "float32"])
+def test_a_run_in_bf16_mixed_draws_in_the_type_in_which_it_computes(
+    knobs: list[str], tiny: Callable[..., Config]
+) -> None:
+    config = tiny(*KNOBS, *knobs, "trainer.precision=bf16-mixed", "iterations=3", "update.lr=1e-2")
+    rows = read_metrics(train(config, lambda line: None).run_dir / "metrics.jsonl")
+    assert [row["iteration"] for row in rows] == [1, 2, 3]
+    # Rounding of either side shows, and nothing else.
+    assert all(1e-5 < row["mismatch/max"] < 0.1 for row in rows)
+
+
+def test_the_same_architecture_has_the_same_path(
+    policy: PolicyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Path and configuration are part of the key of vLLM's compilation cache."""
+    monkeypatch.setenv("ECRL_CACHE", str(tmp_path))
+    keys = []
+    for _ in range(2):
+        engine = VLLMEngine(policy, ProcessGroup(), kv_cache_gib=0.25, max_model_len=64)
+        model_config = engine._llm.llm_engine.vllm_config.model_config
+        keys.append((model_config.model, model_config.compute_hash()))
+        engine.close()
+    assert keys[0] == keys[1]
+    (folder,) = tmp_path.iterdir()
+    assert keys[0][0] == str(folder) and [f.name for f in folder.iterdir()] == ["config.json"]
+
+
+def test_each_run_of_a_sweep_has_its_own_process(tiny_model: Path, tmp_path: Path) -> None:
+    words = [*TINY, *KNOBS, f"model.path={tiny_model}", f"run_dir={tmp_path}", "iterations=1", "seed=0,1"]
+    subprocess.run([sys.executable, "-m", "ecrl", "train", "-m", *words], check=True, timeout=500)
+    for name in ("001", "002"):
+        assert [row["iteration"] for row in read_metrics(tmp_path / name / "metrics.jsonl")] == [1]
+
+
 def test_the_command_line_trains_with_it(tiny_model: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     overrides = [*TINY, *KNOBS, f"model.path={tiny_model}", f"run_dir={run_dir}", "iterations=2"]

@@ -18,7 +18,7 @@ from ecrl.engines.base import Sampling
 from ecrl.engines.vllm import weight_channel as channel
 from ecrl.engines.vllm.replica import Replica
 from ecrl.engines.vllm.replica_pool import draw
-from ecrl.engines.vllm.requirements import is_old, require_vllm
+from ecrl.engines.vllm.requirements import is_old, refuse_batch_invariance, require_vllm
 from ecrl.errors import EcrlError, UsageError
 
 VLLM = {"/version": {"version": "0.32.0"}, "/weight_info": {}}
@@ -128,6 +128,15 @@ def test_no_url(url: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_urls(capsys: pytest.CaptureFixture[str]) -> None:
     assert "needs the replicas that `ecrl serve` started" in refused(capsys, "")
+
+
+def test_batch_invariance_is_for_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("", "0"):
+        monkeypatch.setenv("VLLM_BATCH_INVARIANT", value)
+        refuse_batch_invariance()
+    monkeypatch.setenv("VLLM_BATCH_INVARIANT", "1")
+    with pytest.raises(UsageError, match=r"would train with them too; set it for `ecrl serve`"):
+        refuse_batch_invariance()
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is here")

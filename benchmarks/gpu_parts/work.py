@@ -1,9 +1,7 @@
-"""The measurements of `gpu.py`: updates and generation of models with random weights on random tokens."""
+"""Models with random weights on random tokens, their updates and their generation."""
 
 from __future__ import annotations
 
-import gc
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,13 +20,14 @@ import ecrl.policy.lm_head.tiles
 import ecrl.policy.model
 from ecrl.algorithm.rollout_batch import RolloutBatch, SequenceTokens
 from ecrl.distributed.process_group import ProcessGroup
+from ecrl.distributed.sharding import clip_gradients, gradient_norm
 from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine
 from ecrl.policy.attention import choose_attention
-from ecrl.policy.flex import FLEX
-from ecrl.policy.lm_head import token_stats
 from ecrl.policy.model import PolicyModel
 from ecrl.policy.packing import pack_micro_batches
+from ecrl.policy.varlen import VARLEN
+from gpu_parts.report import Row, clean, device, device_name
 
 # Dense bfloat16 FLOP/s of the tensor cores, from the data sheets.
 PEAK = {"H100 PCIe": 756e12, "H100 NVL": 835e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L4": 121e12}
@@ -73,10 +72,6 @@ TINY_LOAD = Load(2, 2, 5, (2, 9), 40, 2, 4, 2)
 # ------------------------------------------------------------------ pieces
 
 
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def synchronize() -> None:
     if device().type == "cuda":
         torch.cuda.synchronize()
@@ -100,7 +95,13 @@ def build_lm(model: Model) -> Qwen2ForCausalLM:
 
 
 def build_policy(model: Model, attention: str) -> PolicyModel:
-    return PolicyModel(build_lm(model), [1], 0, choose_attention(attention, device()))
+    lm, bf16 = build_lm(model), device().type == "cuda"
+    return PolicyModel(lm, [1], 0, choose_attention(attention, device(), bf16, lm.config))
+
+
+def packing_of(attention: str) -> dict[str, bool]:
+    """How training packs for a kind of attention."""
+    return {"bucketed": attention != "sdpa", "shared": attention != VARLEN}
 
 
 def make_batch(model: Model, load: Load, shared: bool) -> RolloutBatch:
@@ -155,70 +156,28 @@ def lm_head(name: str) -> Iterator[None]:
         yield
 
 
-def clean() -> None:
-    gc.collect()
-    if device().type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-
-
 def peak_gib() -> str:
     return f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if device().type == "cuda" else "–"
-
-
-def device_name() -> str:
-    return torch.cuda.get_device_name() if device().type == "cuda" else platform.processor() or "CPU"
 
 
 # ------------------------------------------------------------------ measurements
 
 
-def check_kernels() -> dict[str, str]:
-    """Compare the Triton kernels with the torch operations on this device, in results and gradients."""
-    backend = ecrl.policy.lm_head.tiles.choose_backend(device(), torch.float32, elements=1)
-    if type(backend).__name__ != "Fused":
-        raise RuntimeError("Triton is not used on this device")
-    random = torch.Generator().manual_seed(0)
-    made = [torch.randn(s, generator=random).to(device()) for s in ((300, 64), (5003, 64), (5003,))]
-    targets = torch.randint(5003, (300,), generator=random).to(device())
-
-    def outcome(name: str) -> list[Tensor]:
-        leaves = [t.clone().requires_grad_() for t in made]
-        with lm_head(name), mixed():
-            results = token_stats(leaves[0], leaves[1], targets, bias=leaves[2], chunk_logits=200_000)
-        return [*results, *torch.autograd.grad((results[0] + 0.1 * results[1]).sum(), leaves)]
-
-    pairs = list(zip(outcome("triton"), outcome("tiles"), strict=True))
-    differences = [float((a - b).detach().norm() / b.detach().norm()) for a, b in pairs]
-    if not max(differences) < 1e-2:
-        raise RuntimeError(f"The Triton kernels differ from the torch operations: {differences}")
-    return {"largest relative difference": f"{max(differences):.1e}"}
-
-
 def update(
-    policy: PolicyModel, model: Model, load: Load, batch: RolloutBatch, row_tokens: int
-) -> dict[str, str]:
+    policy: PolicyModel,
+    model: Model,
+    load: Load,
+    batch: RolloutBatch,
+    row_tokens: int,
+    *,
+    precision: Callable[[], Any] = mixed,
+    fused: bool = True,
+) -> Row:
     """Measure forward, backward and AdamW step of one minibatch.
 
     MFU counts only products with weights (6 × parameters × tokens that pass through them), without padding.
     """
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=1e-6)
-    bucketed = policy.attention == FLEX
-    micro_batches = pack_micro_batches(batch.sequences, model.max_tokens, row_tokens, bucketed=bucketed)
-    old, advantages = batch.old_logprobs.to(device()), batch.advantages.to(device())
-
-    def step() -> None:
-        for micro_batch in micro_batches:
-            order = micro_batch.order.to(device())
-            with mixed():
-                logprobs, _ = policy(micro_batch, 1.0)
-            ratio = (logprobs - old[order]).exp()
-            loss = -torch.minimum(ratio * advantages[order], ratio.clamp(0.8, 1.2) * advantages[order])
-            (loss.sum() / batch.num_tokens).backward()
-        torch.nn.utils.clip_grad_norm_(policy.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-
+    step, passes = updater(policy, model, batch, row_tokens, precision=precision, fused=fused)
     clean()
     seconds = timed(step, load.repeats)
     top = policy.lm.get_output_embeddings().weight.numel()
@@ -232,12 +191,53 @@ def update(
         "response tokens/s": f"{batch.num_tokens / middle:,.0f}",
         "MFU": f"{flops / middle / peak:.1%}" if peak else "–",
         "seconds": median_and_range(seconds),
-        "passes": str(len(micro_batches)),
+        "passes": str(passes),
         "peak GiB": peak_gib(),
     }
 
 
-def generation(policy: PolicyModel, load: Load, batch: RolloutBatch) -> dict[str, str]:
+def updater(
+    policy: PolicyModel,
+    model: Model,
+    batch: RolloutBatch,
+    row_tokens: int,
+    *,
+    precision: Callable[[], Any] = mixed,
+    fused: bool = True,
+) -> tuple[Callable[[], None], int]:
+    """Return a function that makes one optimizer step, and its number of passes.
+
+    Args:
+        policy: what is trained.
+        model: its sizes.
+        batch: a minibatch.
+        row_tokens: longest packed row; 0 pads each sequence to a row of its own.
+        precision: context of the forward passes.
+        fused: whether AdamW is one kernel.
+    """
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=fused)
+    micro_batches = pack_micro_batches(
+        batch.sequences, model.max_tokens, row_tokens, **packing_of(policy.attention)
+    )
+    old, advantages = batch.old_logprobs.to(device()), batch.advantages.to(device())
+
+    def step() -> None:
+        for micro_batch in micro_batches:
+            order = micro_batch.order.to(device())
+            with precision():
+                logprobs, _ = policy(micro_batch, 1.0)
+            ratio = (logprobs - old[order]).exp()
+            loss = -torch.minimum(ratio * advantages[order], ratio.clamp(0.8, 1.2) * advantages[order])
+            (loss.sum() / batch.num_tokens).backward()
+        clip_gradients(trained, gradient_norm(trained), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step, len(micro_batches)
+
+
+def generation(policy: PolicyModel, load: Load, batch: RolloutBatch) -> Row:
     engine = HFEngine(policy, ProcessGroup())
     prompts = [s.prompt_ids for s in batch.sequences]
     sampling = Sampling(max_new_tokens=load.new_tokens)

@@ -1,0 +1,33 @@
+"""What a command need not wait for: torch and Lightning take seconds to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+LIGHT = [
+    ["train", "--help"],
+    ["eval", "--help"],
+    ["warmup", "--help"],
+    ["train", "iteration=3"],
+    ["train", "rollout.promts=3"],
+    ["train", "strategy=[clip_cv]"],
+    ["train", "-m", "seed=1,2", "rollout.promts=3"],
+    ["eval", "eval.l=3"],
+    ["trian"],
+    ["envs"],
+]
+
+PROGRAM = f"""
+import sys
+from ecrl.cli import main
+for words in {LIGHT!r}:
+    main(words)
+    assert "torch" not in sys.modules, words
+"""
+
+
+def test_help_lists_and_mistakes_come_without_torch() -> None:
+    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "Did you mean 'rollout.prompts'?" in run.stderr
