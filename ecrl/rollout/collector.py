@@ -17,12 +17,12 @@ from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.watchdog import watchdog
 from ecrl.engines.base import Engine, Sampling
 from ecrl.envs.base import ReasoningEnv, Split
-from ecrl.envs.safe_calls import as_text, env_id, reset, user_code
+from ecrl.envs.safe_calls import as_text, env_id, user_code
 from ecrl.envs.verifiers.pool import shared_stats
-from ecrl.errors import EcrlError
 from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder
 from ecrl.rollout.chat import Chat
+from ecrl.rollout.group_reset import reset_group
 from ecrl.rollout.problem_order import STREAMS, reset_arguments, size
 from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.rollout.voting import vote_classes
@@ -49,7 +49,6 @@ class _Episode:
     problem_id: int
     sample_index: int
     key: int
-    prompt: str
     text: str  # the prompt as the policy reads it
     prompt_ids: list[int]
     gold: str | None
@@ -218,23 +217,16 @@ class Collector:
         keys: NDArray[np.uint64] = hash_u64(
             self._seed, *stream, np.repeat(problems, copies), np.tile(np.arange(copies), len(problems))
         )
-        resets = [
-            reset_arguments(env, split_of(pool), self._seed, problem, self.options[pool])
-            for env, problem in zip(envs, problems, strict=False)
-        ]
         episodes: list[_Episode] = []
-        for slot, key in enumerate(keys.tolist()):
-            problem_id, copy = problems[slot // copies], slot % copies
-            prompt, info = reset(envs[slot], **resets[slot // copies])
-            if not copy:  # the copies of a problem share its prompt, so it is tokenized once
-                text, gold = self._read(envs[slot], prompt, info), _gold(envs[slot])
-                ids = self._chat.opening(text)
-            elif prompt != episodes[-1].prompt:
-                raise EcrlError(
-                    f"{env_id(envs[slot])} gave two different problems for one seed: "
-                    f"{episodes[-1].prompt!r} and {prompt!r}. A group needs a deterministic `reset(seed=…)`."
-                )
-            episodes.append(_Episode(envs[slot], problem_id, copy, key, prompt, text, ids, gold))
+        for start, problem in zip(range(0, len(keys), copies), problems, strict=True):
+            group = envs[start : start + copies]
+            arguments = reset_arguments(group[0], split_of(pool), self._seed, problem, self.options[pool])
+            prompt, info = reset_group(group, arguments)
+            text, gold = self._read(group[0], prompt, info), _gold(group[0])
+            ids = self._chat.opening(text)
+            for copy, env in enumerate(group):
+                key = int(keys[start + copy])
+                episodes.append(_Episode(env, problem, copy, key, text, ids, gold))
         return episodes
 
     def _close_other_sets(self, pool: str) -> None:
