@@ -1,8 +1,10 @@
 """Iterations per second and learning beside TRL's GRPOTrainer: same model, problems and settings.
 
-Each run is a separate process; the two frameworks take turns, so that a slow minute affects both.
+Each run is a separate process. The two take turns, and each comes first in every other pair, so that
+a slow minute affects both. On two idle cores the default takes about ten minutes.
 
-    python benchmarks/vs_trl.py --pairs 5 --iterations 40 --output docs/results/vs_trl.json
+    python benchmarks/vs_trl.py --output docs/results/vs_trl.json
+    OMP_NUM_THREADS=1 python benchmarks/vs_trl.py --cpu      # on a machine that does other work as well
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ import numpy as np
 
 PROMPTS, GROUP, MINIBATCHES, LIMIT, LR = 64, 8, 4, 16, 1e-4
 SKIPPED = 3  # first iterations, in which both fill caches
+LAST = 10  # iterations that the final reward is a mean of
 
 
 def base_model() -> str:
@@ -109,10 +113,11 @@ def run_trl(base: str, seed: int, iterations: int) -> dict[str, list[float]]:
     return {"seconds": np.diff(ticks).tolist(), "reward": rewards, "entropy": entropies}
 
 
-def measure(framework: str, base: str, seed: int, iterations: int) -> dict[str, list[float]]:
+def measure(framework: str, base: str, seed: int, arguments: argparse.Namespace) -> dict[str, list[float]]:
     """Run one framework in a fresh process."""
     command = [sys.executable, __file__, "--worker", framework, "--base", base]
-    command += ["--seed", str(seed), "--iterations", str(iterations)]
+    command += ["--seed", str(seed), "--iterations", str(arguments.iterations)]
+    command += ["--cpu"] if arguments.cpu else []
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
     if result.returncode:
@@ -122,47 +127,66 @@ def measure(framework: str, base: str, seed: int, iterations: int) -> dict[str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=6)
     parser.add_argument("--iterations", type=int, default=40)
-    parser.add_argument("--output", type=Path)
-    parser.add_argument("--worker", choices=["ecrl", "trl"])
-    parser.add_argument("--base")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cpu", action="store_true", help="CPU time, which other jobs disturb less")
+    parser.add_argument("--output", type=Path, help="file for each iteration's seconds, reward and entropy")
+    parser.add_argument("--worker", choices=["ecrl", "trl"], help=argparse.SUPPRESS)
+    parser.add_argument("--base", help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
+        if arguments.cpu:
+            time.perf_counter = time.process_time  # both frameworks are timed by it
         run = {"ecrl": run_ecrl, "trl": run_trl}[arguments.worker]
         print(json.dumps(run(arguments.base, arguments.seed, arguments.iterations)))
         return
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "lightning", "trl"))
+    what = "CPU time" if arguments.cpu else "wall time"
+    print(f"{time.strftime('%Y-%m-%d')}; {packages}; {os.cpu_count()} cores; {what}\n")
     base = base_model()
+    print("| seed | ecrl, it/s | TRL, it/s | ratio |\n|---|---|---|---|", flush=True)
     pairs = []
-    for seed in range(arguments.pairs):
-        order = ("ecrl", "trl") if seed % 2 == 0 else ("trl", "ecrl")
-        pair = {name: measure(name, base, 100 + seed, arguments.iterations) for name in order}
+    for number in range(arguments.pairs):
+        order = ("ecrl", "trl") if number % 2 == 0 else ("trl", "ecrl")
+        pair = {name: measure(name, base, 100 + number, arguments) for name in order}
         pairs.append(pair)
-        rates = {name: 1 / statistics.median(pair[name]["seconds"][SKIPPED:]) for name in pair}
-        print(
-            f"seed {100 + seed}: " + ", ".join(f"{n} {r:.2f} it/s" for n, r in sorted(rates.items())),
-            flush=True,
-        )
+        ecrl, trl = rate(pair["ecrl"]), rate(pair["trl"])
+        print(f"| {100 + number} | {ecrl:.2f} | {trl:.2f} | {ecrl / trl:.2f} |", flush=True)
     report(pairs)
     if arguments.output:
         arguments.output.write_text(json.dumps(pairs) + "\n")
 
 
+def rate(run: dict[str, list[float]]) -> float:
+    """Iterations a second, those that draw figures included."""
+    return 1 / statistics.mean(run["seconds"][SKIPPED:])
+
+
 def report(pairs: list[dict[str, dict[str, list[float]]]]) -> None:
-    """Print the medians of both, the range of their ratio, and the rewards at the end."""
-    rate = {n: [1 / statistics.median(p[n]["seconds"][SKIPPED:]) for p in pairs] for n in ("ecrl", "trl")}
-    ratios = [a / b for a, b in zip(rate["ecrl"], rate["trl"], strict=True)]
-    for name, rates in rate.items():
-        print(f"{name}: median {statistics.median(rates):.2f} it/s, range {min(rates):.2f}–{max(rates):.2f}")
-    print(f"ratio: median {statistics.median(ratios):.2f}, range {min(ratios):.2f}–{max(ratios):.2f}")
+    """Print medians and the range of the ratio, then both learning curves and how far apart they end."""
+    ecrl, trl = ([rate(pair[name]) for pair in pairs] for name in ("ecrl", "trl"))
+    ratios = [a / b for a, b in zip(ecrl, trl, strict=True)]
+    print(
+        f"| **median** | **{statistics.median(ecrl):.2f}** | **{statistics.median(trl):.2f}** "
+        f"| **{statistics.median(ratios):.2f}** ({min(ratios):.2f} – {max(ratios):.2f}) |\n"
+    )
+    iterations = min(len(pair[name]["reward"]) for pair in pairs for name in pair)
+    ends = range(LAST, iterations + 1, LAST)
+    print("| mean over iterations | " + " | ".join(f"{end - LAST + 1}–{end}" for end in ends) + " |")
+    print("|---" * (1 + len(ends)) + "|")
     for name in ("ecrl", "trl"):
-        last = [float(np.mean(p[name]["reward"][-10:])) for p in pairs]
-        deviation = statistics.stdev(last) if len(last) > 1 else float("nan")
-        print(
-            f"{name}: reward of the last 10 iterations {statistics.mean(last):.3f} ± {deviation:.3f} (s.d.)"
-        )
+        for what in ("reward", "entropy"):
+            means = [np.mean([np.mean(p[name][what][end - LAST : end]) for p in pairs]) for end in ends]
+            print(f"| {name}, {what} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+    last = [[float(np.mean(p[name]["reward"][-LAST:])) for p in pairs] for name in ("ecrl", "trl")]
+    differences = [a - b for a, b in zip(*last, strict=True)]
+    print(f"\nreward of the last {LAST} iterations, ecrl − TRL: {statistics.mean(differences):+.3f}", end="")
+    if len(differences) > 1:
+        error = statistics.stdev(differences) / len(differences) ** 0.5
+        print(f" ± {error:.3f} (standard error over {len(differences)} seeds)", end="")
+    print()
 
 
 if __name__ == "__main__":

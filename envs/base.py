@@ -168,7 +168,7 @@ class ReasoningEnv(gym.Env[str, str], ABC):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[str, dict[str, Any]]:
-        """Draw a problem of this split.
+        """Draw a problem of this split, or take ``options["problem"]``.
 
         Returns:
             The prompt, and ``{"problem": Problem}``, with ``"messages"`` if the problem has some.
@@ -177,7 +177,8 @@ class ReasoningEnv(gym.Env[str, str], ABC):
             UsageError: the environment has no problem in this split.
         """
         super().reset(seed=seed)
-        return self._pose(self._draw())
+        given: Problem | None = (options or {}).get("problem")
+        return self._pose(given or self._draw())
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Score the response ``action`` and end the episode.

@@ -2,7 +2,8 @@
 
 A row holds one or several prompt groups. A prompt group is a prompt with responses to it, so the prompt is
 computed only once. An attention mask lets a token see only its own prompt and its own response, and the
-position ids of each response continue from the prompt. Rows are padded on the right. The prompt groups are
+position ids of each response continue from the prompt. The last own token of a response, which predicts
+nothing that is scored, and what follows it are left out. Rows are padded on the right. The prompt groups are
 divided among the processes, and each process makes the same number of forward passes.
 
 Where programs are compiled for each shape, passes are padded to few shapes: rows are as long as a number of
@@ -60,7 +61,7 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class _PromptGroup:
-    """A prompt, the indices of the sequences that share it, and the total number of tokens."""
+    """A prompt, the indices of the sequences that share it, and the number of tokens to compute."""
 
     prompt: list[int]
     members: list[int]
@@ -136,7 +137,7 @@ def pack_micro_batches(
     limit = min(row_tokens, max_tokens)
     shapes = _Shapes(max_tokens, limit or max_tokens, bucketed)
     shares = _divide(_prompt_groups(sequences, limit if shared else 0), size)
-    passes = [list(_fill_passes(_fill_rows(share, limit), shapes)) for share in shares]
+    passes = [[_evened(p) for p in _fill_passes(_fill_rows(share, limit), shapes)] for share in shares]
     starts = np.cumsum([0, *(sum(s.own) for s in sequences)]).tolist()
     micro_batches = [_build(sequences, forward_pass, starts) for forward_pass in passes[rank]]
     micro_batches += [_idle()] * (max(len(p) for p in passes) - len(micro_batches))
@@ -162,6 +163,7 @@ def _idle() -> MicroBatch:
 
 def _prompt_groups(sequences: Sequence[SequenceTokens], limit: int) -> list[_PromptGroup]:
     """Group sequences by prompt, and split groups that do not fit in one row."""
+    computed = [_computed(sequence) for sequence in sequences]
     sharing: dict[tuple[int, ...], list[int]] = {}
     for i, sequence in enumerate(sequences):
         sharing.setdefault(tuple(sequence.prompt_ids), []).append(i)
@@ -170,14 +172,18 @@ def _prompt_groups(sequences: Sequence[SequenceTokens], limit: int) -> list[_Pro
         members: list[int] = []
         length = len(prompt)
         for i in indices:
-            response = len(sequences[i].response_ids)
-            if members and length + response > limit:
+            if members and length + computed[i] > limit:
                 groups.append(_PromptGroup(list(prompt), members, length))
                 members, length = [], len(prompt)
             members = [*members, i]
-            length += response
+            length += computed[i]
         groups.append(_PromptGroup(list(prompt), members, length))
     return groups
+
+
+def _computed(sequence: SequenceTokens) -> int:
+    """Number of response tokens to compute: those before the last own one."""
+    return max((t for t, own in enumerate(sequence.own) if own), default=0)
 
 
 def _fill_rows(groups: Iterable[_PromptGroup], limit: int) -> list[list[_PromptGroup]]:
@@ -207,6 +213,12 @@ def _fill_passes(rows: Sequence[list[_PromptGroup]], shapes: _Shapes) -> Iterato
         forward_pass.append(row)
     if forward_pass:
         yield forward_pass
+
+
+def _evened(rows: list[list[_PromptGroup]]) -> list[list[_PromptGroup]]:
+    """Even out the rows of a pass: all are padded to the longest, and first-fit leaves the last one short."""
+    groups = [group for row in rows for group in row]
+    return min(_divide(groups, len(rows)), rows, key=lambda filling: max(map(_row_length, filling)))
 
 
 def _row_length(row: Sequence[_PromptGroup]) -> int:
@@ -256,9 +268,10 @@ def _build(
             for response_index, i in enumerate(group.members, start=1):
                 response = np.asarray(sequences[i].response_ids, np.int64)
                 own = np.flatnonzero(np.asarray(sequences[i].own, bool))
-                span = slice(column, column + len(response))
-                ids[r, span] = response
-                positions[r, span] = len(group.prompt) + np.arange(len(response))
+                computed = int(own[-1]) if len(own) else 0
+                span = slice(column, column + computed)
+                ids[r, span] = response[:computed]
+                positions[r, span] = len(group.prompt) + np.arange(computed)
                 response_of[r, span] = response_index
                 # The prompt's last token predicts the first of a response; each later one is predicted by
                 # the token before it.
@@ -266,7 +279,7 @@ def _build(
                 sources.append(r * shape[1] + before)
                 targets.append(response[own])
                 orders.append(starts[i] + np.arange(len(own)))
-                column += len(response)
+                column += computed
     order = np.concatenate(orders)
     ascending = np.argsort(order, kind="stable")
     return MicroBatch(

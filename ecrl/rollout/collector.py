@@ -140,7 +140,8 @@ class Collector:
             Those of a problem that the policy does not read have no turns.
 
         Raises:
-            EcrlError: an environment gave different problems for one seed, or its code failed.
+            EcrlError: an environment's code failed.
+            UsageError: an environment gave different problems for one seed, or a prompt is empty or too long.
         """
         mine = [problems[i] for i in self._process_group.share(len(problems))]
         stream = "greedy" if sampling.temperature == 0 else split_of(pool)

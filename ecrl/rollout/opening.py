@@ -9,10 +9,11 @@ from typing import Any
 import gymnasium as gym
 
 from ecrl.envs.base import ReasoningEnv
-from ecrl.envs.safe_calls import as_text, env_id, reset, user_code
+from ecrl.envs.safe_calls import as_text, env_id, user_code
 from ecrl.errors import EcrlError
 from ecrl.rollout.chat import Chat
 from ecrl.rollout.env_errors import EnvErrors
+from ecrl.rollout.group_reset import reset_group
 from ecrl.rollout.prompt_limit import PromptLimit
 
 
@@ -60,14 +61,12 @@ class Reader:
             What the policy reads; None if an environment's code failed, and that does not end the run.
 
         Raises:
-            EcrlError: the environments gave different problems, or their code failed.
-            UsageError: the prompt is empty, or too long.
+            EcrlError: the environments' code failed.
+            UsageError: they gave different problems, or the prompt is empty or too long.
         """
-        name = env_id(envs[0])
         try:
-            answers = [reset(env, **arguments) for env in envs]
-            prompt, info = answers[0]
-            with user_code(f"{name}.reset"):
+            prompt, info = reset_group(envs, arguments)
+            with user_code(f"{env_id(envs[0])}.reset"):
                 messages = info.get("messages", ())
                 for message in messages:
                     as_text(message["role"], "role of a message")
@@ -75,12 +74,6 @@ class Reader:
         except EcrlError as error:
             self._errors.judge(error, f"reset-{place}")
             return None
-        for other, _ in answers:
-            if other != prompt:
-                raise EcrlError(
-                    f"{name} gave two different problems for one seed: {prompt!r} and {other!r}. A group "
-                    "needs a deterministic `reset(seed=…)`."
-                )
         return self._read(envs[0], prompt, messages, limit, place)
 
     def _read(

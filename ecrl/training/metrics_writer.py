@@ -13,6 +13,7 @@ from torch.utils.tensorboard.summary import scalar
 
 from ecrl.runs.checkpoints import go_back
 from ecrl.runs.metrics_file import as_line
+from ecrl.training.background import Background
 from ecrl.training.glossary import OVERVIEW, meaning
 
 if TYPE_CHECKING:
@@ -61,8 +62,14 @@ LAYOUT = {
 }
 
 
+MOST_FIGURES = 8  # that wait to be drawn
+
+
 class MetricsWriter(L.Callback):
     """Closes each iteration's record. Callbacks that read ``module.report`` come after it.
+
+    Training does not wait for figures, which take some tenths of a second each. Rows are on disk when an
+    iteration ends.
 
     Args:
         run_dir: where ``metrics.jsonl`` lies.
@@ -73,6 +80,7 @@ class MetricsWriter(L.Callback):
         self._since = time.perf_counter()
         self._new = True
         self._described: set[str] = set()
+        self._figures = Background(MOST_FIGURES)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write row 0: the validation before the first iteration."""
@@ -94,6 +102,10 @@ class MetricsWriter(L.Callback):
         module.recorder.record("policy/lr", float(trainer.optimizers[0].param_groups[0]["lr"]))
         self._since = now
         self._write(trainer, module, module.iteration)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw what is not drawn yet, before the logger closes."""
+        self._figures.close()
 
     def _write(self, trainer: L.Trainer, module: PolicyModule, iteration: int) -> None:
         record = module.recorder.flush()
@@ -125,7 +137,7 @@ class MetricsWriter(L.Callback):
         for name, markdown in record.texts.items():
             board.add_text(name, markdown, iteration)
         for name, figure in record.figures.items():
-            board.add_figure(name, figure, iteration)
+            self._figures.submit(board.add_figure, name, figure, iteration)
 
     def _add_scalar(self, board: Any, name: str, value: float, iteration: int) -> None:
         """Write a number; the first of a name carries its meaning, which TensorBoard shows."""

@@ -83,11 +83,11 @@ def test_blocks_are_those_that_the_rule_needs() -> None:
             from_all = create_block_mask(mask.mask_mod, 1, None, length, length, device="cpu")
             assert torch.equal(mask.to_dense(), from_all.to_dense())
             # A block of the end of a prompt and the start of a response is not recognised as full.
-            assert longest == 40 or mask.full_kv_num_blocks.sum() > 0.8 * from_all.full_kv_num_blocks.sum()
+            assert longest == 40 or mask.full_kv_num_blocks.sum() >= 0.8 * from_all.full_kv_num_blocks.sum()
 
 
 def test_padding_costs_its_own_blocks_only() -> None:
-    (micro_batch,) = pack_micro_batches(random_sequences(0, 1, 100), 4096, 4096, bucketed=True)
+    (micro_batch,) = pack_micro_batches(random_sequences(1, 1, 200), 4096, 4096, bucketed=True)
     mask = attention_mask(micro_batch, FLEX, CPU)
     real = -(-int((micro_batch.prompt_group >= 0).sum()) // BLOCK)
     needed = mask.to_dense()[0, 0]

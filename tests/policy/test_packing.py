@@ -97,6 +97,28 @@ def test_layouts_respect_the_budget_and_cover_every_token(tiny: Callable[..., Co
         assert torch.equal(targets, batch.token_ids[order])
 
 
+def test_what_no_scored_token_needs_is_not_computed() -> None:
+    """The last own token and what follows it predict nothing; an earlier turn is read by the next."""
+    sequences = [
+        SequenceTokens([5, 6], [10, 11, 12], [True] * 3),
+        SequenceTokens([5, 6], [20], [True]),
+        SequenceTokens([7], [30, 31, 32, 33, 34], [True, False, True, False, False]),
+    ]
+    (micro_batch,) = pack_micro_batches(sequences, 64, 4)
+    assert micro_batch.input_ids.tolist() == [[5, 6, 10, 11], [7, 30, 31, 0]]
+    assert micro_batch.position_ids.tolist() == [[0, 1, 2, 3], [0, 1, 2, 0]]
+    assert micro_batch.response_index.tolist() == [[0, 0, 1, 1], [0, 1, 1, 0]]
+    assert micro_batch.source.tolist() == [1, 2, 3, 1, 4, 6]
+    assert micro_batch.targets.tolist() == [10, 11, 12, 20, 30, 32]
+
+
+def test_rows_of_a_pass_are_evened_out() -> None:
+    sequences = [SequenceTokens([prompt], [9] * 20, [True] * 20) for prompt in range(12)]
+    (micro_batch,) = pack_micro_batches(sequences, 1000, 100)  # five of 20 fit in a row
+    assert micro_batch.input_ids.shape == (3, 80)
+    assert bool((micro_batch.prompt_group >= 0).all())
+
+
 @pytest.mark.parametrize("size", [2, 3, 7])
 def test_processes_share_tokens_and_make_equally_many_passes(size: int, tiny: Callable[..., Config]) -> None:
     batch = make_batch(make_module(tiny(), []))
@@ -108,8 +130,8 @@ def test_processes_share_tokens_and_make_equally_many_passes(size: int, tiny: Ca
         order = torch.cat([micro_batch.order for share in shares for micro_batch in share])
         assert torch.equal(order.sort().values, torch.arange(batch.num_tokens))
         loads = [sum(int((x.prompt_group >= 0).sum()) for x in share if len(x.order)) for share in shares]
-        longest = max(len(s) for s in batch.sequences) if row_tokens < 100 else 60
-        assert max(loads) - min(loads) <= longest
+        largest = min(row_tokens, 60) or max(len(s) for s in batch.sequences)  # of what is divided
+        assert max(loads) - min(loads) <= largest
 
 
 @pytest.mark.parametrize(("max_tokens", "row_tokens"), [(20480, 20480), (16384, 2048)])

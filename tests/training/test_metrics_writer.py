@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ecrl.metrics import Record
@@ -41,7 +44,9 @@ class Reader(L.Callback):
 
 
 def events(run_dir: Path) -> EventAccumulator:
-    board = EventAccumulator(str(run_dir / "tensorboard"), size_guidance={"tensors": 0, "scalars": 0})
+    board = EventAccumulator(
+        str(run_dir / "tensorboard"), size_guidance={"tensors": 0, "scalars": 0, "images": 0}
+    )
     return board.Reload()
 
 
@@ -99,3 +104,38 @@ def test_a_resumed_history_is_the_uninterrupted_one(tmp_path: Path) -> None:
     assert len(logged(whole)) == 5 and logged(parts) == logged(whole)
     assert not list(parts.glob("*.partial"))
     assert [e.step for e in events(parts).Scalars("policy/weight")] == [1, 2, 3, 4, 5]
+
+
+class Slow(Figure):
+    """Takes longer to draw than an iteration."""
+
+    def draw(self, renderer: Any) -> None:
+        time.sleep(0.3)
+        super().draw(renderer)
+
+
+class Broken(Figure):
+    """Cannot be drawn."""
+
+    def draw(self, renderer: Any) -> None:
+        raise RuntimeError("no ink")
+
+
+class Draws(L.Callback):
+    """Records a figure every iteration."""
+
+    def __init__(self, kind: type[Figure]) -> None:
+        self.kind = kind
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        pl_module.recorder.figure("picture", self.kind(figsize=(1, 1)))  # type: ignore[union-attr, operator]
+
+
+def test_figures_are_all_drawn_at_the_end(tmp_path: Path) -> None:
+    fit(tmp_path, 3, Draws(Slow))
+    assert [image.step for image in events(tmp_path).Images("picture")] == [1, 2, 3]
+
+
+def test_a_figure_that_cannot_be_drawn_ends_the_run(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="no ink"):
+        fit(tmp_path, 3, Draws(Broken))
