@@ -14,6 +14,7 @@ from rich.table import Table
 
 from ecrl.cli.arguments import Arguments, Command
 from ecrl.config.compose import build_config
+from ecrl.config.eval_sets import validation_sets
 from ecrl.config.groups import options as group_options
 from ecrl.config.limits import choice, count
 from ecrl.config.schema import Config, EnvConfig
@@ -29,7 +30,7 @@ from ecrl.rollout.opening import gold_of
 from ecrl.rollout.prompt_limit import prompt_limit
 
 #: Settings that are not the environment's.
-_OTHERS = "model.", "rollout.", "model=", "update."
+_OTHERS = "model.", "rollout.", "model=", "update.", "eval."
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ COMMAND = Command(
                                        a policy's pass rate on each training problem; goes on where it was
 
 ID: a short name (countdown), a Gymnasium id, or one of your own: mypkg.mod:me/MyTask-v0.
-key=value: an argument of its constructor, as env.kwargs.key in `ecrl train`; model.… and rollout.… as there.
+key=value: an argument of its constructor, as env.kwargs.key in `ecrl train`; model.…, rollout.…,
+  update.… and eval.… as there.
 show also takes split=train|val, seed=N for another problem, and answer=TEXT for an answer of your own.
 Exit code 1 if a check fails.
 """,
@@ -124,7 +126,7 @@ def _show(config: Config, settings: Shown) -> int:
     console.print(_arguments(env, kwargs))
     prompt, info = reset(env, seed=settings.seed)
     if config.model.path:
-        _show_reading(console, config, prompt, info)
+        _show_reading(console, config, split, prompt, info)
     else:
         console.print("[bold]a problem[/bold]")
         console.print(escape(prompt))
@@ -142,7 +144,9 @@ def _show(config: Config, settings: Shown) -> int:
     return 0
 
 
-def _show_reading(console: Console, config: Config, prompt: str, info: Mapping[str, Any]) -> None:
+def _show_reading(
+    console: Console, config: Config, split: Split, prompt: str, info: Mapping[str, Any]
+) -> None:
     """Print the exact text that the policy reads, special tokens and all, and how many tokens it has."""
     from ecrl.policy.model import check_model, load_config, load_tokenizer  # they load torch
 
@@ -152,8 +156,9 @@ def _show_reading(console: Console, config: Config, prompt: str, info: Mapping[s
     set_template(tokenizer, config.model.chat)
     chat = Chat(tokenizer, config.model.chat)
     ids = chat.opening(chat.text(prompt, info.get("messages", ())))
-    window, new = context_window(load_config(path)), config.rollout.max_new_tokens
-    limit = prompt_limit(config, window, new, training=False)
+    training = split == "train"
+    new = config.rollout.max_new_tokens if training else validation_sets(config)[0].max_new_tokens
+    limit = prompt_limit(config, context_window(load_config(path)), new, training)
     most = "" if limit.tokens is None else f"; {limit.reason} allows {limit.tokens}"
     console.print(f"[bold]a problem, as the policy reads it[/bold]: {len(ids)} tokens{escape(most)}")
     console.print(escape(chat.shown(ids)))

@@ -7,7 +7,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import gymnasium as gym
 import lightning as L
 from torch import Tensor
 
@@ -17,12 +16,9 @@ from ecrl.algorithm.rollout_batch import REFERENCE_LOGPROBS, RolloutBatch
 from ecrl.algorithm.strategy import Strategy
 from ecrl.config.eval_sets import ValidationSet, validation_sets
 from ecrl.config.schema import Config
-from ecrl.config.targets import build
-from ecrl.engines.base import Engine, Sampling
-from ecrl.envs.safe_calls import make
+from ecrl.engines.base import Sampling
 from ecrl.errors import EcrlError
 from ecrl.metrics import MetricsRecorder
-from ecrl.policy.context_window import context_window
 from ecrl.policy.weights import HFWeights
 from ecrl.rollout.batching import (
     build_batch,
@@ -31,14 +27,12 @@ from ecrl.rollout.batching import (
     split_minibatches,
     with_advantages,
 )
-from ecrl.rollout.chat import Chat
 from ecrl.rollout.collector import Collector
-from ecrl.rollout.env_errors import EnvErrors
-from ecrl.rollout.env_pools import TRAIN, split_of
-from ecrl.rollout.prompt_limit import PromptLimit, prompt_limit
+from ecrl.rollout.env_pools import TRAIN
 from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
 from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.rollout.trajectory import Trajectory
+from ecrl.training.collecting import build_collector
 from ecrl.training.notices import Notices
 from ecrl.training.observer import RolloutObserver
 from ecrl.training.scoring import Scorer
@@ -103,29 +97,9 @@ class RolloutDataModule(L.LightningDataModule):
     def collector(self) -> Collector:
         """Made at first use, when the policy is on its device."""
         if self._collector is None:
-            config, scorer = self.config, self.scorer
-            engine: Engine = build(config.engine, model=scorer.model, process_group=scorer.process_group)
-            self._collector = Collector(
-                self._make_env,
-                engine,
-                Chat(scorer.tokenizer, config.model.chat),
-                config.seed,
-                # Its own channel: it may speak from a thread while the trainer does.
-                scorer.process_group.another(),
-                config.trainer.timeout,
-                self._prompt_limit,
-                EnvErrors(config.env.on_error, self.module.run_dir if self.module else None),
-            )
+            run_dir = self.module.run_dir if self.module else None
+            self._collector = build_collector(self.config, self.scorer, run_dir)
         return self._collector
-
-    def _make_env(self, pool: str) -> gym.Env[str, str]:
-        """Make an environment for training, or of a validation set."""
-        env = next((of.env for of in self.sets if of.name == pool), self.config.env)
-        return make(env.id, split_of(pool), dict(env.kwargs))
-
-    def _prompt_limit(self, pool: str, sampling: Sampling) -> PromptLimit:
-        window = context_window(self.scorer.model.lm.config)
-        return prompt_limit(self.config, window, sampling.max_new_tokens, training=pool == TRAIN)
 
     @property
     def queue(self) -> RolloutQueue:
@@ -246,7 +220,7 @@ class RolloutDataModule(L.LightningDataModule):
         """Record what the rollout passed over."""
         record = self.module.recorder.record
         record("rollout/overlong_prompts", rollout.overlong)
-        limit = self._prompt_limit(TRAIN, self._sampling(rollout.temperature))
+        limit = self.collector.prompt_limit(TRAIN, self._sampling(rollout.temperature))
         self._notices.overlong(rollout.overlong, TRAIN, limit, "rollout/overlong_prompts")
         if self.config.env.on_error == "zero":
             record("rollout/env_errors", rollout.failed)
@@ -273,7 +247,7 @@ class RolloutDataModule(L.LightningDataModule):
     def _notice(self, of: ValidationSet, metrics: Mapping[str, float]) -> None:
         """Say what the answers to a validation set passed over."""
         overlong, errors = f"val/{of.name}/overlong_prompts", f"val/{of.name}/env_errors"
-        limit = self._prompt_limit(of.name, sampling_of(of))
+        limit = self.collector.prompt_limit(of.name, sampling_of(of))
         self._notices.overlong(metrics[overlong], of.name, limit, overlong)
         self._notices.failed(metrics.get(errors, 0), of.name, of.env.id, errors)
 
