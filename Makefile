@@ -8,6 +8,8 @@ VLLM_BIN := $(VLLM_VENV)/bin
 
 NEXT_VENV := .venv-next
 NEXT_BIN := $(NEXT_VENV)/bin
+# Python 3.12 where there is one, of pyenv's too.
+NEXT_PYTHON ?= $(shell PYENV_VERSION=3.12 python3.12 -c 'import sys; print(sys.executable)' 2> /dev/null || echo $(PYTHON))
 
 .PHONY: install install-vllm install-next train test test-all test-vllm test-next check lint types clean
 
@@ -43,10 +45,10 @@ install-next: $(NEXT_VENV)/.installed
 
 # The versions that a GPU machine has. Its torch brings CUDA's libraries, also where no GPU is: about 5 GB.
 $(NEXT_VENV)/.installed: pyproject.toml constraints-next.txt
-	test -x $(NEXT_BIN)/python || $(PYTHON) -m venv $(NEXT_VENV)
+	test -x $(NEXT_BIN)/python || $(NEXT_PYTHON) -m venv $(NEXT_VENV)
 	$(NEXT_BIN)/python -m pip install --quiet --upgrade pip
 	$(NEXT_BIN)/python -m pip install --quiet --constraint constraints-next.txt \
-		--editable . pytest pytest-timeout pytest-xdist hypothesis
+		--editable ".[data]" pytest pytest-timeout pytest-xdist hypothesis
 	touch $@
 
 train: RUN := runs/$(shell date +%Y%m%d-%H%M%S)

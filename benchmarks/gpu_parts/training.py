@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from ecrl.runs.metrics_file import is_wall_time
 from gpu_parts import ROOT
 from gpu_parts.report import Report, Row
 
@@ -48,8 +49,8 @@ def resumed(precision: str, smoke: bool) -> Row:
         ecrl_train(f"resume={parts}", "iterations=4")
         one, other = rows(whole), rows(parts)
         weights = [(run / "policy" / "model.safetensors").read_bytes() for run in (whole, parts)]
-    names = sorted({name for a, b in zip(one, other, strict=True) for name in a if a[name] != b.get(name)})
-    seconds = f"{one[-1].get('time/total', 0):.2f}"
+    names = sorted({name for a, b in zip(one, other, strict=True) for name in differences(a, b)})
+    seconds = f"{one[-1]['time/total']:.2f}"
     if names or weights[0] != weights[1]:
         what = ", ".join(names[:3]) or "the weights"
         raise RuntimeError(f"the resumed run differs in {what} ({len(names)} metrics)")
@@ -72,10 +73,10 @@ def ecrl_train(*words: str) -> None:
 
 
 def rows(run_dir: Path) -> list[dict[str, Any]]:
-    """Read the metrics without times and memory."""
-    lines = (run_dir / "metrics.jsonl").read_text().splitlines()
-    unlike = ("time/", "memory/", "throughput/")
-    return [
-        {k: v for k, v in json.loads(line).items() if not k.startswith(unlike) or k == "time/total"}
-        for line in lines
-    ]
+    """Read the metrics."""
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> set[str]:
+    """Return the metrics that differ, but for those of the clock."""
+    return {name for name in one if one[name] != other.get(name) and not is_wall_time(name)}
