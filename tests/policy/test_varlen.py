@@ -149,7 +149,7 @@ def test_the_number_of_sequences_compiles_no_new_program(
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
     compile_layers(model.lm)
     for count in (17, 18, 19):
-        sequences = [SequenceTokens([count, 5 + i, 7], [9] * 17, [True] * 17) for i in range(count)]
+        sequences = [SequenceTokens([count, 5 + i, 7], [9] * 18, [True] * 18) for i in range(count)]
         passes = pack_micro_batches(sequences, 384, 384, bucketed=True, shared=False)
         assert {m.input_ids.shape for m in passes} == {(1, 384)}
         for one, other in zip(outcome(model, VARLEN, passes), outcome(plain, VARLEN, passes), strict=True):
