@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from ecrl.algorithm.covariance import token_covariance
-from ecrl.algorithm.strategy import Strategy, WeightMixin
+from ecrl.algorithm.strategy import Strategy, WeightMixin, share_warnings
 from ecrl.algorithm.token_batch import TokenBatch
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ class ClipCov(Strategy, WeightMixin):
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
         """Warn where no token is ever drawn."""
-        return ["fraction=0 draws no token, so it does nothing."] if self.fraction == 0 else []
+        if self.fraction == 0:
+            return ["fraction=0 draws no token, so it does nothing."]
+        return share_warnings(config, self.fraction)
 
     def weights(self, tokens: TokenBatch, weights: Tensor) -> Tensor:
         """Zero the drawn tokens' weights ``[N]``."""

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ecrl.algorithm.covariance import token_covariance
 from ecrl.algorithm.losses import KL_ESTIMATORS
-from ecrl.algorithm.strategy import PenaltyMixin, RatioMixin, Strategy
+from ecrl.algorithm.strategy import PenaltyMixin, RatioMixin, Strategy, share_warnings
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import UsageError, name_message
 
@@ -82,7 +82,7 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
                 f"{self.name} removes the ratio bounds that {', '.join(rivals)} sets, so one of them would "
                 f"do nothing. Drop one, or keep the bounds with strategy.{self.name}.keep_clip=true."
             )
-        warnings = []
+        warnings = share_warnings(config, self.fraction)
         if self.fraction == 0 or self.coefficient == 0:
             warnings.append("fraction or coefficient is 0, so no token is penalised.")
         if config.update.minibatches * config.update.epochs == 1:

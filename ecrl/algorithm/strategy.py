@@ -24,6 +24,19 @@ if TYPE_CHECKING:
     from ecrl.config.schema import Config
 
 
+def share_warnings(config: Config, fraction: float) -> list[str]:
+    """Warn of a share of the tokens that is less than one token even in the fullest optimizer minibatch."""
+    rollout = config.rollout
+    completions = rollout.prompts * rollout.group_size // config.update.minibatches
+    most = completions * rollout.max_new_tokens
+    if not 0 < fraction * most < 1:
+        return []
+    return [
+        f"fraction={fraction:g} of at most {most} tokens in a minibatch is less than one token. Raise it, or "
+        "the minibatch (rollout.prompts, update.minibatches)."
+    ]
+
+
 class Strategy(L.Callback):
     """An entropy-control strategy: a Lightning callback that may also inherit from loss mixins.
 

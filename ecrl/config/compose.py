@@ -6,6 +6,7 @@ Hydra composes. On top of it, an environment's id may stand for its group, keys 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from itertools import product
@@ -26,7 +27,7 @@ from ecrl.config.eval_sets import env_id, resolve_environments
 from ecrl.config.explain import explain, first_line, unreadable
 from ecrl.config.groups import GROUPS, LISTED, OPEN_NODES, options
 from ecrl.config.keys import is_below, is_open, key_of, spelled_out
-from ecrl.config.schema import Config
+from ecrl.config.schema import SMALL_MODEL, Config
 from ecrl.config.targets import complete
 from ecrl.config.validate import check_values
 from ecrl.errors import UsageError
@@ -67,6 +68,9 @@ def build_config(
     try:
         with initialize_config_module("ecrl.configs", version_base="1.3"):
             config = compose(name, overrides=prepared + search)
+            if base is None and not _keeps_defaults(config.model.path, overrides):
+                prepared = ["model_defaults=hf", *prepared]
+                config = compose(name, overrides=prepared + search)
             for group in LISTED:
                 if config[group]:
                     _refuse_twins(name, group, prepared + search, search)
@@ -179,6 +183,17 @@ def _check_choice(override: str, config_dir: Path | None) -> None:
         form = f"{key}=[NAME,…]" if key in LISTED else f"{key}=NAME"
         known = ", ".join(options(key, config_dir))
         raise UsageError(f"{override!r} names nothing; write {form}, one of: {known}.")
+
+
+def _keeps_defaults(path: str | None, overrides: Sequence[str]) -> bool:
+    """Whether ``model_defaults`` stays: for our small model, also from a folder, or where it was chosen."""
+    if path is None or "model_defaults" in map(key_of, overrides):
+        return True
+    try:
+        numbers = json.loads((Path(path).expanduser() / "config.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(numbers, dict) and SMALL_MODEL in numbers
 
 
 def _without_chosen(base: DictConfig, overrides: Sequence[str]) -> DictConfig:

@@ -15,7 +15,8 @@ from ecrl.errors import unknown_name
 #: Groups of which a run takes a list, applied in order: ``strategy=[clip_cov,clip_higher]``.
 LISTED = ("strategy", "monitor")
 GROUPS = (
-    "model", "env", "engine", "objective", "update.optimizer", *LISTED, "eval", "trainer", "experiment",
+    "model", "model_defaults", "env", "engine", "objective", "update.optimizer", *LISTED, "eval", "trainer",
+    "experiment",
 )  # fmt: skip
 #: Nodes whose keys are those of a constructor, not of the schema.
 OPEN_NODES = ("objective", "engine", "update.optimizer", *LISTED)

@@ -32,6 +32,7 @@ SCHEDULES = ("constant", "linear", "cosine")
 SHARED = ("refuse", "allow")
 OVERLONG = ("drop", "truncate", "error")
 ON_ERROR = ("raise", "zero")
+SMALL_MODEL = "ecrl_small_model"  # in the config.json of the small model, and of what was trained from it
 LONGEST_TIMEOUT = 1_000_000  # seconds; the system's clocks cannot count much further
 _TARGETS = NotEmpty("an empty list adapts nothing: leave it out to adapt all linear layers")
 _PATH = NotEmpty("give a directory or hub id, or leave it out")

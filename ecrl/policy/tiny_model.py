@@ -6,7 +6,7 @@ import torch
 from tokenizers import pre_tokenizers
 from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen2Tokenizer
 
-from ecrl.config.schema import ModelConfig
+from ecrl.config.schema import SMALL_MODEL, ModelConfig
 from ecrl.errors import UsageError
 
 
@@ -53,5 +53,6 @@ def build_model(config: ModelConfig, tokenizer: Qwen2Tokenizer, seed: int) -> Qw
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
                 dtype="float32",
+                **{SMALL_MODEL: True},
             )
         )

@@ -46,6 +46,7 @@ def test_measured_peak_memory(checkpointing: str, tmp_path: Path) -> None:
     ).save_pretrained(tmp_path)
     plan = job(
         f"model.path={tmp_path}",
+        "rollout.max_new_tokens=16",
         f"model.activation_checkpointing={checkpointing}",
         "trainer.accelerator=cpu",
         "update.max_tokens=1024",
