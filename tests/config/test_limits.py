@@ -24,6 +24,7 @@ def test_every_number_and_every_choice_of_the_schema_is_limited() -> None:
         "trainer.accelerator",
         "trainer.precision",
         "trainer.parallel",
+        "update.schedule.name",
         "model.attention",
         "model.compile",
         "rollout.old_logprobs",
