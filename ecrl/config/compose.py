@@ -19,7 +19,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
@@ -35,16 +35,12 @@ from ecrl.errors import UsageError
 _SETS = "eval.sets"
 
 
-def build_config(
-    overrides: Sequence[str], config_dir: Path | None = None, base: DictConfig | None = None
-) -> Config:
+def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
     """Compose and check the configuration of a run.
 
     Args:
         overrides: Hydra overrides, e.g. ``strategy=[clip_cov]``, ``update.lr=1e-5``.
         config_dir: a folder of the user's own config groups, searched as well.
-        base: a whole configuration to change, instead of the defaults. A group that is chosen anew takes
-            nothing from it.
 
     Returns:
         The configuration as plain dataclasses; ``_target_`` nodes are plain dictionaries.
@@ -60,20 +56,16 @@ def build_config(
     search = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
     store = ConfigStore.instance()
     store.store(name="schema", node=Config)
-    name = "config"
-    if base is not None:
-        name, prepared = "base", [_added(o) for o in prepared]
-        store.store(name=name, node=_without_chosen(base, overrides))
     GlobalHydra.instance().clear()
     try:
         with initialize_config_module("ecrl.configs", version_base="1.3"):
-            config = compose(name, overrides=prepared + search)
-            if base is None and not _keeps_defaults(config.model.path, overrides):
+            config = compose("config", overrides=prepared + search)
+            if not _keeps_defaults(config.model.path, overrides):
                 prepared = ["model_defaults=hf", *prepared]
-                config = compose(name, overrides=prepared + search)
+                config = compose("config", overrides=prepared + search)
             for group in LISTED:
                 if config[group]:
-                    _refuse_twins(name, group, prepared + search, search)
+                    _refuse_twins(group, prepared + search, search)
             OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException, YAMLError, ValueError, TypeError) as error:
         # YAMLError: a file of the user's own; ValueError, TypeError: how Hydra refuses `env=null`.
@@ -196,26 +188,9 @@ def _keeps_defaults(path: str | None, overrides: Sequence[str]) -> bool:
     return isinstance(numbers, dict) and SMALL_MODEL in numbers
 
 
-def _without_chosen(base: DictConfig, overrides: Sequence[str]) -> DictConfig:
-    """Return a base for Hydra, without the nodes that the overrides fill from a group."""
-    content = cast(dict[str, Any], OmegaConf.to_container(base))
-    for key in {key_of(o) for o in overrides} & {"env", *OPEN_NODES}:
-        *above, last = key.split(".")
-        node = content
-        for part in above:
-            node = node[part]
-        del node[last]
-    return OmegaConf.create({"defaults": ["schema", "_self_"], **content})
-
-
-def _added(override: str) -> str:
-    """Return a choice from a group as one that is added: a base has no defaults to replace."""
-    return f"+{override}" if key_of(override).replace("/", ".") in GROUPS else override
-
-
-def _refuse_twins(primary: str, group: str, overrides: list[str], search: list[str]) -> None:
+def _refuse_twins(group: str, overrides: list[str], search: list[str]) -> None:
     """Refuse two presets that fill the same key of a listed group: Hydra would merge them into one."""
-    defaults = GlobalHydra.instance().config_loader().compute_defaults_list(primary, overrides, RunMode.RUN)
+    defaults = GlobalHydra.instance().config_loader().compute_defaults_list("config", overrides, RunMode.RUN)
     inside = f"{group}/"
     # A preset may list others, as monitor/standard does; what it lists is its own.
     presets = [

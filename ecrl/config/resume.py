@@ -29,6 +29,8 @@ _FILES = "env.kwargs.path", "env.kwargs.val_path"
 
 #: Cannot change in a fork: they make the weights what they are.
 _WEIGHTS = "model.path", "model.hidden_size", "model.layers", "model.heads", "model.lora", "warmup"
+#: Groups whose presets spread over the whole configuration.
+_WIDE = "experiment", "model_defaults"
 
 
 def forked_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
@@ -41,17 +43,16 @@ def forked_config(overrides: Sequence[str], config_dir: Path | None = None) -> C
     Raises:
         UsageError: no such run, or an override that cannot be applied.
     """
-    values = dict(o.partition("=")[::2] for o in overrides)
-    if "resume" in values:
-        raise UsageError("fork=RUN begins a new run, resume=RUN goes on with one; give one of them.")
-    for key in values:
-        if key in ("model", "experiment") or is_below(key, _WEIGHTS):
-            raise UsageError(
-                f"{key!r} cannot be given with fork=RUN, whose weights and settings the run takes over."
-            )
-    parent = _config_of(Path(values["fork"]).expanduser(), "fork=")
-    parent.run_dir, parent.output, parent.checkpoint.load = None, None, "last"
-    return build_config(overrides, config_dir, parent)
+    changes = [spelled_out(o) for o in overrides if key_of(o) != "fork"]
+    run_dir = Path([o for o in overrides if key_of(o) == "fork"][-1].partition("=")[2]).expanduser()
+    config = _config_of(run_dir, "fork=")
+    for key in map(key_of, changes):
+        if key == "resume":
+            raise UsageError("fork=RUN begins a new run, resume=RUN goes on with one; give one of them.")
+        if key == "model" or is_below(key, _WEIGHTS):
+            raise UsageError(f"{key!r} cannot be given with fork=RUN, whose weights the new run takes over.")
+    config.fork, config.run_dir, config.output, config.checkpoint.load = str(run_dir), None, None, "last"
+    return _with_any(config, changes, f"fork={str(run_dir)!r}", config_dir)
 
 
 def resumed_config(overrides: Sequence[str]) -> Config:
@@ -83,13 +84,18 @@ def run_config(run_dir: Path, overrides: Sequence[str], config_dir: Path | None 
         UsageError: no such run, an unknown key or name, or a setting that cannot work.
     """
     config = _config_of(run_dir)
-    config.checkpoint.load = "last"
+    config.fork, config.checkpoint.load = None, "last"  # what it began with
+    return _with_any(config, overrides, str(run_dir), config_dir)
+
+
+def _with_any(config: Any, overrides: Sequence[str], whose: str, config_dir: Path | None) -> Config:
+    """Apply overrides of any key, and check the result."""
     for key in map(key_of, overrides):
-        if key == "experiment":
-            raise UsageError("experiment=… is for new runs; name the keys that shall differ from this run's.")
+        if key in _WIDE:
+            raise UsageError(f"{key}=… is for new runs; name the keys that shall differ from this run's.")
         if key not in all_keys() and not is_open(key):
             raise unknown_key(key)
-    return as_object(_changed(config, overrides, str(run_dir), config_dir), config_dir)
+    return as_object(_changed(config, overrides, whose, config_dir), config_dir)
 
 
 def _config_of(run_dir: Path, before: str = "") -> Any:

@@ -109,7 +109,7 @@ def test_refusals(base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
         (fork, "checkpoint=best"): "none of 1 was validated by val/mean/avg@k",
         (fork, resume): "give one of them",
         (fork, "model.path=elsewhere"): "'model.path' cannot be given with fork=RUN",
-        (fork, "experiment=paper_7b_grpo"): "'experiment' cannot be given with fork=RUN",
+        (fork, "experiment=paper_7b_grpo"): "experiment=… is for new runs",
         (fork, "updat.lr=1"): "Did you mean 'update.lr'?",
         (fork, "strategy=[clip_cow]"): "Did you mean 'clip_cov'?",
         (fork, f"run_dir={parent}"): "exists already",
