@@ -31,7 +31,7 @@ from ecrl.callbacks import (
     KLCov,
     ReferenceKL,
 )
-from ecrl.config.schema import Config, UpdateConfig
+from ecrl.config.schema import Config, RolloutConfig, UpdateConfig
 from ecrl.errors import UsageError
 from tests.support.paths import ROOT
 
@@ -72,6 +72,7 @@ def batch(
 
 def config(minibatches: int = 4, epochs: int = 1, surrogate: str = "ppo_clip") -> Config:
     return Config(
+        rollout=RolloutConfig(max_new_tokens=1024),  # the paper's shares are of many tokens
         update=UpdateConfig(minibatches=minibatches, epochs=epochs),
         objective={"surrogate": {"_target_": f"ecrl.algorithm.losses.{surrogate}"}},
     )
