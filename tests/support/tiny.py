@@ -9,6 +9,7 @@ TINY = [
     "rollout.max_new_tokens=8",
     "update.minibatches=2",
     "update.lr=1e-3",
+    "update.schedule.warmup=0",
     "eval.every=0",
     "log.progress=false",
     "strategy=[]",
