@@ -9,6 +9,7 @@ import numpy as np
 
 from ecrl.envs.arguments import check_integer, check_operators
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
+from ecrl.envs.tasks.instructions import ask, final_answer
 
 _TERM = re.compile(r"[0-9]+|[-+*]")
 _INTEGER = re.compile(r"0|-?[1-9][0-9]*")
@@ -49,11 +50,13 @@ class ArithmeticEnv(ReasoningEnv):
         operands = rng.integers(low, 10 * low, self.steps + 1).tolist()
         operators = [self.operators[i] for i in rng.integers(len(self.operators), size=self.steps).tolist()]
         rest = (f"{operator}{operand}" for operator, operand in zip(operators, operands[1:], strict=True))
-        return Problem(f"{operands[0]}{''.join(rest)}\n", str(_work(operands, operators)[-1][-1]))
+        prompt = f"{operands[0]}{''.join(rest)}\n"
+        messages = ask(f"Compute {prompt.strip()}.", "the final integer")
+        return Problem(prompt, str(_work(operands, operators)[-1][-1]), messages=messages)
 
     def score(self, problem: Problem, response: str) -> Score:
         """Give 1 if the final integer is exactly the value of the expression."""
-        final = response.rpartition("=")[2].strip(whitespace)
+        final = final_answer(response).rpartition("=")[2].strip(whitespace)
         # Compared as strings, because converting a long string of digits to an integer is slow.
         if not _INTEGER.fullmatch(final):
             return Score(0.0, {"valid": 0.0})

@@ -13,6 +13,7 @@ import numpy as np
 
 from ecrl.envs.arguments import check_integer, check_operators
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
+from ecrl.envs.tasks.instructions import ask, final_answer
 from ecrl.errors import UsageError
 
 Number = int | Fraction
@@ -88,17 +89,25 @@ class CountdownEnv(ReasoningEnv):
             value = _random_expression(numbers, self.operators, rng).value
             if value > 0 and value.denominator == 1:
                 goal = Goal(tuple(sorted(numbers)), int(value))
-                return Problem(_prompt(numbers, goal.target), goal, _prompt(goal.numbers, goal.target))
+                key = _prompt(goal.numbers, goal.target)
+                return Problem(_prompt(numbers, goal.target), goal, key, self._asked(numbers, goal.target))
         raise UsageError(
             f"Countdown found no positive integer target in {_MAX_DRAWS} draws of {self.numbers} numbers "
             f"from {self.low} to {self.high} with operators {self.operators!r}. Add operators or numbers."
         )
 
+    def _asked(self, numbers: Sequence[int], target: int) -> list[dict[str, str]]:
+        task = (
+            f"Make {target} from the numbers {', '.join(map(str, numbers))}: use each exactly once, with the "
+            f"operators {' '.join(self.operators)} and parentheses."
+        )
+        return ask(task, "the expression alone, such as (1+2)*3,")
+
     def score(self, problem: Problem, response: str) -> Score:
         """Give 1 for an expression that uses every number once and is exactly equal to the target."""
         goal: Goal = problem.answer
         try:
-            value = evaluate(response, goal.numbers, self.operators)
+            value = evaluate(final_answer(response), goal.numbers, self.operators)
         except (ValueError, ZeroDivisionError):
             return Score(0.0, {"valid": 0.0})
         return Score(float(value == goal.target), {"valid": 1.0}, str(value))

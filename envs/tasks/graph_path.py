@@ -12,6 +12,7 @@ import numpy as np
 
 from ecrl.envs.arguments import check_integer
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
+from ecrl.envs.tasks.instructions import ask, final_answer
 from ecrl.errors import UsageError
 
 _MAX_RESPONSE = 1 << 16
@@ -82,12 +83,18 @@ class GraphPathEnv(ReasoningEnv):
         goal = Goal(graph, start, end, _distances(graph, start)[end])
         asked = sorted((start, end))
         key = f"{' '.join(sorted(texts))}: {asked[0]} to {asked[1]}"
-        return Problem(f"{' '.join(texts)}: {start} to {end}\n", goal, key)
+        edges = " ".join(texts)
+        lengths = " (its length behind the colon)" if self.weight > 1 else ""
+        messages = ask(
+            f"An undirected graph has the edges{lengths} {edges}. Find a shortest path from {start} to {end}.",
+            "the path, written such as A-B-C,",
+        )
+        return Problem(f"{edges}: {start} to {end}\n", goal, key, messages)
 
     def score(self, problem: Problem, response: str) -> Score:
         """Give 1 for a shortest path from start to end."""
         goal: Goal = problem.answer
-        path = _parse(response)
+        path = _parse(final_answer(response))
         if path is None or (path[0], path[-1]) != (goal.start, goal.end):
             return Score(0.0, {"valid": 0.0})
         if any(b not in goal.graph.get(a, {}) for a, b in pairwise(path)):

@@ -10,6 +10,7 @@ import numpy as np
 
 from ecrl.envs.arguments import check_integer
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
+from ecrl.envs.tasks.instructions import ask, final_answer
 
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,18}")
 _LOWEST = 1000  # a range begins at 1 to 1000, so that problems differ
@@ -45,7 +46,9 @@ class GuessNumberEnv(ReasoningEnv):
         low = int(rng.integers(1, _LOWEST + 1))
         high = low + self.size - 1
         number = int(rng.integers(low, high + 1))
-        return Problem(f"Guess my number from {low} to {high}.\n", number, f"{number} in {low} to {high}")
+        prompt = f"Guess my number from {low} to {high}.\n"
+        task = f"{prompt}I answer each guess by higher or lower; you have {self.turns} guesses."
+        return Problem(prompt, number, f"{number} in {low} to {high}", ask(task, "one guess"))
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -69,7 +72,7 @@ class GuessNumberEnv(ReasoningEnv):
 
     def score(self, problem: Problem, response: str) -> Score:
         """Give 1 for the right number."""
-        guess = response.strip(whitespace)
+        guess = final_answer(response).strip(whitespace)
         if not _NUMBER.fullmatch(guess):
             return Score(0.0, {"valid": 0.0})
         return Score(float(int(guess) == problem.answer), {"valid": 1.0}, guess)

@@ -12,6 +12,7 @@ import numpy as np
 
 from ecrl.envs.arguments import check_integer
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
+from ecrl.envs.tasks.instructions import ask, final_answer
 from ecrl.errors import UsageError
 
 _MAX_RESPONSE = 1 << 16
@@ -79,8 +80,9 @@ class KnightsEnv(ReasoningEnv):
             if sum(_liar(statements, other) is None for other in _all_kinds(self.people)) == 1:
                 said = " ".join(f"{name}: {s}." for name, s in zip(ascii_uppercase, statements, strict=False))
                 form = _answer((True,) * self.people)
-                prompt = f"Knights tell the truth, knaves lie. {said} Answer like {form}\n"
-                return Problem(prompt, (tuple(statements), kinds), said)
+                rules = f"Knights tell the truth, knaves lie. {said}"
+                messages = ask(f"{rules} Who is a knight, who is a knave?", f"an answer such as {form}")
+                return Problem(f"{rules} Answer like {form}\n", (tuple(statements), kinds), said, messages)
         raise UsageError(
             f"Knights found no puzzle with one solution in {_MAX_DRAWS} draws; take more claims."
         )
@@ -88,7 +90,7 @@ class KnightsEnv(ReasoningEnv):
     def score(self, problem: Problem, response: str) -> Score:
         """Give 1 if the kinds of all people are right."""
         _, kinds = problem.answer
-        given = _parse(response, self.people)
+        given = _parse(final_answer(response), self.people)
         if given is None:
             return Score(0.0, {"valid": 0.0})
         return Score(float(given == kinds), {"valid": 1.0}, _answer(given))

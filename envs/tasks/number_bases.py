@@ -9,6 +9,7 @@ import numpy as np
 
 from ecrl.envs.arguments import check_integer
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
+from ecrl.envs.tasks.instructions import ask, final_answer
 from ecrl.errors import UsageError
 
 _DIGITS = digits + ascii_lowercase
@@ -49,11 +50,14 @@ class BasesEnv(ReasoningEnv):
         source, target = (self.low + rng.choice(self.high - self.low + 1, 2, replace=False)).tolist()
         bits = int(rng.integers(2, self.maximum.bit_length() + 1))
         number = int(rng.integers(1 << (bits - 1), min(1 << bits, self.maximum + 1)))
-        return Problem(f"{write(number, source)} base {source} to {target}\n", write(number, target))
+        given = write(number, source)
+        task = f"The number {given} is written in base {source}. Write it in base {target}."
+        prompt = f"{given} base {source} to {target}\n"
+        return Problem(prompt, write(number, target), messages=ask(task, "its digits"))
 
     def score(self, problem: Problem, response: str) -> Score:
         """Give 1 if the final number is right, in the notation of the base."""
-        final = response.rpartition("=")[2].strip(whitespace)
+        final = final_answer(response).rpartition("=")[2].strip(whitespace)
         # Compared as strings, because converting a long string of digits to an integer is slow.
         if not _NUMBER.fullmatch(final):
             return Score(0.0, {"valid": 0.0})

@@ -9,6 +9,7 @@ import numpy as np
 
 from ecrl.envs.arguments import check_integer
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
+from ecrl.envs.tasks.instructions import ask, final_answer
 from ecrl.errors import UsageError
 
 _MAX_RESPONSE = 1 << 16
@@ -22,6 +23,16 @@ OPERATIONS: dict[str, Callable[[str, str], str]] = {
     "halve": lambda text, _: text[::2],
     "drop": lambda text, letter: text.replace(letter, ""),
     "next": lambda text, _: "".join(_other(c, 1) for c in text),
+}
+#: What each means, for a policy that is asked in words.
+_MEANINGS = {
+    "reverse": "reverse: backwards",
+    "sort": "sort: alphabetically",
+    "rotate": "rotate: the first letter moves to the end",
+    "double": "double: every letter twice",
+    "halve": "halve: keep the 1st, 3rd, 5th … letter",
+    "drop": "drop x: remove every x",
+    "next": "next: replace every letter by the next one of the alphabet, z by a",
 }
 _MAX_TEXT = 256
 
@@ -76,13 +87,16 @@ class StringsEnv(ReasoningEnv):
         for _ in range(self.steps):
             name, text = self._operation(text, rng)
             names.append(name)
-        return Problem(f"{start}: {', '.join(names)}\n", text)
+        steps = ", ".join(names)
+        meanings = "; ".join(_MEANINGS[name] for name in dict.fromkeys(n.split()[0] for n in names))
+        task = f"Begin with the string {start} and apply in this order: {steps}. ({meanings}.)"
+        return Problem(f"{start}: {steps}\n", text, messages=ask(task, "the result"))
 
     def score(self, problem: Problem, response: str) -> Score:
         """Give 1 if the final string is exactly the right one."""
         if len(response) > _MAX_RESPONSE:
             return Score(0.0, {"valid": 0.0})
-        final = response.rpartition("=")[2].strip(whitespace)
+        final = final_answer(response).rpartition("=")[2].strip(whitespace)
         if not final or set(final) - set(ascii_lowercase):
             return Score(0.0, {"valid": 0.0})
         return Score(float(final == problem.answer), {"valid": 1.0}, final)

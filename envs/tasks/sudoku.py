@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ecrl.envs.arguments import check_integer
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
+from ecrl.envs.tasks.instructions import ask, final_answer
 from ecrl.errors import UsageError
 
 _SIZE = 4
@@ -57,13 +58,18 @@ class SudokuEnv(ReasoningEnv):
                     fits[cell] = True
                 elif _CELLS - fits.sum() == self.empty:
                     puzzle[~fits] = 0
-                    return Problem(_text(puzzle), (puzzle, _text(grid)))
+                    messages = ask(
+                        "Fill the dots of this 4×4 grid so that every row, column and 2×2 box holds 1, 2, 3 "
+                        f"and 4.\n\n{_text(puzzle)}",
+                        "the four rows, one below the other,",
+                    )
+                    return Problem(_text(puzzle), (puzzle, _text(grid)), messages=messages)
         raise UsageError(f"Sudoku found no puzzle with {self.empty} empty cells in {_MAX_DRAWS} draws.")
 
     def score(self, problem: Problem, response: str) -> Score:
         """Give 1 for the only grid that fits."""
         _, answer = problem.answer
-        given = _parse(response)
+        given = _parse(final_answer(response))
         if given is None:
             return Score(0.0, {"valid": 0.0})
         return Score(float(given == answer), {"valid": 1.0}, given.strip())

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ecrl.config.compose import build_config
 from ecrl.runs.metrics_file import is_wall_time, read_metrics
@@ -34,3 +35,11 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert left.keys() == right.keys()
     assert any(name.startswith("model.") for name in left) and any("exp_avg" in name for name in left)
     assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def events(run_dir: Path) -> EventAccumulator:
+    """TensorBoard's events of a run."""
+    board = EventAccumulator(
+        str(run_dir / "tensorboard"), size_guidance={"tensors": 0, "scalars": 0, "images": 0}
+    )
+    return board.Reload()

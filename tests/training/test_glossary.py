@@ -7,7 +7,7 @@ from pathlib import Path
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.training.glossary import GLOSSARY, OVERVIEW, as_markdown, meaning
 from tests.support.paths import ROOT
-from tests.training.test_metrics_writer import events
+from tests.support.runs import events
 
 
 def test_the_page_is_what_the_glossary_writes() -> None:

@@ -11,12 +11,12 @@ import lightning as L
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from ecrl.metrics import Record
 from ecrl.runs.metrics_file import is_wall_time, read_metrics
 from ecrl.training.metrics_writer import LAYOUT
 from tests.support.lightning import fit
+from tests.support.runs import events
 
 
 def test_tensorboard_and_jsonl_say_the_same(finished_run: Path) -> None:
@@ -41,13 +41,6 @@ class Reader(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.seen.append(pl_module.report)  # type: ignore[arg-type]
-
-
-def events(run_dir: Path) -> EventAccumulator:
-    board = EventAccumulator(
-        str(run_dir / "tensorboard"), size_guidance={"tensors": 0, "scalars": 0, "images": 0}
-    )
-    return board.Reload()
 
 
 def test_rows_are_numbered_from_one_and_row_zero_is_the_first_validation(tmp_path: Path) -> None:
