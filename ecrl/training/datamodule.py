@@ -230,7 +230,11 @@ class RolloutDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> _Batches:
         """Each pass over it gives one batch: what the policy earns on the sets that are due."""
-        return _Batches(lambda: iter([self._validate()]), 1)
+        return _Batches(self._validation, 1)
+
+    def _validation(self) -> Iterator[Evaluation]:
+        """Validate when the batch is asked for: Lightning also makes an iterator that it does not use."""
+        yield self._validate()
 
     def _validate(self) -> Evaluation:
         module = self.module

@@ -164,7 +164,7 @@ def test_sweep_runs_every_combination(
         checked.append(config.run_dir)
         return preflight(config)
 
-    for module in ("ecrl.cli.train", "ecrl.training.run"):
+    for module in ("ecrl.training.preflight", "ecrl.training.run"):
         monkeypatch.setattr(f"{module}.preflight", counted)
     words = [*TINY, f"model.path={tiny_model}", f"run_dir={tmp_path / 'sweep'}", "iterations=1", "seed=0,1"]
     assert main(["train", "-m", *words]) == 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from ecrl.config.resume import resumed_config, saved_config
 from ecrl.config.schema import Config
 from ecrl.engines.base import Completion, Sampling
 from ecrl.errors import UsageError
+from ecrl.rollout.collector import Collector
 from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.training import validation
@@ -131,6 +133,18 @@ def test_a_run_with_sets_resumes_exactly_and_may_change_them(
 def test_the_saved_configuration_says_what_ran(whole: Path) -> None:
     sets = saved_config(whole / "config.yaml").eval.sets
     assert sets.sevens.env.id == sets.once.env.id == SEVENS and sets.own.env is None
+
+
+def test_answers_are_drawn_once(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:
+    collect, drawn = Collector.collect, list[tuple[str, int]]()
+
+    def counted(self: Collector, pool: str, problems: Any, copies: int, *rest: Any) -> list[Trajectory]:
+        drawn.append((pool, copies))
+        return collect(self, pool, problems, copies, *rest)
+
+    monkeypatch.setattr(Collector, "collect", counted)
+    evaluate(tiny(*SETS))
+    assert drawn == [("own", 2), ("own", 1), ("sevens", 3), ("sevens", 1), ("once", 1)]
 
 
 def test_memory_is_bounded_and_chunks_do_not_matter(

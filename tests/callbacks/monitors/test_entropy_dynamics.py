@@ -138,7 +138,7 @@ def test_an_iteration_that_learns_nothing_is_no_point(monkeypatch: pytest.Monkey
     monkeypatch.setattr("ecrl.callbacks.monitors.entropy_dynamics.entropy_change", lambda *_: next(changes))
     dynamics._logits = torch.zeros(1, 2)
     module, said = recording(), []
-    module.config = SimpleNamespace(update=SimpleNamespace(lr=1.0), log=SimpleNamespace(samples_every=1))
+    module.config, module.learning_rate = SimpleNamespace(log=SimpleNamespace(samples_every=1)), 1.0
     trainer: Any = SimpleNamespace(max_epochs=5)
     for learnt in (False, True, False, True, True):
         if learnt:
