@@ -5,7 +5,7 @@ scored and trained on. Each measurement is a separate process. A size that would
 is left is not started.
 
     python benchmarks/scaling.py --minutes 60          # to 10⁶ tokens, if the time allows
-    python benchmarks/scaling.py --quick               # to 10⁴ tokens, about a minute
+    python benchmarks/scaling.py --quick               # to 10⁴ tokens, about two minutes
     OMP_NUM_THREADS=1 python benchmarks/scaling.py     # on one core, or two for two processes
 """
 
@@ -53,7 +53,7 @@ class Size:
         return self.prompts * GROUP * self.limit
 
 
-SIZES = (Size(8, 16, 4), Size(32, 40, 4), Size(64, 200, 2), Size(128, 1000, 1))
+SIZES = (Size(8, 16, 3), Size(32, 40, 2), Size(64, 200, 2), Size(128, 1000, 1))
 
 
 class CoinEnv(ReasoningEnv):
