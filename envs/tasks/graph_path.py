@@ -86,7 +86,7 @@ class GraphPathEnv(ReasoningEnv):
         edges = " ".join(texts)
         lengths = " (its length behind the colon)" if self.weight > 1 else ""
         messages = ask(
-            f"An undirected graph has the edges{lengths} {edges}. Find a shortest path from {start} to {end}.",
+            f"An undirected graph has edges{lengths} {edges}. Find a shortest path from {start} to {end}.",
             "the path, written such as A-B-C,",
         )
         return Problem(f"{edges}: {start} to {end}\n", goal, key, messages)
