@@ -20,7 +20,7 @@ from ecrl.config.compose import as_yaml, build_config
 from ecrl.config.eval_sets import validation_sets
 from ecrl.config.keys import key_of
 from ecrl.config.resume import run_config
-from ecrl.config.schema import Config, LoraConfig
+from ecrl.config.schema import CheckpointConfig, Config, LoraConfig
 from ecrl.errors import UsageError
 from ecrl.runs.checkpoints import find_checkpoint, iteration_of
 from ecrl.runs.metrics_file import read_summary
@@ -36,6 +36,7 @@ COMMAND = Command(
   ecrl eval model.path=DIR env=countdown eval.k=16 output=FILE.json
   ecrl eval model.path=DIR eval=paper_math
   ecrl eval RUN [overrides…]           what a run trained, on the run's own validation sets
+  ecrl eval RUN checkpoint=best        the same of another checkpoint: best or an iteration
   ecrl eval [overrides…]               no model named: the small one after its warm start
 
 Overrides are Hydra's, of the configuration of `ecrl train`; with RUN, of that run's.
@@ -62,7 +63,7 @@ def main(arguments: Arguments[NoSettings]) -> int:
     # Where a model is named, as for the processes that this one starts, it is what the run trained.
     if run_dir is None or any(key_of(o) == "model.path" for o in arguments.overrides):
         return _evaluate(config, arguments)
-    with _policy(run_dir) as policy:
+    with _policy(run_dir, config.checkpoint) as policy:
         config.model.path = str(policy)
         return _evaluate(config, arguments)
 
@@ -78,17 +79,17 @@ def _config(arguments: Arguments[NoSettings], run_dir: Path | None) -> Config:
 
 
 @contextmanager
-def _policy(run_dir: Path) -> Iterator[Path]:
-    """Give the exported policy of a run, or that of its last checkpoint where the run went on since."""
+def _policy(run_dir: Path, settings: CheckpointConfig) -> Iterator[Path]:
+    """Give the policy of a run's checkpoint: the one that the run exported where it is the same."""
     policy, summary = run_dir / "policy", read_summary(run_dir)
-    checkpoint = find_checkpoint(run_dir)
+    checkpoint = find_checkpoint(run_dir, settings.load, settings.best)
     if policy.is_dir() and summary and summary.get("iterations") == iteration_of(checkpoint):
         yield policy
         return
     from ecrl.cli.export import export
 
     with tempfile.TemporaryDirectory(prefix="ecrl-policy-") as folder:
-        export(run_dir, Path(folder) / "policy")
+        export(run_dir, Path(folder) / "policy", settings.load)
         yield Path(folder) / "policy"
 
 

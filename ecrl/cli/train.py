@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -18,7 +19,7 @@ from ecrl.config.schema import Config
 from ecrl.config.targets import resolve
 from ecrl.errors import UsageError
 from ecrl.runs.checkpoints import best_iteration
-from ecrl.runs.metrics_file import VALIDATION_MEAN
+from ecrl.runs.metrics_file import VALIDATION_MEAN, read_metrics
 
 if TYPE_CHECKING:
     from ecrl.engines.base import Engine
@@ -149,6 +150,18 @@ def _show(config: Config, outcome: Outcome) -> None:
     if best is not None:
         table.add_row("best", f"iteration {best} by {config.checkpoint.best}")
     console.print(table)
+    if best is not None and config.checkpoint.best is not None:
+        _compare_with_start(outcome.run_dir, config.checkpoint.best, best)
     print(f"Look at it:  tensorboard --logdir {outcome.run_dir}")
     if outcome.stopped_by:
         print(f"Go on with:  ecrl train resume={outcome.run_dir}")
+
+
+def _compare_with_start(run_dir: Path, metric: str, best: int) -> None:
+    """Say where the best checkpoint is no better than the model before training, which has none."""
+    values = {row["iteration"]: row.get(metric) for row in read_metrics(run_dir / "metrics.jsonl")}
+    start, reached = values.get(0), values[best]
+    if start is not None and start >= reached:
+        print(
+            f"warning: the model before training was as good as the best checkpoint: {start:.3f} by {metric}."
+        )

@@ -27,6 +27,7 @@ from ecrl.config.eval_sets import env_id, resolve_environments
 from ecrl.config.explain import explain, first_line, unreadable
 from ecrl.config.groups import GROUPS, LISTED, OPEN_NODES, options
 from ecrl.config.keys import is_below, is_open, key_of, spelled_out
+from ecrl.config.limits import check_limits
 from ecrl.config.schema import SMALL_MODEL, Config
 from ecrl.config.targets import complete
 from ecrl.config.validate import check_values
@@ -97,6 +98,7 @@ def as_object(config: Any, config_dir: Path | None = None) -> Config:
     Raises:
         UsageError: a node is empty, or a setting cannot work.
     """
+    check_limits(OmegaConf.to_object(config))  # before the parts are imported, which takes seconds
     for name in OPEN_NODES:
         node = OmegaConf.select(config, name)
         if node is None:

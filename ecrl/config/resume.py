@@ -85,7 +85,8 @@ def run_config(run_dir: Path, overrides: Sequence[str], config_dir: Path | None 
     """
     config = _config_of(run_dir)
     config.fork, config.checkpoint.load = None, "last"  # what it began with
-    return _with_any(config, overrides, str(run_dir), config_dir)
+    config.resume = str(run_dir)  # so that checkpoint=best has a run to choose from
+    return _with_any(config, [spelled_out(o) for o in overrides], str(run_dir), config_dir)
 
 
 def _with_any(config: Any, overrides: Sequence[str], whose: str, config_dir: Path | None) -> Config:

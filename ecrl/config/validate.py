@@ -11,6 +11,7 @@ from ecrl.config.eval_sets import validation_sets
 from ecrl.config.limits import check_limits
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
+from ecrl.runs.metrics_file import VALIDATION_MEAN
 
 #: What a validation set cannot be called: the mean over the sets has one name, training the other.
 _NAMES_TAKEN = ("mean", "train")
@@ -108,6 +109,16 @@ def _validation_sets_work(config: Config) -> None:
             )
 
 
+def _the_best_is_of_a_validation(config: Config) -> None:
+    best, names = config.checkpoint.best, [of.name for of in validation_sets(config)]
+    of = re.fullmatch(r"val/([^/]+)/.+", best or "val/mean/avg@k")
+    if of is None or of[1] not in ("mean", *names):
+        raise UsageError(
+            f"checkpoint.best={best} is no metric of a validation set; take {VALIDATION_MEAN}, or "
+            f"val/SET/METRIC with one of the sets {', '.join(names)}."
+        )
+
+
 def _a_new_run_loads_no_checkpoint(config: Config) -> None:
     if config.checkpoint.load != "last" and config.resume is None and config.fork is None:
         raise UsageError(
@@ -130,5 +141,6 @@ _RULES = (
     _adapters_are_not_split,
     _only_shards_are_offloaded,
     _validation_sets_work,
+    _the_best_is_of_a_validation,
     _a_new_run_loads_no_checkpoint,
 )

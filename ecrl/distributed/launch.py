@@ -71,7 +71,7 @@ def check_launch(config: Config) -> None:
     if config.trainer.accelerator == "gpu" and config.trainer.devices > torch.cuda.device_count():
         raise UsageError(
             f"trainer.devices={config.trainer.devices}, but this machine has {torch.cuda.device_count()} "
-            "GPU(s); lower it, or set trainer.accelerator=cpu."
+            "GPU(s); ask for no more than there are, or set trainer.accelerator=cpu."
         )
 
 

@@ -50,9 +50,9 @@ class DiskUse:
         return min(self.checkpoints, 2) * self.checkpoint + self.policy
 
     def __str__(self) -> str:
-        many = f"up to {self.checkpoints} checkpoints of {_gib(self.checkpoint)}"
-        what = many if self.checkpoints > 1 else f"a checkpoint of {_gib(self.checkpoint)}"
-        return f"{what} and a policy of {_gib(self.policy)}; {_gib(self.free)} are free"
+        many = f"up to {self.checkpoints} checkpoints of {_size(self.checkpoint)}"
+        what = many if self.checkpoints > 1 else f"a checkpoint of {_size(self.checkpoint)}"
+        return f"{what} and a policy of {_size(self.policy)}; {_size(self.free)} are free"
 
 
 def disk_use(config: Config) -> DiskUse | None:
@@ -110,5 +110,5 @@ def _free(config: Config) -> float:
     return shutil.disk_usage(folder).free + sum(file.stat().st_size for file in there if file.is_file())
 
 
-def _gib(size: float) -> str:
-    return f"{size / _GIB:.3g} GiB"
+def _size(size: float) -> str:
+    return f"{size / _GIB:.3g} GiB" if size >= _GIB else f"{size / 2**20:.3g} MiB"

@@ -35,7 +35,8 @@ class Notices:
             problems,
             "overlong",
             pool,
-            f"{problems:.0f} prompts are longer than the {limit.tokens} tokens that {limit.reason} allows; "
+            f"{_many(problems, 'prompt is', 'prompts are')} longer than the {limit.tokens} tokens that "
+            f"{limit.reason} allows; "
             f"{becomes} (rollout.overlong_prompts={limit.overlong}). {metric} counts them.",
         )
 
@@ -52,8 +53,8 @@ class Notices:
             episodes,
             "failed",
             pool,
-            f"{env_id} failed in {episodes:.0f} episodes, which score 0 (env.on_error=zero). {metric} counts "
-            "them; the run's errors/ has the tracebacks.",
+            f"{env_id} failed in {_many(episodes, 'episode', 'episodes')}, which score 0 "
+            f"(env.on_error=zero). {metric} counts them; the run's errors/ has the tracebacks.",
         )
 
     def _once(self, count: float, kind: str, pool: str, line: str) -> None:
@@ -61,3 +62,7 @@ class Notices:
             self._said.add((kind, pool))
             where = "training" if pool == TRAIN else f"validation of {pool}"
             self._say(f"warning: in {where}, {line}")
+
+
+def _many(count: float, one: str, several: str) -> str:
+    return f"{count:.0f} {one if count == 1 else several}"

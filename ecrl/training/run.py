@@ -113,7 +113,7 @@ def train(
     stop = StopRequest()
     if process_group.is_first:
         log.open(run_dir)
-        log.say(f"run folder: {legible(run_dir)}" + (f", going on after iteration {done}" if done else ""))
+        log.say(f"run folder: {legible(run_dir)}" + _origin(parent, done))
     parts = _attach(trainer, config, run_dir, done, module, stop, log)
     cleanup = gone_unless_begun(run_dir) if process_group.is_first else nullcontext()
     with stop.listening(), cleanup, log.closing_words(), parts_named(parts, run_dir):
@@ -185,6 +185,13 @@ def _with_parent(config: Config) -> tuple[Config, Parent]:
     model = replace(config.model, path=config.model.path or str(cached_base(of_parent)))
     load = replace(config.checkpoint, load=str(iteration_of(folder)))
     return replace(config, fork=str(run_dir), model=model, checkpoint=load), Parent(folder, of_parent)
+
+
+def _origin(parent: Parent | None, done: int) -> str:
+    """Say where a run begins, if not at the start."""
+    if done:
+        return f", going on after iteration {done}"
+    return f", a fork of {legible(parent.folder)}" if parent else ""
 
 
 def _checkpoint(config: Config) -> Path | None:

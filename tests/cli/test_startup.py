@@ -13,6 +13,7 @@ LIGHT = [
     ["train", "rollout.promts=3"],
     ["train", "strategy=[clip_cv]"],
     ["train", "-m", "seed=1,2", "rollout.promts=3"],
+    ["train", "eval.k=0"],
     ["eval", "eval.l=3"],
     ["trian"],
     ["envs"],
