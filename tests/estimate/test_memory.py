@@ -29,7 +29,7 @@ def test_shards_and_copies() -> None:
         assert parts["optimizer"] == pytest.approx(2 * whole * share)
     assert "weights" not in moments(job(*words, "trainer.cpu_offload=true", gpus=8))["head"]
     lora = moments(job(*words, "model.lora.r=16", gpus=8))["head"]
-    assert lora["optimizer"] < 0.02 * whole and lora["weights"] > whole / 8
+    assert lora["optimizer"] < 0.02 * whole and lora["weights"] > whole / 2 / 8  # bfloat16
 
 
 LINEAR, OTHERS = (
