@@ -90,7 +90,7 @@ def test_a_base_in_bfloat16_under_autocast_is_the_same_but_for_rounding(tiny: Ca
         assert (reference - exact[2]).abs().max() < 0.05
 
 
-@pytest.mark.parametrize("kind", ["adapters", "whole"])
+@pytest.mark.parametrize("kind", ["adapters", pytest.param("whole", marks=pytest.mark.slow)])
 def test_it_resumes_exactly_and_is_exported(kind: str, tiny_model: Path, tmp_path: Path) -> None:
     more = LORA if kind == "adapters" else ["model.dtype=bfloat16", "update.lr=1e-2"]
     base = [*TINY, f"model.path={tiny_model}", *BF16, *more, "strategy=[reference_kl]"]
