@@ -74,7 +74,8 @@ def _config(arguments: Arguments[NoSettings], run_dir: Path | None) -> Config:
         return build_config([*arguments.overrides, "strategy=[]"], arguments.config_dir)
     config = run_config(run_dir, arguments.overrides, arguments.config_dir)
     config.strategy, config.run_dir, config.resume = {}, None, None
-    config.model.lora = LoraConfig()  # an exported policy has its adapters merged
+    # An exported policy has its adapters merged, and nothing is quantised.
+    config.model.lora, config.model.quantization = LoraConfig(), None
     return config
 
 

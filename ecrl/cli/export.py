@@ -16,6 +16,7 @@ from ecrl.distributed.sharding import Sharding
 from ecrl.errors import UsageError
 from ecrl.policy.model import load_tokenizer, save_policy
 from ecrl.runs.checkpoints import find_checkpoint
+from ecrl.training.precision import BF16, precision_of
 from ecrl.training.trainer import quiet
 from ecrl.training.warmup import cached_base
 
@@ -75,6 +76,7 @@ def export(run_dir: Path, output: Path, which: str = "last") -> None:
     path = config.model.path or str(cached_base(config))
     tokenizer = load_tokenizer(path)
     cpu = torch.device("cpu")
-    model = load_sharded_policy(path, tokenizer, config.model, Sharding(), cpu, config.seed)
+    sharding = Sharding(bf16=precision_of(config) == BF16)  # the base is rounded as it was
+    model = load_sharded_policy(path, tokenizer, config.model, sharding, cpu, config.seed)
     load_trained(model, checkpoint)
     save_policy(model, tokenizer, output)

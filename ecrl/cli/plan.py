@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from textwrap import fill
 
 from rich.console import Console
 
@@ -11,6 +12,7 @@ from ecrl.config.compose import as_yaml, build_config
 from ecrl.config.limits import count
 from ecrl.config.schema import Config
 from ecrl.estimate.advice import check_fit
+from ecrl.estimate.cards import CARDS
 from ecrl.estimate.job import Assumptions, Job
 from ecrl.estimate.report import gains_table, memory_table, notes, work_table
 
@@ -28,18 +30,20 @@ class Settings(Assumptions):
 
 COMMAND = Command(
     name="plan",
-    help="""ecrl plan: the memory, work and time that a run would need; needs no GPU
+    help=f"""ecrl plan: the memory, work and time that a run would need; needs no GPU
 
   ecrl plan experiment=paper_7b_kl_cov gpus=8 gpu_memory=80
   ecrl plan [overrides…]
 
 Beside the overrides of `ecrl train` it takes:
   gpus=N             trainer.devices=N trainer.num_nodes=1
-  gpu=NAME           kind of GPU: h100 or a100                                   (default: h100)
-  gpu_memory=GIB     memory of each GPU                                          (default: 80)
+  gpu=NAME           kind of GPU, see below                                      (default: h100)
+  gpu_memory=GIB     memory of each GPU                                          (default: the card's)
   utilisation=SHARE  of the GPU's FLOP/s that training reaches                   (default: 0.35)
   length=SHARE       expected length of a completion, of rollout.max_new_tokens  (default: 0.2)
   prompt=TOKENS      expected length of a prompt                                 (default: 200)
+Kinds of GPU:
+{fill(", ".join(CARDS), 98, initial_indent="  ", subsequent_indent="  ")}
 Exit code 1 if the run does not fit; the last line says what would make it fit.
 """,
     settings=Settings,

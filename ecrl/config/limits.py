@@ -133,7 +133,7 @@ def count(default: int | None, *, least: int, most: int = LARGEST) -> Any:
     return number(default, least=least, most=most)
 
 
-def choice(default: str | bool, known: Collection[str | bool]) -> Any:
+def choice(default: str | bool | None, known: Collection[str | bool]) -> Any:
     """Make a field for one of a few words."""
     return field(default=default, metadata={LIMIT: Choice(tuple(known))})
 

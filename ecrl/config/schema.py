@@ -24,6 +24,8 @@ from ecrl.config.limits import (
 ATTENTION = ("auto", "sdpa", "flex_attention", "varlen")
 CHECKPOINTING = (False, "selective", "full")
 COMPILE = ("auto", False, True)
+DTYPES = ("auto", "float32", "bfloat16")
+QUANTIZATIONS = ("nf4",)
 ACCELERATORS = ("auto", "cpu", "gpu")
 OLD_LOGPROBS = ("recompute", "engine")
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -91,7 +93,13 @@ class ModelConfig:
             input.
         compile: whether torch compiles the decoder layers for scoring and updates, which takes some seconds
             for each new shape of a pass; passes are padded to few. ``auto`` compiles on a GPU, except layers
-            that tensor parallelism splits.
+            that tensor parallelism splits or that are quantised.
+        dtype: type of the weights that the trainer holds. ``auto``: float32 for what is trained; a frozen
+            base below adapters is held in bfloat16 where the run computes in that. ``bfloat16`` without
+            adapters also trains in it, without float32 weights, and loses small updates to rounding.
+            Adapters are always float32.
+        quantization: ``nf4`` holds the frozen base in 4 bits, by bitsandbytes
+            (https://arxiv.org/abs/2305.14314); only below adapters. None does not.
         lora: low-rank adapters.
         chat: how it reads conversations.
     """
@@ -103,6 +111,8 @@ class ModelConfig:
     attention: str = choice("auto", ATTENTION)
     activation_checkpointing: bool | str = choice(False, CHECKPOINTING)
     compile: bool | str = choice("auto", COMPILE)
+    dtype: str = choice("auto", DTYPES)
+    quantization: str | None = choice(None, QUANTIZATIONS)
     lora: LoraConfig = field(default_factory=LoraConfig)
     chat: ChatConfig = field(default_factory=ChatConfig)
 

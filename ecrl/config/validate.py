@@ -84,6 +84,30 @@ def _adapters_are_not_split(config: Config) -> None:
         )
 
 
+def _bfloat16_weights_compute_in_it(config: Config) -> None:
+    if config.model.dtype == "bfloat16" and config.trainer.precision == "32-true":
+        raise UsageError(
+            "model.dtype=bfloat16 computes in bfloat16 too; set trainer.precision=bf16-mixed, or "
+            "model.dtype=auto."
+        )
+
+
+def _quantised_weights_are_frozen(config: Config) -> None:
+    if config.model.quantization and not config.model.lora.r:
+        raise UsageError(
+            f"model.quantization={config.model.quantization} freezes the model's weights; give adapters to "
+            "train, model.lora.r=16, or leave it out."
+        )
+
+
+def _quantised_weights_are_not_sharded(config: Config) -> None:
+    if config.model.quantization and _processes(config) > 1 and config.trainer.parallel == "fsdp":
+        raise UsageError(
+            f"model.quantization={config.model.quantization} cannot be sharded: with several processes set "
+            "trainer.parallel=ddp, which keeps a copy on every GPU, or leave it out."
+        )
+
+
 def _only_shards_are_offloaded(config: Config) -> None:
     if config.trainer.cpu_offload and (_processes(config) == 1 or config.trainer.parallel == "ddp"):
         raise UsageError("trainer.cpu_offload=true needs trainer.parallel=fsdp and more than one process.")
@@ -139,6 +163,9 @@ _RULES = (
     _tensor_parallel_size_divides_the_processes,
     _split_layers_are_not_compiled,
     _adapters_are_not_split,
+    _bfloat16_weights_compute_in_it,
+    _quantised_weights_are_frozen,
+    _quantised_weights_are_not_sharded,
     _only_shards_are_offloaded,
     _validation_sets_work,
     _the_best_is_of_a_validation,

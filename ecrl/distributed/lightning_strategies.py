@@ -195,9 +195,9 @@ def _be_a_group_of_one(backend: str) -> None:
 
 def trained_state(root: torch.nn.Module) -> dict[str, Any]:
     """Return this process's shards of the trained parameters; with adapters, the base is left out."""
-    frozen = {n for n, p in root.named_parameters(remove_duplicate=False) if not p.requires_grad}
+    trained = {n for n, p in root.named_parameters(remove_duplicate=False) if p.requires_grad}
     state = get_model_state_dict(root)
-    return {name: tensor for name, tensor in state.items() if name not in frozen}
+    return {name: tensor for name, tensor in state.items() if name in trained}
 
 
 def load_trained(root: torch.nn.Module, folder: Path, name: str = "model") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from ecrl.policy.attention import choose_attention
 from ecrl.policy.decoder_layers import checkpoint_layers, compile_layers, compiles
 from ecrl.policy.lora import add_adapters, fill_adapters
 from ecrl.policy.model import PolicyModel, empty_policy, load_policy
+from ecrl.policy.quantization import quantise_layers
+from ecrl.policy.weight_types import held_dtype
 from ecrl.policy.weights import read_weights, write_whole
 
 
@@ -34,21 +37,28 @@ def load_sharded_policy(
     Args:
         path: directory in HF format or hub id.
         tokenizer: the policy's tokenizer.
-        config: attention, activation checkpointing, compilation and adapters.
+        config: attention, activation checkpointing, compilation, types of the weights and adapters.
         sharding: how the parameters are sharded over the processes.
         device: device on which this process computes.
         seed: seed of the adapters' initial values.
         adapters: whether to add the configured adapters.
 
     Raises:
-        UsageError: there is no such model, an adapter cannot be placed, or the layers cannot be split.
+        UsageError: there is no such model, an adapter cannot be placed, or the layers cannot be split or
+            quantised.
     """
-    model = empty_policy(path, tokenizer) if sharding.splits else load_policy(path, tokenizer)
+    load = empty_policy if sharding.splits else load_policy
+    # Lightning calls this under the device of the run, where 16 bits may have no room.
+    with torch.device("cpu") if config.quantization else nullcontext():
+        model = load(path, tokenizer, held_dtype(config, sharding.bf16))
+    computes = torch.bfloat16 if sharding.bf16 else model.lm.dtype
+    if config.quantization:
+        quantise_layers(model.lm, device, computes)
     model.attention = choose_attention(config.attention, device, sharding.bf16, model.lm.config)
     model.bucketed = model.attention != "sdpa"
     if config.activation_checkpointing:
         checkpoint_layers(model.lm, str(config.activation_checkpointing))
-    if compiles(config.compile, device, sharding.splits_layers):
+    if compiles(config.compile, device, sharding.splits_layers or bool(config.quantization)):
         compile_layers(model.lm)
         model.bucketed = True
     if config.lora.r and adapters:
@@ -64,6 +74,6 @@ def load_sharded_policy(
         allocate(lambda t: torch.empty_like(t, device=home) if t.is_meta else t.to(device))
         read_weights(model.lm, path)
     model.compute_device = device
-    model.compute_dtype = torch.bfloat16 if sharding.bf16 else model.lm.dtype
+    model.compute_dtype = computes
     fill_adapters(model.lm, seed, write_whole)
     return model

@@ -35,7 +35,8 @@ class Sharding:
         mesh: ``data_parallel × tensor_parallel`` ranks; None for one process without FSDP2.
         shard: whether each data-parallel rank holds a shard of every parameter (FSDP2), or else a copy. On a
             mesh of one process the shard is the whole, and FSDP2 gives the types of ``bf16``.
-        bf16: whether the policy computes in bfloat16; weights, gradient sums and optimizer stay float32.
+        bf16: whether the policy computes in bfloat16, whatever the type of its weights; sums of gradients
+            over processes are float32.
         cpu_offload: whether shards are kept in host memory between uses.
     """
 

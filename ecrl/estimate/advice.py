@@ -30,14 +30,14 @@ def check_fit(job: Job) -> None:
     advice = f"try {', or '.join(ways)}" if ways else "no override known here helps; use a smaller model"
     short = missing(job) / GIB
     raise EcrlError(
-        f"{job.model.name} does not fit on {job.gpus} × {job.given.gpu_memory:g} GiB: {short:.1f} "
+        f"{job.model.name} does not fit on {job.gpus} × {job.given.memory:g} GiB: {short:.1f} "
         f"GiB too much on each GPU. The largest part is {largest} ({parts[largest] / GIB:.1f} GiB); {advice}."
     )
 
 
 def missing(job: Job) -> float:
     """Return the bytes that are missing on each GPU; zero or negative if the run fits."""
-    return sum(_fullest(job).values()) + reserve(job) - job.given.gpu_memory * GIB
+    return sum(_fullest(job).values()) + reserve(job) - job.given.memory * GIB
 
 
 def ways_out(job: Job) -> Iterator[str]:
@@ -61,7 +61,7 @@ def ways_out(job: Job) -> Iterator[str]:
 def _with_engine_share(job: Job) -> str:
     """Return the override that gives vLLM what the trainer leaves; empty if the run still does not fit."""
     # Rounded down to a multiple of 0.05.
-    share = floor(20 * (1 - RESERVE - sum(resident(job).values()) / (job.given.gpu_memory * GIB))) / 20
+    share = floor(20 * (1 - RESERVE - sum(resident(job).values()) / (job.given.memory * GIB))) / 20
     if job.shares_weights or job.disaggregated or share <= 0:
         return ""
     other = changed(job, {"engine": {"gpu_memory_utilization": share}})
@@ -81,8 +81,12 @@ def _changes(job: Job) -> Iterator[tuple[str, dict[str, Any], int]]:
         yield f"gpus={times * job.gpus}", {}, times
     if job.shards > 1 and not trainer.cpu_offload:
         yield "trainer.cpu_offload=true", {"trainer": {"cpu_offload": True}}, 1
-    if not job.config.model.lora.r:
-        yield "model.lora.r=16", {"model": {"lora": {"r": 16}}}, 1
+    lora = {} if job.config.model.lora.r else {"lora": {"r": 16}}
+    if lora:
+        yield "model.lora.r=16", {"model": lora}, 1
+    if not job.config.model.quantization and (job.gpus == 1 or trainer.parallel == "ddp"):
+        name = "model.lora.r=16 " if lora else ""
+        yield f"{name}model.quantization=nf4", {"model": {**lora, "quantization": "nf4"}}, 1
 
 
 def changed(job: Job, keys: Any, times: int = 1) -> Job:

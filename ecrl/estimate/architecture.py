@@ -61,6 +61,16 @@ class Architecture:
         """Parameters in matrix products with every token: all but the embedding, which is a look-up."""
         return self.layers * self.layer_parameters + self.head_parameters
 
+    @property
+    def linear_parameters(self) -> int:
+        """Parameters of the matrices of all linear layers but the LM head."""
+        return self.layers * sum(inputs * outputs for _, inputs, outputs in self.linears)
+
+    @property
+    def largest_matrix(self) -> int:
+        """Parameters of the largest of them."""
+        return max(inputs * outputs for _, inputs, outputs in self.linears)
+
     def adapter_parameters(self, rank: int, targets: list[str] | None) -> int:
         """Count the parameters of LoRA adapters, ``r·(in + out)`` for each adapted linear layer.
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from math import ceil
 
 from ecrl.estimate.architecture import Architecture
-from ecrl.estimate.job import CARDS, Job
-from ecrl.estimate.memory import FULL, concurrent, kv_bytes_per_token
+from ecrl.estimate.job import Job
+from ecrl.estimate.memory import concurrent, kv_bytes_per_token
 from ecrl.estimate.speed import SELECTIVE, attention_slowness, slowness
 from ecrl.policy.attention import row_limit
 
@@ -126,7 +126,7 @@ def update_seconds(job: Job) -> float:
 
 def _speed(job: Job) -> float:
     """FLOP/s that all GPUs reach together."""
-    return job.gpus * CARDS[job.given.gpu].flops * job.given.utilisation
+    return job.gpus * job.given.card.flops * job.given.utilisation
 
 
 def _recomputation(forward: Phase, head: float, checkpointing: bool | str, pace: float) -> Phase:
@@ -146,9 +146,9 @@ def _recomputation(forward: Phase, head: float, checkpointing: bool | str, pace:
 
 def _optimizer(job: Job) -> Phase:
     """AdamW reads four numbers of each trained parameter and writes three, at each step."""
-    moved = 7 * FULL * job.trainable / (job.tensor_parallel * job.shards)
+    moved = 7 * job.trained_bytes / (job.tensor_parallel * job.shards)
     steps = job.config.update.minibatches * job.config.update.epochs
-    bandwidth = HOST_BANDWIDTH if job.offloads else UPDATE_BANDWIDTH * CARDS[job.given.gpu].bandwidth
+    bandwidth = HOST_BANDWIDTH if job.offloads else UPDATE_BANDWIDTH * job.given.card.bandwidth
     return Phase(0.0, steps * moved / bandwidth)
 
 
@@ -181,7 +181,7 @@ def _decode(job: Job) -> Phase:
     size = job.compute_bytes if job.shares_weights else job.engine_bytes
     share = job.completions / job.gpus
     together = max(min(share, _most_at_once(job)), 1)
-    speed = CARDS[job.given.gpu].bandwidth * DECODE_BANDWIDTH
+    speed = job.given.card.bandwidth * DECODE_BANDWIDTH
     weights, cache = size * model.matrix_parameters, kv_bytes_per_token(model, size)
     busy = share / together * response * (weights + together * (prompt + response / 2) * cache) / speed
     longest = job.config.rollout.max_new_tokens
@@ -193,7 +193,7 @@ def _most_at_once(job: Job) -> int:
     """Return how many sequences one GPU decodes at once."""
     if job.shares_weights:
         return job.batch_size
-    most = CARDS[job.given.gpu].sequences
+    most = job.given.card.sequences
     return most if job.disaggregated else min(most, concurrent(job, job.given.prompt + job.completion))
 
 

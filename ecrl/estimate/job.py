@@ -17,28 +17,11 @@ from ecrl.engines.base import Engine
 from ecrl.engines.vllm.requirements import check_memory_share
 from ecrl.errors import UsageError
 from ecrl.estimate.architecture import Architecture, architecture
+from ecrl.estimate.cards import CARDS, Card
 from ecrl.policy.attention import choose_attention, sharing_pays
 from ecrl.policy.decoder_layers import compiles
 from ecrl.policy.optimizer import state_bytes
-
-
-@dataclass(frozen=True)
-class Card:
-    """A kind of GPU, by its data sheet.
-
-    Attributes:
-        flops: speed of dense bfloat16 matrix products, FLOP/s.
-        bandwidth: memory bandwidth, bytes/s.
-        sequences: number of sequences that vLLM runs at once by default.
-    """
-
-    flops: float
-    bandwidth: float
-    sequences: int
-
-
-#: NVIDIA's data sheets, SXM versions.
-CARDS = {"h100": Card(989e12, 3.35e12, 1024), "a100": Card(312e12, 2.0e12, 256)}
+from ecrl.policy.weight_types import held_bytes, held_dtype, trained_dtype
 
 
 @dataclass(frozen=True)
@@ -47,7 +30,7 @@ class Assumptions:
 
     Attributes:
         gpu: kind of GPU, one of ``CARDS``.
-        gpu_memory: memory of each GPU, GiB.
+        gpu_memory: memory of each GPU, GiB; None takes the card's.
         utilisation: share of the GPU's FLOP/s that training reaches; recomputation counts as work.
         length: expected length of a completion, as a share of ``rollout.max_new_tokens``.
         prompt: expected length of a prompt, tokens.
@@ -58,13 +41,23 @@ class Assumptions:
     """
 
     gpu: str = choice("h100", CARDS)
-    gpu_memory: float = number(80.0, above=0)
+    gpu_memory: float | None = number(None, above=0)
     utilisation: float = number(0.35, above=0, most=1, wanted="in (0, 1]")
     length: float = number(0.2, above=0, most=1, wanted="in (0, 1]")
     prompt: int = number(200, above=0)
 
     def __post_init__(self) -> None:
         check_limits(self)
+
+    @property
+    def card(self) -> Card:
+        """The kind of GPU."""
+        return CARDS[self.gpu]
+
+    @property
+    def memory(self) -> float:
+        """Memory of each GPU, GiB."""
+        return self.card.memory if self.gpu_memory is None else self.gpu_memory
 
 
 @dataclass(frozen=True)
@@ -83,6 +76,11 @@ class Job:
     given: Assumptions
 
     def __post_init__(self) -> None:
+        if self.compute_bytes == 2 and not self.given.card.bf16:
+            raise UsageError(
+                f"trainer.precision={self.precision}: the {self.given.gpu} has no bfloat16; set "
+                "trainer.precision=32-true, or auto."
+            )
         check_memory_share(self.config.engine.get("gpu_memory_utilization", 0.9))
         size = self.tensor_parallel
         for count, what in (
@@ -133,11 +131,11 @@ class Job:
 
     @property
     def precision(self) -> str:
-        """``trainer.precision``; every kind of GPU in ``CARDS`` has bfloat16."""
+        """``trainer.precision``, with ``auto`` resolved for the kind of GPU."""
         trainer = self.config.trainer
         if trainer.precision != "auto":
             return trainer.precision
-        return "32-true" if trainer.accelerator == "cpu" else "bf16-mixed"
+        return "bf16-mixed" if trainer.accelerator != "cpu" and self.given.card.bf16 else "32-true"
 
     @property
     def compute_bytes(self) -> int:
@@ -148,12 +146,12 @@ class Job:
     def uses_fsdp(self) -> bool:
         """Whether FSDP wraps the layers: to shard them, or on one GPU to compute in bfloat16."""
         wanted = self.gpus > 1 or self.precision == "bf16-mixed"
-        return wanted and self.config.trainer.parallel != "ddp"
+        return wanted and self.config.trainer.parallel != "ddp" and not self.config.model.quantization
 
     @property
     def stream_bytes(self) -> int:
-        """Bytes of a number in the residual stream; autocast, unlike FSDP, keeps it in float32."""
-        return self.compute_bytes if self.uses_fsdp else 4
+        """Bytes of a number in the residual stream; under autocast it has the type of the embedding."""
+        return self.compute_bytes if self.uses_fsdp else self._held_dtype.itemsize
 
     @property
     def autocasts(self) -> bool:
@@ -163,7 +161,8 @@ class Job:
     @property
     def compiled(self) -> bool:
         """Whether the decoder layers are compiled."""
-        return compiles(self.config.model.compile, self._device, self.tensor_parallel > 1)
+        model = self.config.model
+        return compiles(model.compile, self._device, self.tensor_parallel > 1 or bool(model.quantization))
 
     @cached_property
     def attention(self) -> str:
@@ -188,12 +187,38 @@ class Job:
         lora = self.config.model.lora
         return self.model.adapter_parameters(lora.r, lora.target_modules) if lora.r else self.model.parameters
 
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes of all trained weights; their gradients take as many."""
+        return trained_dtype(self.config.model).itemsize * self.trainable
+
+    @property
+    def held_bytes(self) -> float:
+        """Bytes of all weights that come from files: the whole model, or the base below adapters."""
+        model = self.model
+        bf16 = self.compute_bytes == 2
+        return held_bytes(self.config.model, bf16, model.linear_parameters, model.parameters)
+
+    @property
+    def frozen_bytes(self) -> float:
+        """Bytes of the base below adapters; 0 without adapters."""
+        return self.held_bytes if self.config.model.lora.r else 0.0
+
+    @property
+    def _held_dtype(self) -> torch.dtype:
+        return held_dtype(self.config.model, self.compute_bytes == 2)
+
+    @property
+    def casts_trained(self) -> bool:
+        """Whether autocast copies the trained weights of the model into its type."""
+        return self.autocasts and not self.config.model.lora.r and self._held_dtype.itemsize == 4
+
     @cached_property
     def optimizer_bytes(self) -> float:
         """Bytes of the optimizer's state for all trained parameters."""
-        linear = self.model.layers * sum(inputs * outputs for _, inputs, outputs in self.model.linears)
-        matrices = self.trainable if self.config.model.lora.r else linear
-        return state_bytes(self.config.update).total(matrices, self.trainable - matrices)
+        matrices = self.trainable if self.config.model.lora.r else self.model.linear_parameters
+        state = state_bytes(self.config.update, trained_dtype(self.config.model))
+        return state.total(matrices, self.trainable - matrices)
 
     @property
     def has_reference(self) -> bool:

@@ -1,8 +1,8 @@
 """Memory of each GPU, by part, in bytes.
 
 The formulas count the tensors that the implementation keeps: transformers' Qwen2 and Llama layers under
-autograd, FSDP2 with float32 shards and reductions, the optimizer's state, and the LM head of
-``ecrl.policy.lm_head``.
+autograd, FSDP2 with reductions in float32, weights in the types of ``ecrl.policy.weight_types``, the
+optimizer's state, and the LM head of ``ecrl.policy.lm_head``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ecrl.estimate.job import Job
 from ecrl.policy.lm_head.tiles import CPU_TILE, GPU_TILE
 
 GIB = 2**30
-FULL = 4  # bytes of float32: weights, gradients
+FULL = 4  # bytes of float32
 HALF = 2  # bytes of bfloat16
 RESERVE = 0.08  # share of the GPU for the CUDA context, NCCL and fragmentation
 ENGINE_RESERVE = 2 * GIB  # vLLM's activations and CUDA graphs
@@ -108,13 +108,12 @@ def resident(job: Job) -> Parts:
 def host_or_gpu_state(job: Job) -> Parts:
     """One process's share of weights, gradients and the optimizer's state, on the GPU or the host."""
     split = job.tensor_parallel * job.shards
-    trained = FULL * job.trainable / split
-    frozen = FULL * (job.model.parameters if job.config.model.lora.r else 0) / split
+    trained, frozen = job.trained_bytes / split, job.frozen_bytes / split
     parts = {"weights": trained + frozen, "gradients": trained, "optimizer": job.optimizer_bytes / split}
     if job.auxiliary_models:
         parts["auxiliary models"] = job.auxiliary_models * (4 * trained + frozen)
-    if job.has_reference:
-        parts["reference weights"] = FULL * job.model.parameters / split
+    if job.has_reference and not job.config.model.lora.r:  # adapters are left out instead
+        parts["reference weights"] = job.held_bytes / split
     return parts
 
 
@@ -134,7 +133,7 @@ def moments(job: Job) -> dict[str, Parts]:
 
 def reserve(job: Job) -> float:
     """Bytes left free on each GPU for the CUDA context, NCCL and fragmentation."""
-    return RESERVE * job.given.gpu_memory * GIB
+    return RESERVE * job.given.memory * GIB
 
 
 def concurrent(job: Job, length: float) -> int:
@@ -163,7 +162,7 @@ def _vllm_parts(job: Job) -> Parts:
     """vLLM beside the trainer's state takes its share of the GPU, or the configured size of KV cache."""
     engine = job.config.engine
     weights = job.engine_bytes * job.model.parameters
-    share = engine.get("gpu_memory_utilization", 0.9) * job.given.gpu_memory * GIB
+    share = engine.get("gpu_memory_utilization", 0.9) * job.given.memory * GIB
     configured = engine.get("kv_cache_gib")
     cache = configured * GIB if configured is not None else share - weights - ENGINE_RESERVE
     # vLLM does not start unless one longest completion fits.
@@ -221,8 +220,8 @@ def _saved_by_layer(job: Job, checkpointing: bool | str) -> float:
 def _gathered(job: Job, root_gradient: int) -> Parts:
     """Unsharded weights in the compute type, and unsharded gradients before their reduction.
 
-    FSDP2 gathers the root module, the current layer and the next. Without FSDP, autocast casts the trained
-    weights once per pass.
+    FSDP2 gathers the root module, the current layer and the next. Without FSDP, autocast casts trained
+    float32 weights once per pass. A quantised matrix is written out while it multiplies.
 
     Args:
         job: the run.
@@ -233,7 +232,9 @@ def _gathered(job: Job, root_gradient: int) -> Parts:
         weights = compute * (model.root_parameters + 2 * model.layer_parameters)
         waiting = 0 if lora else compute * root_gradient + (compute + FULL) * model.layer_parameters
         return {"gathered layers": (weights + waiting) / job.tensor_parallel}
-    if compute == HALF and not lora:
+    if job.casts_trained:
         copies = HALF * model.layers * model.layer_parameters / job.tensor_parallel
         return {"bfloat16 copies": copies}
+    if job.config.model.quantization:
+        return {"dequantised matrix": float(compute * model.largest_matrix)}
     return {}

@@ -17,6 +17,8 @@ from ecrl.estimate.memory import moments
 REMEDIES = (
     ("trainer.precision=bf16-mixed", "trainer.precision=32-true"),
     ("trainer.parallel=fsdp", "trainer.parallel=ddp"),
+    ("model.dtype=auto", "model.dtype=float32"),
+    ("model.quantization=nf4", "model.quantization=null"),
     ("model.compile=true", "model.compile=false"),
     ("model.attention=varlen", "model.attention=flex_attention"),
     ("model.activation_checkpointing=selective", "model.activation_checkpointing=full"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 
 from ecrl.estimate.flops import DECODE_BANDWIDTH, iteration, tokens
-from ecrl.estimate.job import CARDS, Job
+from ecrl.estimate.job import Job
 from ecrl.estimate.memory import GIB, RESERVE, concurrent, host_or_gpu_state, moments, reserve
 from ecrl.estimate.remedies import gains
 from ecrl.policy.varlen import VARLEN
@@ -20,7 +20,7 @@ def memory_table(job: Job) -> Table:
     spare = reserve(job)
     table.add_row("kept free", *(_gib(spare) for _ in columns))
     totals = (_gib(sum(parts.values()) + spare) for parts in columns.values())
-    table.add_row(f"sum, of {job.given.gpu_memory:g}", *totals, style="bold")
+    table.add_row(f"sum, of {job.given.memory:g}", *totals, style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
     return table
@@ -55,7 +55,7 @@ def gains_table(job: Job) -> Table:
 
 def notes(job: Job) -> list[str]:
     """The assumptions behind the tables, one line each."""
-    given, rollout, card = job.given, job.config.rollout, CARDS[job.given.gpu]
+    given, rollout, card = job.given, job.config.rollout, job.given.card
     model = job.model
     product = f"{rollout.prompts} prompts × {rollout.group_size} × {job.completion:,.0f} tokens"
     lines = [

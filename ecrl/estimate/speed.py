@@ -10,8 +10,8 @@ from ecrl.estimate.job import Job
 from ecrl.policy.attention import FLEX_TIME
 from ecrl.policy.varlen import VARLEN
 
-FLOAT32 = 9.0  # products in float32 without TF32, of their time in bfloat16
-AUTOCAST = 0.4  # what the float32 residual stream of autocast adds, of the products' time
+FLOAT32 = 0.61  # products in float32, of their time in 16 bits: this share of the ratio of the card's peaks
+AUTOCAST = 0.4  # what a float32 residual stream under autocast adds, of the products' time
 UNCOMPILED = 800  # what uncompiled operations between products add: this over the hidden size, likewise
 SELECTIVE = 0.08  # what selective checkpointing repeats, of the layers' forward pass
 
@@ -22,12 +22,18 @@ def slowness(job: Job) -> float:
     What lies between the products moves numbers in proportion to the hidden size, and products compute in
     proportion to its square.
     """
-    full = job.precision == "32-true"
     between = 0.0 if job.compiled else UNCOMPILED / job.model.hidden * job.stream_bytes / 2
-    return (FLOAT32 if full else 1.0) + between + (AUTOCAST if job.autocasts else 0.0)
+    wide_stream = job.autocasts and job.stream_bytes == 4
+    return _products(job) + between + (AUTOCAST if wide_stream else 0.0)
 
 
 def attention_slowness(job: Job) -> float:
     """Return the factor on the time of attention."""
     flash = job.attention == VARLEN and not job.shares_prompts
-    return (FLOAT32 if job.precision == "32-true" else 1.0) * (1.0 if flash else FLEX_TIME)
+    return _products(job) * (1.0 if flash else FLEX_TIME)
+
+
+def _products(job: Job) -> float:
+    """Return the time of matrix products, of that in 16 bits."""
+    card = job.given.card
+    return FLOAT32 * card.flops / card.full_flops if job.precision == "32-true" else 1.0

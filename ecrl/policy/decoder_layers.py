@@ -60,15 +60,15 @@ def checkpoint_layers(lm: nn.Module, kind: str) -> None:
         layer.forward = _checkpointed(layer.forward, settings)
 
 
-def compiles(setting: bool | str, device: torch.device, split: bool) -> bool:
+def compiles(setting: bool | str, device: torch.device, special: bool) -> bool:
     """Whether the layers are compiled.
 
     Args:
         setting: ``model.compile``; ``auto`` compiles on a GPU.
         device: where they compute.
-        split: whether tensor parallelism splits them, which ``auto`` leaves uncompiled.
+        special: whether tensor parallelism splits them, or they are quantised; ``auto`` compiles no such.
     """
-    return bool(setting) if setting != "auto" else device.type == "cuda" and not split
+    return bool(setting) if setting != "auto" else device.type == "cuda" and not special
 
 
 def compile_layers(lm: nn.Module) -> None:

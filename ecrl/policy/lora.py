@@ -24,7 +24,7 @@ ADAPTER = "default"
 
 
 def add_adapters(lm: Any, config: LoraConfig) -> None:
-    """Add adapters to the chosen linear layers, in place, and freeze all other parameters.
+    """Add float32 adapters to the chosen linear layers, in place, and freeze all other parameters.
 
     Raises:
         UsageError: a target module cannot be adapted.
@@ -34,6 +34,10 @@ def add_adapters(lm: Any, config: LoraConfig) -> None:
     scale: Any = config.alpha  # peft declares an int but accepts any number
     settings = PeftConfig(r=config.r, lora_alpha=scale, target_modules=targets, lora_dropout=0.0)
     inject_adapter_in_model(settings, lm, adapter_name=ADAPTER)
+    for layer in lm.modules():
+        if isinstance(layer, LoraLayer):  # peft gives adapters the type of their base
+            layer.lora_A.float()
+            layer.lora_B.float()
 
 
 def check_targets(lm: Any, config: LoraConfig) -> None:
@@ -104,8 +108,12 @@ def delta(layer: Any, full_tensor: Any) -> Tensor:
     return product
 
 
+def linear_layers(lm: Any) -> list[tuple[str, nn.Linear]]:
+    """Return the linear layers of a model, with their names, but not the LM head."""
+    lm_head = lm.get_output_embeddings()
+    return [(n, m) for n, m in lm.named_modules() if isinstance(m, nn.Linear) and m is not lm_head]
+
+
 def _linear_names(lm: Any) -> set[str]:
     """Return the last parts of the names of all linear layers but the LM head."""
-    lm_head = lm.get_output_embeddings()
-    linear = (name for name, m in lm.named_modules() if isinstance(m, nn.Linear) and m is not lm_head)
-    return {name.rsplit(".", 1)[-1] for name in linear}
+    return {name.rsplit(".", 1)[-1] for name, _ in linear_layers(lm)}

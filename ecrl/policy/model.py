@@ -237,8 +237,10 @@ def shipped_dtype(config: Any) -> torch.dtype:
     return getattr(torch, dtype) if isinstance(dtype, str) else dtype
 
 
-def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
-    """Load a causal LM in float32 from a directory or hub id.
+def load_policy(
+    path: str, tokenizer: PreTrainedTokenizerBase, held: torch.dtype = torch.float32
+) -> PolicyModel:
+    """Load a causal LM from a directory or hub id, with weights of the type ``held``.
 
     Raises:
         UsageError: there is no model.
@@ -246,7 +248,7 @@ def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
     config = load_config(path)
     dtype = shipped_dtype(config)
     try:
-        lm = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
+        lm = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=held)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
@@ -256,7 +258,9 @@ def load_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
     return policy
 
 
-def empty_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
+def empty_policy(
+    path: str, tokenizer: PreTrainedTokenizerBase, held: torch.dtype = torch.float32
+) -> PolicyModel:
     """Build the model of a directory or hub id with parameters on the meta device and real buffers.
 
     Raises:
@@ -265,7 +269,7 @@ def empty_policy(path: str, tokenizer: PreTrainedTokenizerBase) -> PolicyModel:
     config, shipped = load_config(path), _shipped_generation_config(path)
     dtype = shipped_dtype(config)
     with init_empty_weights(include_buffers=False):
-        lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        lm = AutoModelForCausalLM.from_config(config, dtype=held)
     lm.tie_weights()
     if shipped is not None:
         lm.generation_config = shipped

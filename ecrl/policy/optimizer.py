@@ -102,13 +102,17 @@ class StateBytes:
         return matrices * self.matrix + others * self.other
 
 
-def state_bytes(update: UpdateConfig) -> StateBytes:
+def state_bytes(update: UpdateConfig, dtype: torch.dtype = torch.float32) -> StateBytes:
     """Measure what the optimizer keeps, by a step of zero gradients on a model of one small layer.
+
+    Args:
+        update: names the optimizer.
+        dtype: type of the trained weights.
 
     Raises:
         UsageError: it cannot be built, or takes no plain step.
     """
-    model = _small_model()
+    model = _small_model(dtype)
     optimizer = build_optimizer(update, model)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
@@ -127,10 +131,10 @@ def state_bytes(update: UpdateConfig) -> StateBytes:
 
 
 @cache
-def _small_model() -> PolicyModel:
+def _small_model(dtype: torch.dtype) -> PolicyModel:
     tokenizer = build_tokenizer()
-    lm = build_model(ModelConfig(hidden_size=128, layers=1, heads=1), tokenizer, seed=0)
-    return PolicyModel(lm, [int(tokenizer.eos_token_id)], int(tokenizer.pad_token_id))
+    lm: Any = build_model(ModelConfig(hidden_size=128, layers=1, heads=1), tokenizer, seed=0)
+    return PolicyModel(lm.to(dtype), [int(tokenizer.eos_token_id)], int(tokenizer.pad_token_id))
 
 
 def _bytes(state: Mapping[str, Any]) -> int:

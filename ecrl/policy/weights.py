@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor, Replicate
 
 from ecrl.errors import UsageError
 from ecrl.policy.lora import delta
+from ecrl.policy.quantization import dequantised, is_quantised
 
 #: Files with a model's weights. Mistral's models also come as `consolidated.safetensors`, with other names.
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
@@ -53,7 +54,8 @@ def unsharded(lm: nn.Module) -> Iterator[None]:
 class HFWeights:
     """Iterable of pairs of HF name and weight, with adapters merged; can be iterated over repeatedly.
 
-    Tied weights come once. Each tensor is unsharded, and made only when the iteration reaches it. Every
+    Adapters are merged in float32, and quantised matrices come as the layers compute with them. Tied weights
+    come once. Each tensor is unsharded, and made only when the iteration reaches it. Every
     process of a sharded run must iterate to the end.
 
     Args:
@@ -75,9 +77,9 @@ def _hf_weights(lm: nn.Module, whole: Callable[[Tensor], Tensor]) -> Iterator[tu
     for name, parameter in lm.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
             continue
-        tensor = whole(parameter.detach())
+        tensor = whole(dequantised(parameter) if is_quantised(parameter) else parameter.detach())
         if name in adapted:
-            tensor = tensor + delta(adapted[name], whole).to(tensor.dtype)
+            tensor = tensor + delta(adapted[name], whole)  # float32, so that what takes it rounds once
         yield name.replace(".base_layer.", "."), tensor
 
 

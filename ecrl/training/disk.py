@@ -17,10 +17,9 @@ from ecrl.policy.lora import add_adapters
 from ecrl.policy.meta_model import meta_model
 from ecrl.policy.model import shipped_dtype
 from ecrl.policy.optimizer import state_bytes
+from ecrl.policy.weight_types import trained_dtype
 
 _GIB = 2**30
-_TRAINED = 4  # bytes of a trained weight
-_ADAMW = 8  # bytes of an auxiliary optimizer's state for each
 
 
 @dataclass(frozen=True)
@@ -69,9 +68,11 @@ def disk_use(config: Config) -> DiskUse | None:
     trained = [p for p in lm.parameters() if p.requires_grad]
     matrices = sum(p.numel() for p in trained if p.ndim == 2 and id(p) not in ends)
     size = sum(p.numel() for p in trained)
-    checkpoint = _TRAINED * size + state_bytes(config.update).total(matrices, size - matrices)
+    dtype = trained_dtype(config.model)
+    weights_bytes = dtype.itemsize * size
+    checkpoint = weights_bytes + state_bytes(config.update, dtype).total(matrices, size - matrices)
     objective: Objective = build(config.objective)
-    checkpoint += len(objective.auxiliary) * (_TRAINED + _ADAMW) * size
+    checkpoint += len(objective.auxiliary) * 3 * weights_bytes  # AdamW keeps two numbers for each weight
     return DiskUse(
         checkpoint, _checkpoints(config), shipped_dtype(lm.config).itemsize * weights, _free(config)
     )

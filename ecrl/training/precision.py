@@ -37,6 +37,7 @@ def casts_by_fsdp(config: Config) -> bool:
     Unlike autocast it also keeps the residual stream in bfloat16, so it does on a single GPU as well.
     """
     trainer = config.trainer
-    if trainer.parallel == "ddp" or precision_of(config) != BF16:
+    # FSDP would cast 4-bit numbers like all others.
+    if trainer.parallel == "ddp" or config.model.quantization or precision_of(config) != BF16:
         return False
     return trainer.devices * trainer.num_nodes > 1 or device_type(config) in ("cpu", "cuda")

@@ -18,24 +18,27 @@ from ecrl.algorithm.strategy_stack import build_strategies, check_stack
 from ecrl.config.eval_sets import ValidationSet, validation_sets
 from ecrl.config.schema import Config
 from ecrl.config.targets import build, resolve
+from ecrl.config.validate import check_values
 from ecrl.distributed.launch import check_launch
 from ecrl.distributed.tensor_parallel import check_tensor_parallel
 from ecrl.envs.base import Split
 from ecrl.envs.safe_calls import make
 from ecrl.errors import UsageError, usage_errors
 from ecrl.policy.context_window import context_window
-from ecrl.policy.lora import check_targets
+from ecrl.policy.lora import check_targets, linear_layers
 from ecrl.policy.meta_model import meta_model, model_config
 from ecrl.policy.model import check_model
 from ecrl.policy.optimizer import state_bytes
+from ecrl.policy.quantization import check_quantization
+from ecrl.policy.weight_types import held_bytes, trained_dtype
 from ecrl.rollout.problem_order import keys, size
 from ecrl.runs.run_dir import check_run_dir
 from ecrl.training.blame import parts_named
 from ecrl.training.callbacks import build_callbacks
 from ecrl.training.disk import check_disk
+from ecrl.training.precision import BF16, precision_of, resolved
 
 _GIB = 2**30
-_FULL = 4  # bytes of a float32 number
 
 
 def preflight(config: Config, training: bool = True, splits: Sequence[Split] | None = None) -> list[str]:
@@ -52,6 +55,9 @@ def preflight(config: Config, training: bool = True, splits: Sequence[Split] | N
     Raises:
         UsageError: something cannot work; says what, and what to do.
     """
+    check_values(resolved(config))  # the rules hold for the precision that `auto` is here
+    if config.model.quantization:
+        check_quantization()  # its package is installed
     objective: Objective = build(config.objective)  # its parts exist and take their arguments
     strategies = build_strategies(config.strategy)  # so do the strategies
     build_callbacks(config)  # and the monitors
@@ -64,13 +70,15 @@ def preflight(config: Config, training: bool = True, splits: Sequence[Split] | N
         check_model(config.model.path)  # the path holds a model, or may be a hub id
     resolve(config.engine["_target_"], "engine").check(config)  # the engine is installed and reachable
     if training:
-        state_bytes(config.update)  # the optimizer takes its arguments, and a plain step
+        state_bytes(config.update, trained_dtype(config.model))  # the optimizer can be built, and steps
     check_window(config, training)  # the model can read prompt and completion together
     check_size(config, training)  # the processes can split, adapt and hold the model
     check_entropies(config, strategies)  # the rollout has them where a strategy reads them
     with parts_named({f"strategy.{strategy.name}": strategy for strategy in strategies}, None):
         warnings = [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
-    return [*warnings, *check_disk(config)] if training else warnings  # its disk can hold the checkpoints
+    if training:
+        warnings += [*_rounding_warnings(config), *check_disk(config)]  # its disk can hold the checkpoints
+    return warnings
 
 
 def check_groups(config: Config, objective: Objective) -> None:
@@ -176,6 +184,16 @@ def _staleness_warnings(config: Config, strategies: Sequence[Strategy]) -> list[
     return warnings
 
 
+def _rounding_warnings(config: Config) -> list[str]:
+    if trained_dtype(config.model) == torch.float32:
+        return []
+    return [
+        "model.dtype=bfloat16 keeps no float32 weights, and loses steps below 1/512 of a weight: AdamW's are "
+        f"about update.lr={config.update.lr:g}, so weights above {512 * config.update.lr:.1g} stand still. "
+        "model.dtype=auto trains them all."
+    ]
+
+
 def check_window(config: Config, training: bool = True) -> None:
     """Refuse completions and prompts that together exceed the model's window.
 
@@ -228,14 +246,16 @@ def check_size(config: Config, training: bool = True) -> None:
         with usage_errors("trainer."):
             check_tensor_parallel(lm, trainer.tensor_parallel_size)
     parameters = sum(p.numel() for p in lm.parameters())
-    size: float = _FULL  # of a weight
+    linear = sum(layer.weight.numel() for _, layer in linear_layers(lm))
+    size = held_bytes(config.model, precision_of(config) == BF16, linear, parameters)
     updates = training and not config.model.lora.r  # adapters add next to nothing
     if updates:
-        state = state_bytes(config.update)
-        size += _FULL + min(state.matrix, state.other)
+        trained = trained_dtype(config.model)
+        state = state_bytes(config.update, trained)
+        size += (trained.itemsize + min(state.matrix, state.other)) * parameters
     processes = trainer.devices * trainer.num_nodes
     split = trainer.tensor_parallel_size if trainer.parallel == "ddp" else processes
-    need, have = size * parameters / split, _memory(config)
+    need, have = size / split, _memory(config)
     if need > have:
         what = "weights, gradients and optimizer state" if updates else "weights"
         raise UsageError(

@@ -49,6 +49,7 @@ def test_a_plan_that_does_not_fit(words: list[str], largest: str, capsys: pytest
         (["gpu=h1000"], "Did you mean 'h100'?"),
         (["gpus=many"], "many"),
         (["utilisation=0"], "in (0, 1]"),
+        (["gpu=t4", "trainer.precision=bf16-mixed"], "the t4 has no bfloat16; set trainer.precision=32-true"),
         (["gpu_memory=-1"], "must be above 0"),
         (["gpu_memory=inf"], "must be a finite number"),
         (["engine.gpu_memory_utilization=2", "engine=vllm"], "(0, 1]"),

@@ -27,6 +27,8 @@ def test_every_number_and_every_choice_of_the_schema_is_limited() -> None:
         "update.schedule.name",
         "model.attention",
         "model.compile",
+        "model.dtype",
+        "model.quantization",
         "rollout.old_logprobs",
         "rollout.overlong_prompts",
         "env.on_error",

@@ -89,6 +89,7 @@ def jobs_for(
         "checkpointed": [*FSDP, *EVAL, KEEP, "model.activation_checkpointing=selective"],
         "offloaded": [*FSDP, *EVAL, KEEP, "trainer.cpu_offload=true"],
         "adapters": [*FSDP, *EVAL, KEEP, "model.lora.r=4", "strategy=[reference_kl]"],
+        "adapters-bf16": [*FSDP, *EVAL, "model.lora.r=4", "trainer.precision=bf16-mixed"],
         "budget": [*FSDP, *EVAL, *BUDGET, KEEP],
         "ahead": [*FSDP, *EVAL, KEEP, "rollout.staleness=1", "strategy=[importance_correction]"],
         "whole": [*FSDP, *EVAL, "iterations=4"],
@@ -297,7 +298,10 @@ def test_settings(name: str, overrides: list[str], many: Path, alone: Callable[.
 
 @pytest.mark.parametrize(
     "name",
-    slow_unless(lambda name: name == "uneven", ["uneven", "uneven-ddp", "tensor-parallel", "adapters"]),
+    slow_unless(
+        lambda name: name == "uneven",
+        ["uneven", "uneven-ddp", "tensor-parallel", "adapters", "adapters-bf16"],
+    ),
 )
 def test_a_checkpoint_of_two_is_exported_whole(name: str, many: Path, tmp_path: Path) -> None:
     result(many, f"run-{name}")

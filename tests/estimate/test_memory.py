@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import Qwen2Config
 
-from ecrl.estimate.memory import moments
+from ecrl.estimate.memory import host_or_gpu_state, moments
 from tests.support.jobs import job
 from tests.support.paths import ROOT
 
@@ -29,7 +29,48 @@ def test_shards_and_copies() -> None:
         assert parts["optimizer"] == pytest.approx(2 * whole * share)
     assert "weights" not in moments(job(*words, "trainer.cpu_offload=true", gpus=8))["head"]
     lora = moments(job(*words, "model.lora.r=16", gpus=8))["head"]
-    assert lora["optimizer"] < 0.02 * whole and lora["weights"] > whole / 8
+    assert lora["optimizer"] < 0.02 * whole and lora["weights"] > whole / 2 / 8  # bfloat16
+
+
+LINEAR, OTHERS = (
+    6_525_288_448,
+    1_090_328_064,
+)  # Qwen2.5-7B: matrices of its layers, and the rest
+ADAPTERS = 40_370_176  # of rank 16 on all of them: 28 · 16 · (2·7168 + 2·4096 + 3·22528)
+
+
+@pytest.mark.parametrize(
+    ("words", "weights"),
+    [
+        (["model.lora.r=16"], 2 * (LINEAR + OTHERS) + 4 * ADAPTERS),
+        (["model.lora.r=16", "model.dtype=float32"], 4 * (LINEAR + OTHERS + ADAPTERS)),
+        (["model.lora.r=16", "trainer.precision=32-true"], 4 * (LINEAR + OTHERS + ADAPTERS)),
+        # 4 bits; a scale of 8 bits for 64 weights; one of 32 bits for 256 scales.
+        (
+            ["model.lora.r=16", "model.quantization=nf4"],
+            LINEAR / 2 + LINEAR / 64 + LINEAR / 4096 + 2 * OTHERS + 4 * ADAPTERS,
+        ),
+        (["model.dtype=bfloat16"], 2 * (LINEAR + OTHERS)),
+        ([], 4 * (LINEAR + OTHERS)),
+    ],
+    ids=str,
+)
+def test_weights_by_hand(words: list[str], weights: float) -> None:
+    plan = job("model.path=Qwen/Qwen2.5-7B", "strategy=[reference_kl]", *words)
+    trained = ADAPTERS if plan.config.model.lora.r else LINEAR + OTHERS
+    size = 2 if "model.dtype=bfloat16" in words else 4
+    state = host_or_gpu_state(plan)
+    reference = state.pop("reference weights", 0)
+    assert reference == (0 if plan.config.model.lora.r else weights)  # adapters are left out instead
+    assert state == pytest.approx(
+        {"weights": weights, "gradients": size * trained, "optimizer": 2 * size * trained}
+    )
+
+
+def test_a_quantised_matrix_is_written_out_to_multiply() -> None:
+    plan = job("model.path=Qwen/Qwen2.5-7B", "model.lora.r=16", "model.quantization=nf4")
+    assert moments(plan)["head"]["dequantised matrix"] == 2 * 3584 * 18944
+    assert plan.stream_bytes == 2 and plan.autocasts and not plan.compiled
 
 
 @pytest.mark.slow

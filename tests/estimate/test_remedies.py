@@ -20,8 +20,8 @@ FULL, DDP, UNCOMPILED = "trainer.precision=32-true", "trainer.parallel=ddp", "mo
         ([UNCOMPILED], 1 + 800 / 128, 2.2),
         ([DDP], 1.4, 2.2),  # autocast on one GPU
         ([DDP, UNCOMPILED], 1.4 + 2 * 800 / 128, 2.2),
-        ([FULL], 9, 9 * 2.2),
-        ([FULL, UNCOMPILED], 9 + 2 * 800 / 128, 9 * 2.2),
+        ([FULL], 0.61 * 989 / 67, 0.61 * 989 / 67 * 2.2),
+        ([FULL, UNCOMPILED], 0.61 * 989 / 67 + 2 * 800 / 128, 0.61 * 989 / 67 * 2.2),
     ],
 )
 def test_slowness_by_hand(words: list[str], products: float, attention: float) -> None:
@@ -48,6 +48,14 @@ def test_gains_say_what_is_in_use_and_what_it_would_change() -> None:
     assert 0 < selective.bytes < plain.bytes
     assert 1 < found["rollout.old_logprobs=engine recompute"].factor < 1.34
     assert "trainer.cpu_offload=false true" not in found  # one GPU has no shards to offload
+
+
+def test_what_holds_a_base_in_fewer_bits_is_shown_below_adapters() -> None:
+    found = by_name("model.lora.r=4")
+    base = job().model.parameters
+    assert found["model.dtype=auto float32"].bytes == -2 * base and found["model.dtype=auto float32"].in_use
+    assert found["model.quantization=nf4 null"].bytes < 0
+    assert not any("quantization" in name or "dtype" in name for name in by_name())
 
 
 def test_only_what_can_be_set_and_changes_anything_is_shown() -> None:
