@@ -80,7 +80,7 @@ def check_run(part: str, run_dir: Path, output: str) -> None:
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository with the files of all recipes in it."""
     copy = tmp_path_factory.mktemp("inside")
-    for folder in ("ecrl", "envs", "callbacks", "configs", "tests"):
+    for folder in ("ecrl", "envs", "callbacks", "configs", "examples", "tests"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, copy / folder, symlinks=True, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", copy)

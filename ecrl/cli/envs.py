@@ -62,7 +62,10 @@ COMMAND = Command(
 ID: a short name (countdown), a Gymnasium id, or one of your own: mypkg.mod:me/MyTask-v0.
 key=value: an argument of its constructor, as env.kwargs.key in `ecrl train`; model.…, rollout.…,
   update.… and eval.… as there.
-show also takes split=train|val, seed=N for another problem, and answer=TEXT for an answer of your own.
+show also takes:
+  split=SPLIT        train or val                                                (default: train)
+  seed=N             another problem                                             (default: 0)
+  answer=TEXT        an answer to score, beside a right and a wrong one
 Exit code 1 if a check fails.
 """,
     settings=Shown,

@@ -36,8 +36,9 @@ COMMAND = Command(
     name="export",
     help="""ecrl export: the policy of one of a run's checkpoints, whole, in HF format
 
-  ecrl export RUN OUTPUT                  RUN: a run directory; OUTPUT: a new folder
-  ecrl export RUN OUTPUT checkpoint=best  last (the default), best or an iteration
+  ecrl export RUN OUTPUT               RUN: a run directory; OUTPUT: a new folder
+
+  checkpoint=WHICH   last, best or an iteration                                  (default: last)
 
 The weights have the type that the model came with.
 """,

@@ -24,7 +24,7 @@ from tests.support.trained import PACKED, PADDED, WHOLE, Bench, Trained, update
 #: How far the gradients of two partitions may lie apart, as a share of their norm. In float32 it is rounding
 #: in sums of some thousand numbers. A bf16 number has 8 significant bits, so rounding changes it by at most
 #: 2⁻⁸; autocast rounds each micro-batch's gradient of a weight to bf16, in either partition.
-TOLERANCE = {"32-true": 1e-5, "bf16-mixed": 2 * 2**-8}
+TOLERANCE = {"32-true": 1e-5, "bf16-mixed": 3 * 2**-8}
 
 
 def test_every_shipped_strategy_has_a_row() -> None:

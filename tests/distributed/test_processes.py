@@ -108,7 +108,7 @@ def jobs_for(
         "kind": "train",
         "overrides": [f"resume={out / 'parts'}", "iterations=4"],
     }
-    forked = [f"fork={out / 'to-one'}", "checkpoint=1", f"run_dir={out / 'forked'}", "iterations=1"]
+    forked = [f"fork={out / 'to-one'}", "checkpoint=2", f"run_dir={out / 'forked'}", "iterations=1"]
     jobs["run-forked"] = {"kind": "train", "overrides": forked}
     for name, split, iterations in (("from-one", 1, 3), ("from-one-on", 2, 4)):
         goes_on = [f"resume={out / 'from-one'}", f"iterations={iterations}", "trainer.devices=2"]

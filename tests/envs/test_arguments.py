@@ -91,10 +91,11 @@ def test_a_wrong_type_is_one_line_that_names_it(env: str, name: str, value: Any,
 
 
 def test_arguments_that_are_handed_to_the_base_are_listed_after_an_environments_own() -> None:
-    rows = ["path", "val_path", "where", "subset", "part", "val_part", "bad_rows", "split"]
+    rows = ["path", "val_path", "where", "subset", "part", "val_part", "bad_rows"]
+    rows += ["pass_rate", "pass_rates", "split"]
     names = list(keyword_arguments(MathEnv))
-    assert names[:2] == ["problem_column", "answer_column"] and names[-8:] == rows
-    assert list(keyword_arguments(CodeEnv))[-8:] == rows
+    assert names[:2] == ["problem_column", "answer_column"] and names[-10:] == rows
+    assert list(keyword_arguments(CodeEnv))[-10:] == rows
     assert keyword_arguments(MathEnv)["bad_rows"].default == "refuse"
     assert list(keyword_arguments(ReasoningGymEnv)) == ["task", "level", "exact", "split"]
 
