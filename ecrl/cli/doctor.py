@@ -19,6 +19,7 @@ from ecrl.runs.versions import version_of
 #: What each extra of the package enables; `dev` is for those who change ecrl.
 EXTRAS = {
     "vllm": "rollouts by vLLM: engine=vllm, engine=vllm_server, `ecrl serve`",
+    "quantization": "a base in 4 bits below adapters (model.quantization=nf4)",
     "kernels": "fused kernels for the output layer, on a GPU",
     "data": "data sets from the Hugging Face hub, and Parquet files",
     "reasoning-gym": "the tasks env=reasoning_gym/TASK",

@@ -55,7 +55,7 @@ def validation_sets(config: Config) -> list[ValidationSet]:
 def longest_completion(config: Config) -> int:
     """Return the most tokens that a run draws at once, in training or validation."""
     validated = validation_sets(config) if config.eval.every else []
-    return max(config.rollout.max_new_tokens, *(of.max_new_tokens for of in validated))
+    return max([config.rollout.max_new_tokens, *(of.max_new_tokens for of in validated)])
 
 
 def env_name(env: EnvConfig) -> str:

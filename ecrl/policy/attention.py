@@ -133,17 +133,17 @@ def attention_mask(
 
     Args:
         micro_batch: ``R`` rows of ``L`` tokens.
-        attention: ``sdpa``; another takes block masks.
+        attention: its name in transformers; ``FLEX`` and ``VARLEN`` take block masks.
         device: device of the mask.
         window: size of the sliding window, in positions; None for full attention.
 
     Returns:
-        A block mask; for ``sdpa`` ``[R, L]`` of 0 and 1 if each row holds one sequence, else
+        A block mask; for others, as ``sdpa``, ``[R, L]`` of 0 and 1 if each row holds one sequence, else
         ``[R, 1, L, L]`` bool.
     """
     of_tokens = micro_batch.prompt_group, micro_batch.response_index, micro_batch.position_ids
     group, response, position = (t.to(device, torch.int32) for t in of_tokens)
-    if attention != "sdpa":
+    if attention in (FLEX, VARLEN):
         return block_mask(group, response, position, window)
     return (group >= 0).long() if micro_batch.simple else _dense(group, response, position, window)
 

@@ -85,7 +85,6 @@ from tests.support.tiny import TINY
         (["train", "update.lr=nan"], "update.lr must be a finite number"),
         (["train", "iterations=0"], "iterations must be at least 1"),
         (["train", "checkpoint.best=val/aime24/avg@4"], "one of the sets countdown"),
-        (["train", "checkpoint.best=rollout/reward"], "no metric of a validation set"),
         (["train", f"rollout.prompts={10**20}"], "rollout.prompts must be at most"),
         (["train", f"update.max_tokens={10**20}"], "update.max_tokens must be at most"),
         (["train", "trainer.devices=1000000"], "trainer.devices must be at most"),

@@ -66,7 +66,7 @@ def test_a_disk_that_is_too_small(tiny: Callable[..., Config], monkeypatch: pyte
     (line,) = check_disk(config)
     assert "the disk will be full before the run ends: up to 6 checkpoints of" in line and "are free" in line
     free(use.least - 1)
-    with pytest.raises(UsageError, match=r"too full for this run: up to 6 checkpoints of .* GiB are free"):
+    with pytest.raises(UsageError, match=r"too full for this run: up to 6 checkpoints of .* MiB are free"):
         check_disk(config)
     unknown: Any = tiny("iterations=1")
     unknown.model.path = "some/where"

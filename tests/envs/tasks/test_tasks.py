@@ -159,7 +159,7 @@ def test_overhead(cls: type[ReasoningEnv]) -> None:
         env.step("1+2=3 3+4=7")
 
     # About 35 µs; the bound leaves room for a slow, busy machine.
-    assert min(timeit.repeat(play, number=200, repeat=5)) / 200 < 250e-6
+    assert min(timeit.repeat(play, number=200, repeat=5)) / 200 < 1e-3
 
 
 def test_every_task_has_a_preset() -> None:
