@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.cli import main
 from ecrl.config.compose import build_config
+from ecrl.config.eval_sets import longest_completion
 from ecrl.config.groups import GROUPS, LISTED, options
 from ecrl.config.targets import build
 from ecrl.errors import UsageError
@@ -120,3 +121,10 @@ class Refuses:
 
     def __init__(self, count: int = 0) -> None:
         raise ValueError(f"mine: {count} is too many;\n  take fewer" if count else "")
+
+
+def test_the_longest_completion_is_of_training_or_of_a_validation_that_takes_place() -> None:
+    sets = "eval.sets={long: {env: arithmetic, max_new_tokens: 99}}"
+    assert longest_completion(build_config(["rollout.max_new_tokens=20", "eval.every=0"])) == 20
+    assert longest_completion(build_config(["rollout.max_new_tokens=20", sets])) == 99
+    assert longest_completion(build_config(["rollout.max_new_tokens=20", sets, "eval.every=0"])) == 20
