@@ -13,7 +13,6 @@ import torch
 from ecrl.config.schema import LoraConfig
 from ecrl.distributed.sharding import Sharding
 from ecrl.engines.checksum import WeightManifest, read
-from ecrl.policy.attention import choose_attention
 from ecrl.policy.decoder_layers import checkpoint_layers
 from ecrl.policy.lora import add_adapters
 from ecrl.policy.weights import HFWeights
@@ -74,7 +73,7 @@ def peak(model: Model, load: Load, rank: int) -> Row:
     """Two steps with full recomputation, in passes of ``max_tokens``; planned is the fullest moment."""
     with ExitStack() as stack:
         mesh = stack.enter_context(group_of_one())
-        policy = build_policy(model, choose_name())
+        policy = build_policy(model, "auto")
         checkpoint_layers(policy.lm, "full")
         if rank:
             with torch.device(device()):
@@ -99,11 +98,6 @@ def peak(model: Model, load: Load, rank: int) -> Row:
         "peak GiB": peak_gib(),
         "planned GiB": planned(model, rank),
     }
-
-
-def choose_name() -> str:
-    """The attention of a run on this device."""
-    return "flex_attention" if choose_attention("auto", device()) != "sdpa" else "sdpa"
 
 
 def no_context() -> Any:

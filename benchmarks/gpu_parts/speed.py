@@ -11,7 +11,7 @@ from typing import Any
 
 from gpu_parts import ROOT
 from gpu_parts.checks import check_kernels
-from gpu_parts.report import Report, Row
+from gpu_parts.report import Report, Row, need_gpu
 from gpu_parts.work import (
     LOAD,
     MODELS,
@@ -55,6 +55,8 @@ def measure_model(report: Report, name: str, model: Model, load: Load, best: str
     for packing, batch, row_tokens, which, attention in cases:
 
         def measured(batch: Any = batch, row_tokens: int = row_tokens, attention: str = attention) -> Row:
+            if attention == "flex_attention":
+                need_gpu()  # on a CPU it has no backward pass
             return update(build_policy(model, attention), model, load, batch, row_tokens)
 
         with lm_head(which):

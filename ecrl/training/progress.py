@@ -59,7 +59,8 @@ class ProgressMonitor(L.Callback):
             return
         self._last_line = time.monotonic()
         self._ended.clear()
-        self._heart = threading.Thread(target=self._beat, args=(trainer, pl_module, stage), daemon=True)
+        watched = (trainer, pl_module, stage)
+        self._heart = threading.Thread(target=self._beat, args=watched, name="progress", daemon=True)
         self._heart.start()
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -87,7 +88,16 @@ class ProgressMonitor(L.Callback):
             self._say(f"iteration {done}/{total}  {text}  left {self._time_left(done, total)}")
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the terminal back, however the run ended."""
+        """Give the terminal back."""
+        self._end()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Give the terminal back; Lightning calls no ``teardown`` after an error."""
+        self._end()
+
+    def _end(self) -> None:
         self._ended.set()
         if self._heart is not None:
             self._heart.join()

@@ -163,4 +163,4 @@ def test_a_checkpoint_cut_short(base: list[str], tmp_path: Path) -> None:
         (folder.with_name(left) / "progress.pt").write_bytes(b"half")
     train(resumed_config([f"resume={cut}", "iterations=4"]), silent)
     assert_same_run(whole, cut)
-    assert [p.name for p in (cut / "checkpoints").iterdir()] == ["4"]
+    assert sorted(p.name for p in (cut / "checkpoints").iterdir()) == ["2", "4"]  # nothing half is left

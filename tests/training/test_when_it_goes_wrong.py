@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def test_an_environment_that_raises_ends_the_run(
         ) as e:
             run([*base, *words], tmp_path / "run")
         assert "\n" not in str(e.value)
+    assert "progress" not in [thread.name for thread in threading.enumerate()]
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["errors"]
     found = [file for file in files(tmp_path / "run") if file.name.startswith(name)]
     assert found and str(found[0].parent) in str(e.value)
