@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -10,7 +11,10 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
+    from ecrl.distributed.process_group import ProcessGroup
 
+#: Seconds that a poll may wait for something to finish.
+POLL_SECONDS = 0.05
 
 FinishReason = Literal["stop", "length"]
 
@@ -50,6 +54,26 @@ class Sampling:
     max_new_tokens: int = 32
 
 
+@dataclass(frozen=True)
+class Request:
+    """One completion that an engine is asked for.
+
+    Attributes:
+        id: the caller's own number, unique among the requests that are open.
+        prompt: token ids.
+        key: 64-bit key of the completion's own random stream: the same prompt, key and weights give the same
+            completion in any batch, order or process, wherever the sums of a forward pass do not depend on
+            the batch. On a CPU they do not; on a GPU they do, in the last bits, unless the engine's kernels
+            are batch-invariant (vLLM's are under ``VLLM_BATCH_INVARIANT=1``).
+        sampling: how to sample; may differ between requests that are open at once.
+    """
+
+    id: int
+    prompt: Sequence[int]
+    key: int
+    sampling: Sampling
+
+
 class Engine(Protocol):
     """Generates completions with the policy's current weights.
 
@@ -65,7 +89,8 @@ class Engine(Protocol):
             attribute, because ``ecrl plan`` reads it without building the engine.
         disaggregated: it has devices of its own, so it can generate while the trainer updates. A class
             attribute too.
-        lockstep: generation is a collective, so every process must call ``generate`` equally often.
+        lockstep: generation is a collective, so every process must call ``poll`` equally often.
+        waves: a poll generates all that was submitted, so the more is submitted before it, the better.
         resumable: knobs of the constructor that may change when a run resumes: those that say where the
             engine is and how much it takes at once, so that the same keys draw the same completions.
     """
@@ -75,6 +100,7 @@ class Engine(Protocol):
     shares_weights: bool
     disaggregated: bool
     lockstep: bool
+    waves: bool
     resumable: frozenset[str]
 
     @classmethod
@@ -86,22 +112,35 @@ class Engine(Protocol):
         """
         ...
 
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Accept requests, and return at once. Others may be open.
+
+        Raises:
+            EcrlError: one cannot be answered; then nothing stays open.
+        """
+        ...
+
+    def poll(self) -> list[tuple[int, Completion]]:
+        """Go on generating.
+
+        Returns:
+            What finished since the last call, each with the id of its request, in any order; possibly
+            nothing. It comes within about ``POLL_SECONDS``, or after one step or wave of an engine in this
+            process.
+
+        Raises:
+            EcrlError: a request cannot be answered; then nothing stays open.
+        """
+        ...
+
+    def cancel(self) -> None:
+        """Forget all open requests."""
+        ...
+
     def generate(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
-        """Generate one completion for each prompt.
-
-        Args:
-            prompts: token ids, ragged; a group repeats its prompt.
-            sampling: how to sample.
-            keys: 64-bit key of each completion's own random stream: the same prompt, key and weights
-                give the same completion in any batch, order or process, wherever the sums of a forward pass
-                do not depend on the batch. On a CPU they do not; on a GPU they do, in the last bits, unless
-                the engine's kernels are batch-invariant (vLLM's are under ``VLLM_BATCH_INVARIANT=1``).
-
-        Returns:
-            The completions, in the order of the prompts.
-        """
+        """Generate one completion for each prompt; see ``StreamingEngine``."""
         ...
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
@@ -129,3 +168,86 @@ class Engine(Protocol):
     def close(self) -> None:
         """Release everything."""
         ...
+
+
+class StreamingEngine(ABC):
+    """What every engine does in the same way, given ``submit``, ``poll`` and ``cancel``."""
+
+    waves = False
+
+    @abstractmethod
+    def submit(self, requests: Sequence[Request]) -> None:
+        """See ``Engine.submit``."""
+
+    @abstractmethod
+    def poll(self) -> list[tuple[int, Completion]]:
+        """See ``Engine.poll``."""
+
+    @abstractmethod
+    def cancel(self) -> None:
+        """See ``Engine.cancel``."""
+
+    def generate(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
+    ) -> list[Completion]:
+        """Generate one completion for each prompt; no other request may be open.
+
+        Args:
+            prompts: token ids, ragged; a group repeats its prompt.
+            sampling: how to sample.
+            keys: see ``Request.key``, one for each prompt.
+
+        Returns:
+            The completions, in the order of the prompts.
+
+        Raises:
+            EcrlError: a prompt cannot be answered.
+        """
+        done: dict[int, Completion] = {}
+        try:
+            self.submit([Request(i, *one, sampling) for i, one in enumerate(zip(prompts, keys, strict=True))])
+            done.update(self.poll())  # also for no prompts: in lockstep every process polls
+            while len(done) < len(prompts):
+                done.update(self.poll())
+        except BaseException:
+            self.cancel()
+            raise
+        return [done[i] for i in range(len(prompts))]
+
+
+class WaveEngine(StreamingEngine):
+    """An engine that generates all that was submitted at once, by its own ``draw``."""
+
+    waves = True
+    lockstep: bool
+    process_group: ProcessGroup
+
+    def __init__(self) -> None:
+        self._open: list[Request] = []
+
+    @abstractmethod
+    def draw(
+        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
+    ) -> list[Completion]:
+        """Generate one completion for each prompt, in their order; in lockstep there may be none here."""
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """See ``Engine.submit``."""
+        self._open += requests
+
+    def poll(self) -> list[tuple[int, Completion]]:
+        """See ``Engine.poll``. What is sampled alike makes one wave."""
+        requests, self._open = self._open, []
+        samplings = list(dict.fromkeys(r.sampling for r in requests))
+        if self.lockstep:
+            samplings = list(dict.fromkeys(self.process_group.gather(samplings)))
+        done: list[tuple[int, Completion]] = []
+        for sampling in samplings:
+            wave = [r for r in requests if r.sampling == sampling]
+            completions = self.draw([r.prompt for r in wave], sampling, [r.key for r in wave])
+            done += zip((r.id for r in wave), completions, strict=True)
+        return done
+
+    def cancel(self) -> None:
+        """See ``Engine.cancel``."""
+        self._open = []

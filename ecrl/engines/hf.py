@@ -12,13 +12,13 @@ from torch import Tensor
 
 from ecrl.config.schema import Config
 from ecrl.distributed.process_group import ProcessGroup
-from ecrl.engines.base import Completion, Sampling
+from ecrl.engines.base import Completion, Sampling, WaveEngine
 from ecrl.errors import UsageError
 from ecrl.hashing import uniform
 from ecrl.policy.model import PolicyModel
 
 
-class HFEngine:
+class HFEngine(WaveEngine):
     """Generates with the policy's own module, so a weight sync copies nothing.
 
     Args:
@@ -35,6 +35,7 @@ class HFEngine:
     def __init__(self, model: PolicyModel, process_group: ProcessGroup, *, batch_size: int = 1024) -> None:
         if batch_size < 1:
             raise UsageError(f"engine.batch_size must be at least 1, got {batch_size}.")
+        super().__init__()
         self.model = model
         self.process_group = process_group
         self.batch_size = batch_size
@@ -51,14 +52,14 @@ class HFEngine:
         return types == (torch.float32,) * 2 and not torch.is_autocast_enabled(self.model.device.type)
 
     @property
-    def lockstep(self) -> bool:
+    def lockstep(self) -> bool:  # type: ignore[override]
         """Whether each decoding step is a collective, because the weights are sharded."""
         return self.model.sharded
 
-    def generate(
+    def draw(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
-        """See ``Engine.generate``. Samples by inverting the CDF with one uniform number per token."""
+        """See ``WaveEngine.draw``. Samples by inverting the CDF with one uniform number per token."""
         # Prompts of one length share a batch, so that little is padded, and equal ones are computed once.
         order = sorted(range(len(prompts)), key=lambda row: (len(prompts[row]), prompts[row]))
         drawn: list[Completion] = []
@@ -66,13 +67,13 @@ class HFEngine:
         for number in range(self.process_group.max(batches) if self.lockstep else batches):
             part = order[number * self.batch_size : (number + 1) * self.batch_size]
             if part:
-                drawn += self._generate([prompts[i] for i in part], sampling, [keys[i] for i in part])
+                drawn += self._decode([prompts[i] for i in part], sampling, [keys[i] for i in part])
             else:  # other processes still decode, and need this process's shards
-                self._generate([[self.model.pad_id]], sampling, [0])
+                self._decode([[self.model.pad_id]], sampling, [0])
         completions = dict(zip(order, drawn, strict=True))
         return [completions[row] for row in range(len(prompts))]
 
-    def _generate(
+    def _decode(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
         sampler = StreamSampler(keys, sampling)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ecrl.distributed.process_group import ProcessGroup
-from ecrl.engines.base import Completion, Sampling
+from ecrl.engines.base import Completion, Request, Sampling
 from ecrl.engines.hf import HFEngine, StreamSampler
 from ecrl.policy.model import load_policy, load_tokenizer
 
@@ -37,6 +37,20 @@ def test_a_completion_depends_on_its_own_key_only(engine: HFEngine) -> None:
         for a, b in zip(other, together, strict=True):
             assert a.logprobs == pytest.approx(b.logprobs, abs=1e-5)
     assert engine.generate(PROMPTS, SAMPLING, [5, 6, 7, 8])[0].token_ids != together[0].token_ids
+
+
+def test_requests_with_their_own_sampling_are_answered_or_forgotten(engine: HFEngine) -> None:
+    greedy = Sampling(temperature=0.0, max_new_tokens=3)
+    want = engine.generate(PROMPTS[:2], SAMPLING, [1, 2]) + engine.generate(PROMPTS[2:], greedy, [3, 4])
+    samplings = [SAMPLING, SAMPLING, greedy, greedy]
+    requests = [Request(10 + i, PROMPTS[i], 1 + i, samplings[i]) for i in range(4)]
+    engine.submit(requests[::2])
+    engine.submit(requests[1::2])
+    assert dict(engine.poll()) == {10 + i: want[i] for i in range(4)}
+    assert engine.poll() == []
+    engine.submit(requests)
+    engine.cancel()
+    assert engine.poll() == []
 
 
 def draw(logits: Tensor, sampling: Sampling) -> list[Completion]:

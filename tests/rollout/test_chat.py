@@ -72,10 +72,10 @@ class Watched(HFEngine):
 
     seen: list[tuple[list[int], Completion]]
 
-    def generate(
+    def draw(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
-        made = super().generate(prompts, sampling, keys)
+        made = super().draw(prompts, sampling, keys)
         self.seen += [(list(p), c) for p, c in zip(prompts, made, strict=True)]
         return made
 

@@ -33,11 +33,11 @@ class Longest(HFEngine):
 
     longest = 0
 
-    def generate(
+    def draw(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
         self.longest = max([self.longest, *map(len, prompts)])
-        return super().generate(prompts, sampling, keys)
+        return super().draw(prompts, sampling, keys)
 
 
 @pytest.fixture

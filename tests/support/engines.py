@@ -23,10 +23,10 @@ class RoundedEngine(HFEngine):
     logprobs_exact = False  # type: ignore[assignment]
     reports_entropy = False
 
-    def generate(self, *args: Any) -> list[Completion]:
+    def draw(self, *args: Any) -> list[Completion]:
         return [
             replace(c, logprobs=torch.tensor(c.logprobs).bfloat16().tolist(), entropy=None)
-            for c in super().generate(*args)
+            for c in super().draw(*args)
         ]
 
 
@@ -47,6 +47,6 @@ class DisaggregatedEngine(HFEngine):
                 own[name].copy_(tensor)
         super().sync_weights((), version)
 
-    def generate(self, *args: Any) -> Any:
+    def draw(self, *args: Any) -> Any:
         DisaggregatedEngine.threads.add(threading.current_thread().name)
-        return super().generate(*args)
+        return super().draw(*args)

@@ -43,35 +43,35 @@ class HangingEngine(HFEngine):
 
     rounds = 0
 
-    def generate(
+    def draw(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
         self.rounds += 1
         if is_second() and self.rounds == 2:
             time.sleep(600)
-        return super().generate(prompts, sampling, keys)
+        return super().draw(prompts, sampling, keys)
 
 
 class FreezingEngine(HFEngine):
     """Stops the second process as it draws."""
 
-    def generate(
+    def draw(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
         if is_second():
             os.kill(os.getpid(), signal.SIGSTOP)
-        return super().generate(prompts, sampling, keys)
+        return super().draw(prompts, sampling, keys)
 
 
 class GreedyEngine(HFEngine):
     """Asks for more memory than there is, on the second process."""
 
-    def generate(
+    def draw(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
         if is_second():
             torch.empty(1 << 50)
-        return super().generate(prompts, sampling, keys)
+        return super().draw(prompts, sampling, keys)
 
 
 gym.register("test/SlowDigits-v0", entry_point=SlowDigits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 from ecrl.config.schema import Config
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.watchdog import watchdog
-from ecrl.engines.base import Completion, Sampling
+from ecrl.engines.base import POLL_SECONDS, Completion, Request, StreamingEngine
 from ecrl.engines.checksum import WeightManifest
 from ecrl.engines.probe import Probe
 from ecrl.engines.vllm.in_process import apart_from_trainer, shutdown, start
@@ -33,7 +34,7 @@ from ecrl.policy.model import PolicyModel
 _GIB = 1 << 30
 
 
-class VLLMEngine:
+class VLLMEngine(StreamingEngine):
     """Each process of the run generates its share with its own vLLM, which holds the whole model.
 
     It starts without weights; they arrive with ``sync_weights`` only. Sleeping discards them, on platforms
@@ -80,6 +81,7 @@ class VLLMEngine:
         self.dtype = as_dtype(dtype) if dtype else model.compute_dtype
         self.manifest = WeightManifest()
         self._probe = Probe(model, self.dtype, probe_tolerance)
+        self._open: dict[str, int] = {}  # ids of requests, by vLLM's numbers
         self._owns_group = not dist.is_initialized()
         with self._calling("Starting vLLM"):
             self._llm: Any = start(
@@ -104,10 +106,8 @@ class VLLMEngine:
         if config.engine.get("dtype") is not None:
             as_dtype(config.engine["dtype"])
 
-    def generate(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
-    ) -> list[Completion]:
-        """See ``Engine.generate``. Each request has its own generator, seeded with 63 bits of its key.
+    def submit(self, requests: Sequence[Request]) -> None:
+        """See ``Engine.submit``. Each request has its own generator, seeded with 63 bits of its key.
 
         Raises:
             UsageError: top-p is below 1, or a prompt is too long for ``max_model_len``.
@@ -115,23 +115,40 @@ class VLLMEngine:
         """
         if self.version is None:
             raise EcrlError("The vLLM engine holds no weights: call sync_weights before generate.")
-        check_top_p("vllm", sampling.top_p)
-        longest = max((len(p) for p in prompts), default=0) + sampling.max_new_tokens
+        for sampling in {request.sampling for request in requests}:
+            check_top_p("vllm", sampling.top_p)
+        longest = max((len(r.prompt) + r.sampling.max_new_tokens for r in requests), default=0)
         if longest > self.max_model_len:
             raise UsageError(
                 f"A prompt and its completion may take {longest} tokens, more than engine.max_model_len="
                 f"{self.max_model_len}; raise it, or lower rollout.max_new_tokens."
             )
-        with self._calling(f"vLLM's generation of {len(prompts)} completions"):
-            params = [completion_params(sampling, key, self.model.eos_ids) for key in keys]
-            outputs = self._generate(prompts, params)
-        return [self._completion(output.outputs[0], self.version) for output in outputs]
+        params = [completion_params(r.sampling, r.key, self.model.eos_ids) for r in requests]
+        with self._calling(f"vLLM's taking in of {len(requests)} requests"):
+            taken = self._llm.enqueue(*_arguments([r.prompt for r in requests], params), use_tqdm=False)
+        # vLLM appends random letters to the number under which the output comes back.
+        numbers = (name.partition("-")[0] for name in taken)
+        self._open.update(zip(numbers, (request.id for request in requests), strict=True))
 
-    def _generate(self, prompts: Sequence[Sequence[int]], params: list[dict[str, Any]]) -> Any:
-        from vllm import SamplingParams
+    def poll(self) -> list[tuple[int, Completion]]:
+        """See ``Engine.poll``. Steps until something is finished, but not for long."""
+        done: list[tuple[int, Completion]] = []
+        if not self._open:
+            return done
+        until = time.monotonic() + POLL_SECONDS
+        with self._calling("A step of vLLM"):
+            while not done and time.monotonic() < until:
+                for output in self._llm.llm_engine.step():
+                    if output.finished:
+                        completion = self._completion(output.outputs[0], self.version or 0)
+                        done.append((self._open.pop(output.request_id), completion))
+        return done
 
-        requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        return self._llm.generate(requests, [SamplingParams(**p) for p in params], use_tqdm=False)
+    def cancel(self) -> None:
+        """See ``Engine.cancel``."""
+        if self._open:
+            self._llm.llm_engine.abort_request(list(self._open))
+            self._open = {}
 
     @staticmethod
     def _completion(output: Any, version: int) -> Completion:
@@ -179,7 +196,7 @@ class VLLMEngine:
     def _probe_logprobs(self) -> Tensor:
         """Return vLLM's log-probabilities ``[L − 1]`` of the probe's tokens after the first, nats."""
         ids = self._probe.token_ids
-        (output,) = self._generate([ids], [probe_params()])
+        (output,) = self._llm.generate(*_arguments([ids], [probe_params()]), use_tqdm=False)
         steps = zip(ids[1:], output.prompt_logprobs[1:], strict=True)
         return torch.tensor([step[t].logprob for t, step in steps])
 
@@ -218,3 +235,12 @@ class VLLMEngine:
     def close(self) -> None:
         """Release vLLM's memory and process groups, but not the trainer's."""
         shutdown(self._llm, self._owns_group)
+
+
+def _arguments(
+    prompts: Sequence[Sequence[int]], params: Sequence[dict[str, Any]]
+) -> tuple[list[dict[str, list[int]]], list[Any]]:
+    """Return prompts and parameters as ``vllm.LLM`` takes them."""
+    from vllm import SamplingParams
+
+    return [{"prompt_token_ids": list(p)} for p in prompts], [SamplingParams(**p) for p in params]

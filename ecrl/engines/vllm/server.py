@@ -12,7 +12,7 @@ from torch import Tensor
 from ecrl.config.eval_sets import longest_completion
 from ecrl.config.schema import Config, ModelConfig
 from ecrl.distributed.process_group import ProcessGroup
-from ecrl.engines.base import Completion, Sampling
+from ecrl.engines.base import Completion, Sampling, WaveEngine
 from ecrl.engines.checksum import WeightManifest
 from ecrl.engines.probe import Probe
 from ecrl.engines.vllm.replica import Replica
@@ -28,7 +28,7 @@ from ecrl.policy.tiny_model import build_tokenizer
 CONNECT = 120.0  # seconds for all ends of a channel to connect
 
 
-class VLLMServerEngine:
+class VLLMServerEngine(WaveEngine):
     """Every process of the run sends its share of prompts to all replicas; the first sends the weights.
 
     A replica that fails is dropped and the others take over its work. The next weight sync that finds it
@@ -66,6 +66,7 @@ class VLLMServerEngine:
         probe_tolerance: float | None = None,
         timeout: float = 600.0,
     ) -> None:
+        super().__init__()
         self.model = model
         self.process_group = process_group
         self.max_in_flight = max_in_flight
@@ -100,10 +101,10 @@ class VLLMServerEngine:
         for replica in replicas:
             replica.check_model(policy, dtype, longest_completion(config) + 1)
 
-    def generate(
+    def draw(
         self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
     ) -> list[Completion]:
-        """See ``Engine.generate``. Each request has its own generator, seeded with its key.
+        """See ``WaveEngine.draw``. Each request has its own generator, seeded with its key.
 
         Raises:
             EcrlError: no replica is left, or one refuses a request.

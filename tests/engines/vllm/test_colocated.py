@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
 from ecrl.distributed.process_group import ProcessGroup
-from ecrl.engines.base import Completion, Sampling
+from ecrl.engines.base import Completion, Request, Sampling
 from ecrl.engines.hf import HFEngine
 from ecrl.engines.vllm.colocated import VLLMEngine
 from ecrl.errors import EcrlError, UsageError
@@ -150,6 +150,21 @@ def test_completions_stop_at_the_policys_own_eos(synced: VLLMEngine) -> None:
     assert not any(t in eos for c in stopped for t in c.token_ids[:-1])
     cut = [c for c in completions if c.finish_reason == "length"]
     assert cut and all(len(c.token_ids) == 24 and not set(c.token_ids) & set(eos) for c in cut)
+
+
+def test_requests_come_and_go_while_others_are_open(synced: VLLMEngine) -> None:
+    want = tokens(draw(synced, RANDOM))
+    requests = [Request(i, p, k, RANDOM) for i, (p, k) in enumerate(zip(PROMPTS, KEYS, strict=True))]
+    synced.submit([Request(9, PROMPTS[0], 7, Sampling(1.0, 1.0, 200)), requests[3]])
+    done = dict(synced.poll())
+    synced.submit(requests[:3])
+    while not done.keys() >= {0, 1, 2, 3}:
+        done.update(synced.poll())
+    assert tokens([done[i] for i in range(4)]) == want
+    synced.submit([Request(10, PROMPTS[1], 8, Sampling(1.0, 1.0, 200))])
+    synced.cancel()
+    assert synced.poll() == [] and not synced._llm.llm_engine.has_unfinished_requests()
+    assert tokens(draw(synced, RANDOM)) == want
 
 
 def test_nothing_is_drawn_for_nothing(synced: VLLMEngine) -> None:
