@@ -73,6 +73,14 @@ def _config(arguments: Arguments[NoSettings], run_dir: Path | None) -> Config:
     if run_dir is None:
         return build_config([*arguments.overrides, "strategy=[]"], arguments.config_dir)
     config = run_config(run_dir, arguments.overrides, arguments.config_dir)
+    own = [of for of in config.eval.sets.values() if of is not None and of.env is None]
+    if config.eval.sets and not own:
+        for key in map(key_of, arguments.overrides):
+            if key.partition(".")[0] == "env":
+                raise UsageError(
+                    f"{key}=… has no effect: every validation set of {run_dir} names an environment of its "
+                    "own. Change a set's (eval.sets.NAME.env=…), or leave a set out (eval.sets.NAME=null)."
+                )
     config.strategy, config.run_dir, config.resume = {}, None, None
     # An exported policy has its adapters merged, and nothing is quantised.
     config.model.lora, config.model.quantization = LoraConfig(), None

@@ -35,7 +35,7 @@ def explain(error: Exception, config_dir: Path | None) -> UsageError:
     if override := re.match(r"Error merging override \+*([\w.]+)=(.*)", first_line(error)):
         for pattern, wanted in _WANTED:
             if re.search(pattern, cause):
-                key, value = _innermost(*override.groups())
+                key, value = _innermost(*override.groups(), str(error.__cause__))
                 return UsageError(f"{key} takes {wanted.replace('KEY', key)}; got {value}.")
     missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", text)
     if missing and (group_of := missing[1].replace("/", ".")) in GROUPS:
@@ -53,8 +53,14 @@ def explain(error: Exception, config_dir: Path | None) -> UsageError:
     return UsageError(first_line(error) + cause)
 
 
-def _innermost(key: str, value: str) -> tuple[str, str]:
-    """Return the key and the value of ``{name: {name: value}}``, as which keys of a set reach Hydra."""
+def _innermost(key: str, value: str, cause: str) -> tuple[str, str]:
+    """Return the key and the value of ``{name: {name: value}}``, as which keys of a set reach Hydra.
+
+    Where a set has more than one key, OmegaConf's message says which is meant.
+    """
+    full, wrong = re.search(r"full_key: ([\w.-]+)", cause), re.search(r"Value '(.*?)'", cause)
+    if full and wrong and full[1].startswith(f"{key}."):
+        return full[1], wrong[1]
     while inner := re.fullmatch(r"\{([\w-]+): ([^,]*)\}", value):
         key, value = f"{key}.{inner[1]}", inner[2]
     return key, value
@@ -76,7 +82,10 @@ def last_cause(error: BaseException) -> str:
     """Return the error at the end of the chain, e.g. the import that failed inside the named module."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    line = f"{type(error).__name__}: {error}".splitlines()[0]
+    if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
+        line += f". If it is a package, install it: pip install {error.name}."
+    return line
 
 
 def first_line(error: Exception) -> str:

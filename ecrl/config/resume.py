@@ -111,8 +111,8 @@ def _changed(config: Any, overrides: Sequence[str], whose: str, config_dir: Path
     try:
         for override in sorted(overrides, key=lambda o: key_of(o) not in GROUPS):
             key, _, value = override.partition("=")
-            if key == "eval":  # its presets name sets, and leave the rest as it is
-                config = OmegaConf.merge(config, presets({key: ("eval", value)}, config_dir))
+            if key in ("eval", "trainer"):  # their presets name a few keys, and leave the rest as it is
+                config = OmegaConf.merge(config, presets({key: (key, value)}, config_dir))
             elif key in GROUPS:
                 chosen = OmegaConf.structured(build_config([override], config_dir))
                 OmegaConf.update(config, key, OmegaConf.select(chosen, key), merge=False)
@@ -167,7 +167,7 @@ def _check_keys(keys: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     for key in keys:
         if key not in all_keys() and not is_open(key):
             raise unknown_key(key)
-        if not is_below(key, free):
+        if key != "trainer" and not is_below(key, free):  # its presets name keys that may change
             raise UsageError(
                 f"{key!r} cannot change on resume: the run would no longer be the one that began. "
                 f"What may change: {', '.join(free)}."

@@ -88,7 +88,7 @@ class Reader:
         ids: list[int] | None = (whole := self._chat.opening(text))
         overlong = limit.exceeded(whole)
         if overlong:
-            ids = limit.cut(whole, prompt)
+            ids = limit.cut(whole, prompt, place)
             text = text if ids is None else self._chat.shown(ids)
         try:
             gold = gold_of(env)

@@ -27,10 +27,15 @@ class PromptLimit:
         """Whether a prompt is too long."""
         return self.tokens is not None and len(ids) > self.tokens
 
-    def cut(self, ids: list[int], prompt: str) -> list[int] | None:
+    def cut(self, ids: list[int], prompt: str, place: str) -> list[int] | None:
         """Return what the policy reads of a prompt that is too long; None for nothing.
 
         What stays of a truncated prompt are its beginning and its end.
+
+        Args:
+            ids: the prompt.
+            prompt: its text, for messages.
+            place: names the problem in messages.
 
         Raises:
             UsageError: ``overlong`` is ``error``.
@@ -39,7 +44,8 @@ class PromptLimit:
             return None
         if self.overlong == "error":
             raise UsageError(
-                f"A prompt has {len(ids)} tokens, but {self.reason} allows {self.tokens}: {prompt!r:.80}. "
+                f"The prompt of {place} has {len(ids)} tokens, but {self.reason} allows {self.tokens}: "
+                f"{prompt if len(prompt) <= 80 else prompt[:79] + '…'!r}. "
                 "Raise the limit, or set rollout.overlong_prompts=drop or truncate."
             )
         end = self.tokens // 2

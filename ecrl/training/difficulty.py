@@ -88,17 +88,21 @@ class _Measuring(RolloutDataModule):
         group = self.scorer.process_group
         pending = group.first(self._pending)
         begun = said = time.perf_counter()
+        overlong = 0
         with self._synced():
             for chunk in chunks(len(pending), of.k):
                 problems = [pending[i] for i in chunk]
                 sampling, unseen = sampling_of(of), MetricsRecorder()
                 drawn = self.collector.collect(TRAIN, problems, of.k, sampling, 0, unseen)
+                overlong += sum(t.overlong for t in drawn) // of.k
                 if group.is_first:
                     self._write(problems, drawn, of.k)
                 now, done = time.perf_counter(), chunk.stop
                 if now - said > SAY_EVERY:
                     said, left = now, (now - begun) / done * (len(pending) - done)
                     self._say(f"{done}/{len(pending)} problems, {left / 60:.0f} min left")
+        if overlong:
+            self._say(f"{overlong} prompts are too long for the policy; their pass rate is 0.")
         return Evaluation({}, {})
 
     def _pending(self) -> list[int]:

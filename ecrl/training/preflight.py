@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 
 import gymnasium as gym
@@ -16,12 +17,13 @@ from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.strategy_stack import build_strategies, check_stack
 from ecrl.config.eval_sets import ValidationSet, validation_sets
-from ecrl.config.schema import Config
+from ecrl.config.schema import Config, EnvConfig
 from ecrl.config.targets import build, resolve
 from ecrl.config.validate import check_values
 from ecrl.distributed.launch import check_launch
 from ecrl.distributed.tensor_parallel import check_tensor_parallel
 from ecrl.envs.base import Split
+from ecrl.envs.datasets.pass_rates import read_pass_rates
 from ecrl.envs.safe_calls import make
 from ecrl.errors import UsageError, usage_errors
 from ecrl.policy.context_window import context_window
@@ -65,7 +67,7 @@ def preflight(config: Config, training: bool = True, splits: Sequence[Split] | N
     check_groups(config, objective)  # the estimator has something to compare
     check_run_dir(config)  # the run's folder is new, or can be gone on with
     splits = splits or _splits(config, training)
-    check_environments(config, splits)  # each split's environment can be made, and they share nothing
+    warnings = check_environments(config, splits)  # they can be made, and share no problems
     if config.model.path:
         check_model(config.model.path)  # the path holds a model, or may be a hub id
     resolve(config.engine["_target_"], "engine").check(config)  # the engine is installed and reachable
@@ -75,7 +77,7 @@ def preflight(config: Config, training: bool = True, splits: Sequence[Split] | N
     check_size(config, training)  # the processes can split, adapt and hold the model
     check_entropies(config, strategies)  # the rollout has them where a strategy reads them
     with parts_named({f"strategy.{strategy.name}": strategy for strategy in strategies}, None):
-        warnings = [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
+        warnings += [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
     if training:
         warnings += [*_rounding_warnings(config), *check_disk(config)]  # its disk can hold the checkpoints
     return warnings
@@ -124,22 +126,64 @@ def _splits(config: Config, training: bool) -> list[Split]:
     return [*(["train"] if training else []), *(["val"] if validates else [])]  # type: ignore[list-item]
 
 
-def check_environments(config: Config, splits: Sequence[Split]) -> None:
+def check_environments(config: Config, splits: Sequence[Split]) -> list[str]:
     """Make the environments of training and of each validation set, compare their problems, and close them.
+
+    Returns:
+        Warnings, a line each.
 
     Raises:
         UsageError: one cannot be made, validation asks for more problems than there are, or training would
             pose problems of the validation.
     """
-    train = make(config.env.id, "train", dict(config.env.kwargs)) if "train" in splits else None
+    train = _make("env", config.env, "train") if "train" in splits else None
     for of in validation_sets(config) if "val" in splits else ():
-        env = make(of.env.id, "val", dict(of.env.kwargs))
+        whose = "env" if of.key == "eval" else of.key
+        env = _make(whose, of.env, "val")
         _check_count(of, env)
         if train is not None and config.eval.shared == "refuse":
             _check_shared(of, train, env)
         env.close()
-    if train is not None:
-        train.close()
+    if train is None:
+        return []
+    warnings = [*_size_warnings(config, train), *_pass_rate_warnings(config)]
+    train.close()
+    return warnings
+
+
+def _make(whose: str, settings: EnvConfig, split: Split) -> gym.Env[str, str]:
+    """Make an environment; a refused argument is named as the configuration does."""
+    try:
+        return make(settings.id, split, dict(settings.kwargs))
+    except UsageError as error:
+        named = re.match(r"\w+", str(error))
+        if named and named[0] in settings.kwargs:
+            raise UsageError(f"{whose}.kwargs.{error}") from None
+        raise
+
+
+def _size_warnings(config: Config, train: gym.Env[str, str]) -> list[str]:
+    wanted, there = config.rollout.prompts, size(train)
+    if there is None or there >= wanted:
+        return []
+    return [
+        f"{config.env.id} has {there} problems for training, fewer than rollout.prompts={wanted}, so an "
+        "iteration poses some of them more than once."
+    ]
+
+
+def _pass_rate_warnings(config: Config) -> list[str]:
+    """Warn of pass rates that were measured with another model."""
+    file = config.env.kwargs.get("pass_rates")
+    if not file:
+        return []
+    theirs, ours = read_pass_rates(str(file)).measured.get("model"), config.model.path
+    if theirs == ours:
+        return []
+    return [
+        f"env.kwargs.pass_rates={file} was measured with model.path={theirs}, not {ours}; how hard a problem "
+        "is depends on the model."
+    ]
 
 
 def _check_count(of: ValidationSet, env: gym.Env[str, str]) -> None:

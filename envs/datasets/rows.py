@@ -58,6 +58,7 @@ def load_rows(
     where: Mapping[str, Any] | None = None,
     subset: str | None = None,
     part: str | None = None,
+    argument: str = "path",
 ) -> Rows:
     """Load rows. All environments of a process share them, so do not change them.
 
@@ -65,8 +66,9 @@ def load_rows(
         path: a ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet`` file, a folder with a local copy of
             a data set, or a name on the Hugging Face hub.
         where: take only rows whose columns have these values; None takes all.
-        subset: configuration of a data set.
-        part: split of a data set, e.g. ``train``; None takes the only one, or ``train``.
+        subset: configuration of a data set; a file has none, and ignores it.
+        part: split of a data set, e.g. ``train``; None takes the only one, or ``train``. A file ignores it.
+        argument: name of the argument that ``path`` is, for messages.
 
     Raises:
         UsageError: the file does not exist, is empty or is malformed; names file and line.
@@ -75,6 +77,8 @@ def load_rows(
         if not isinstance(value, (str, int, float, type(None))):
             raise UsageError(f"where takes a plain value for each column; got {value!r:.80} for {name!r}.")
     file = Path(path).expanduser()
+    if _looks_like_path(path) and not file.exists():
+        raise UsageError(f"{argument}={path!r} does not exist.")
     modified = file.stat().st_mtime_ns if file.is_file() else 0
     wanted = tuple(sorted((where or {}).items()))
     return _load(str(file) if file.exists() else path, wanted, subset, part, modified)
@@ -98,13 +102,15 @@ def _read(path: str, subset: str | None, part: str | None) -> Rows:
     if file.is_file():
         numbered, lines = read_file(file)
         return Rows(path, [row for _, row in numbered], [number for number, _ in numbered], lines)
-    looks_like_path = file.is_absolute() or path.startswith((".", "~")) or file.suffix.lower() in SUFFIXES
-    if looks_like_path and not file.is_dir():
-        raise UsageError(f"path={path!r} does not exist.")
     if file.is_dir():
         _check_folder(file)
     rows = _data_set(path, subset, part)
     return Rows(path, rows, range(len(rows)), lines=False)
+
+
+def _looks_like_path(path: str) -> bool:
+    """Whether a text is a path rather than a name on the hub."""
+    return os.path.isabs(path) or path.startswith((".", "~")) or Path(path).suffix.lower() in SUFFIXES
 
 
 def _check_folder(folder: Path) -> None:

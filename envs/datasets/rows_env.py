@@ -86,7 +86,12 @@ class RowsEnv(ReasoningEnv):
         common = {"where": dict(where or {}), "subset": subset}
         self._sources: dict[Split, dict[str, Any]] = {
             "train": {"path": path, "part": part, **common},
-            "val": {"path": val_path or path, "part": val_part or part, **common},
+            "val": {
+                "path": val_path or path,
+                "part": val_part or part,
+                "argument": "val_path" if val_path else "path",
+                **common,
+            },
         }
         self._pass_rate = tuple(pass_rate or ()), pass_rates
         if split == "train":

@@ -32,6 +32,9 @@ def test_what_cannot_be_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert says in refused(capsys, "train", resume, *words)
     assert main(["train", "--cfg", resume, "iterations=7", "trainer.accelerator=cpu"]) == 0
     assert "iterations: 7" in capsys.readouterr().out
+    assert main(["train", "--cfg", resume, "trainer=single", "trainer.timeout=77"]) == 0
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert (shown.trainer.devices, shown.trainer.timeout) == (1, 77)
     moved = ["engine.batch_size=7", "env.kwargs.path=/new/train.jsonl"]
     assert main(["train", "--cfg", resume, *moved]) == 0
     shown = OmegaConf.create(capsys.readouterr().out)

@@ -102,7 +102,9 @@ def test_truncating_leaves_out_the_middle(collector: Callable[..., Collector]) -
 def test_an_error_names_the_prompt_and_the_limit(collector: Callable[..., Collector]) -> None:
     source = collector(PromptLimit(50, "rollout.max_prompt_tokens", "error"))
     with pytest.raises(
-        UsageError, match=r"has \d+ tokens, but rollout\.max_prompt_tokens allows 50: '\d+.*drop or trunc"
+        UsageError,
+        match=r"The prompt of train-problem\d+ has \d+ tokens, but rollout\.max_prompt_tokens allows 50: "
+        r"'\d+.*drop or trunc",
     ):
         source.choose("train", 0, 40, SAMPLING)
 

@@ -134,6 +134,13 @@ def test_training_takes_the_problems_in_between(
     base = [word for word in TINY if not word.startswith("env=")]
     base += [f"model.path={policy}", "env=math", f"env.kwargs.path={file}", f"env.kwargs.{TEMPLATE}"]
     base += [f"env.kwargs.pass_rates={measured}", "env.kwargs.pass_rate=[0.25,0.75]", "iterations=1"]
+    config = build_config([*base, f"run_dir={tmp_path / 'run'}", "rollout.prompts=40"])
+    assert preflight(config) == [
+        f"ecrl/Math-v0 has {len(kept)} problems for training, fewer than rollout.prompts=40, so an iteration "
+        "poses some of them more than once."
+    ]
+    other = build_config([*base, "model.path=null", f"run_dir={tmp_path / 'run'}"])
+    assert f"was measured with model.path={policy}, not None" in preflight(other)[-1]
     assert len(history(run(base, tmp_path / "run"))) == 1
 
 

@@ -185,6 +185,9 @@ def test_eval_of_a_run_that_was_cut_off_takes_its_checkpoint(
     assert "not a run directory" in refused(capsys, "eval", str(tmp_path))
     assert "takes one run" in refused(capsys, "eval", str(cut), str(whole))
     assert "Did you mean 'eval.k'" in refused(capsys, "eval", str(cut), "eval.kk=3")
+    assert "every validation set" in refused(
+        capsys, "eval", str(cut), "env.kwargs.steps=2", "eval.sets.own=null"
+    )
     assert "for new runs" in refused(capsys, "eval", str(cut), "experiment=paper_law")
 
 
