@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from ecrl.analysis import Floats
 from ecrl.analysis.law import Law, fit_law
 from ecrl.analysis.series import Series
-from ecrl.runs.metrics_file import VALIDATION_MEAN
+from ecrl.config.eval_sets import VALIDATION_MEAN
 
 ENTROPY = "policy/entropy"
 TRAINING_REWARD = "rollout/reward"

@@ -12,14 +12,14 @@ from rich.table import Table
 
 from ecrl.cli.arguments import Arguments, Command, NoSettings
 from ecrl.config.compose import as_yaml, build_config, expand_sweep
-from ecrl.config.eval_sets import validation_sets
+from ecrl.config.eval_sets import VALIDATION_MEAN, validation_sets
 from ecrl.config.keys import key_of
 from ecrl.config.resume import forked_config, resumed_config
 from ecrl.config.schema import Config
 from ecrl.config.targets import resolve
 from ecrl.errors import UsageError
 from ecrl.runs.checkpoints import best_iteration
-from ecrl.runs.metrics_file import VALIDATION_MEAN, read_metrics
+from ecrl.runs.metrics_file import read_metrics
 
 if TYPE_CHECKING:
     from ecrl.engines.base import Engine

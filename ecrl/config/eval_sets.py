@@ -14,6 +14,9 @@ from ecrl.config.groups import options, presets
 from ecrl.config.schema import Config, EnvConfig, EvalSet
 from ecrl.errors import UsageError
 
+#: Mean over the validation sets of each one's avg@k; their k may differ.
+VALIDATION_MEAN = "val/mean/avg@k"
+
 _ID = re.compile(r"[:/]")
 
 

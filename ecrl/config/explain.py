@@ -35,7 +35,7 @@ def explain(error: Exception, config_dir: Path | None) -> UsageError:
     if override := re.match(r"Error merging override \+*([\w.]+)=(.*)", first_line(error)):
         for pattern, wanted in _WANTED:
             if re.search(pattern, cause):
-                key, value = _innermost(*override.groups(), str(error.__cause__))
+                key, value = _innermost(override[1], override[2], str(error.__cause__))
                 return UsageError(f"{key} takes {wanted.replace('KEY', key)}; got {value}.")
     missing = re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]+)'", text)
     if missing and (group_of := missing[1].replace("/", ".")) in GROUPS:

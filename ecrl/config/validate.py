@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import re
 
-from ecrl.config.eval_sets import validation_sets
+from ecrl.config.eval_sets import VALIDATION_MEAN, validation_sets
 from ecrl.config.limits import check_limits
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
-from ecrl.runs.metrics_file import VALIDATION_MEAN
 
 #: What a validation set cannot be called: the mean over the sets has one name, training the other.
 _NAMES_TAKEN = ("mean", "train")

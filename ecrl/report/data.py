@@ -14,9 +14,9 @@ from ecrl.analysis.law import Law, fit_law
 from ecrl.analysis.points import Points, is_validation, pair, smooth
 from ecrl.analysis.series import Series
 from ecrl.analysis.stats import Band, Interval, band, interval, paired
+from ecrl.config.eval_sets import VALIDATION_MEAN
 from ecrl.errors import unknown_name
 from ecrl.report.runs import ENTROPY, REWARD, Arm, Run
-from ecrl.runs.metrics_file import VALIDATION_MEAN
 
 CONFIDENCE = 0.95
 #: A final figure is the mean over this last share of the iterations.

@@ -15,11 +15,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ecrl.analysis import Floats
 from ecrl.analysis.series import is_number
+from ecrl.config.eval_sets import VALIDATION_MEAN
 from ecrl.config.keys import is_below
 from ecrl.config.limits import leaves
 from ecrl.config.resume import free_keys, saved_config
 from ecrl.errors import UsageError
-from ecrl.runs.metrics_file import VALIDATION_MEAN, legible, read_metrics, read_summary
+from ecrl.runs.metrics_file import legible, read_metrics, read_summary
 
 ENTROPY = "policy/entropy"
 REWARD = "rollout/reward"

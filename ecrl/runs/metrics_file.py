@@ -10,9 +10,6 @@ from typing import Any
 
 from ecrl.errors import UsageError
 
-#: Mean over the validation sets of each one's avg@k; their k may differ.
-VALIDATION_MEAN = "val/mean/avg@k"
-
 
 class _NotFiniteError(ValueError):
     """A row holds NaN or an infinity; the message is that constant."""

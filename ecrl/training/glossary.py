@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from ecrl.runs.metrics_file import VALIDATION_MEAN
+from ecrl.config.eval_sets import VALIDATION_MEAN
 
 #: Names that TensorBoard also shows under ``overview/``, with the metric that each repeats.
 OVERVIEW = {

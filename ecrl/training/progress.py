@@ -11,7 +11,7 @@ import lightning as L
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ecrl.runs.metrics_file import VALIDATION_MEAN
+from ecrl.config.eval_sets import VALIDATION_MEAN
 from ecrl.runs.run_log import RunLog
 
 if TYPE_CHECKING:

@@ -9,12 +9,11 @@ from math import sqrt
 import numpy as np
 from numpy.typing import NDArray
 
-from ecrl.config.eval_sets import ValidationSet
+from ecrl.config.eval_sets import VALIDATION_MEAN, ValidationSet
 from ecrl.engines.base import Sampling
 from ecrl.rollout.pass_at_k import by_problem
 from ecrl.rollout.problem_order import ENDLESS
 from ecrl.rollout.trajectory import Trajectory
-from ecrl.runs.metrics_file import VALIDATION_MEAN
 
 #: Answers drawn at once, so that memory does not grow with the number of problems.
 VAL_COMPLETIONS = 1024

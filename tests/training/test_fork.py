@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from transformers import AutoModelForCausalLM
 
 from ecrl.cli import main
+from ecrl.config.eval_sets import VALIDATION_MEAN
 from ecrl.config.resume import forked_config, resumed_config
 from ecrl.runs.checkpoints import best_iteration, saved_iterations
-from ecrl.runs.metrics_file import VALIDATION_MEAN
 from ecrl.training.run import train
 from tests.support.checkpoints import checkpoint_tensors
 from tests.support.cli import refused
