@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 
 from ecrl.cli.arguments import Arguments, Command
-from ecrl.config.limits import number
+from ecrl.config.limits import count, number
 from ecrl.engines.vllm.plugin import SERVER
-from ecrl.engines.vllm.requirements import as_dtype, check_head_size, require_vllm
+from ecrl.engines.vllm.requirements import as_dtype, check_head_size, check_split, require_vllm
 from ecrl.engines.vllm.worker import EXTENSION
 from ecrl.errors import UsageError
 from ecrl.policy.model import check_model, load_config
@@ -29,6 +29,7 @@ class Settings:
         dtype: of the weights.
         max_model_len: longest prompt and completion together, in tokens; empty takes the model's.
         gpu_memory_utilization: share of the GPU's memory.
+        tensor_parallel_size: number of GPUs over which each layer is split, a worker process on each.
     """
 
     model__path: str = ""
@@ -37,6 +38,7 @@ class Settings:
     dtype: str = "bfloat16"
     max_model_len: str = ""
     gpu_memory_utilization: float = number(0.9, above=0, most=1, wanted="in (0, 1]")
+    tensor_parallel_size: int = count(1, least=1)
 
 
 COMMAND = Command(
@@ -51,6 +53,7 @@ COMMAND = Command(
   dtype=NAME                    of the weights                      (default: bfloat16)
   max_model_len=TOKENS          longest prompt and completion       (default: the model's)
   gpu_memory_utilization=SHARE  share of the GPU's memory           (default: 0.9)
+  tensor_parallel_size=N        GPUs over which a model is split    (default: 1)
 
 Whoever reaches the port can change the weights; keep it within your network.
 """,
@@ -69,11 +72,29 @@ def main(arguments: Arguments[Settings]) -> int:
     as_dtype(settings.dtype)
     require_vllm()
     check_model(settings.model__path)
-    check_head_size(load_config(settings.model__path))
+    config = load_config(settings.model__path)
+    check_head_size(config)
+    check_split(config, settings.tensor_parallel_size, "tensor_parallel_size")
+    _check_devices(settings.tensor_parallel_size)
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # opens the calls by which weights arrive
     os.environ[SERVER] = "1"
+    if settings.tensor_parallel_size > 1:
+        # vLLM would bind each worker to a memory node of its own, and a CPU may have only one.
+        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     print(f"Serving {settings.model__path} on http://{settings.host}:{settings.port}", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", _module(), *_flags(settings)])
+
+
+def _check_devices(size: int) -> None:
+    """Refuse more workers than there are GPUs; on a CPU all share it.
+
+    Raises:
+        UsageError: there are too few.
+    """
+    if torch.cuda.is_available() and size > torch.cuda.device_count():
+        raise UsageError(
+            f"tensor_parallel_size={size} needs as many GPUs; this machine shows {torch.cuda.device_count()}."
+        )
 
 
 def _module() -> str:
@@ -95,6 +116,7 @@ def _flags(settings: Settings) -> list[str]:
         "--dtype": settings.dtype,
         "--max-model-len": settings.max_model_len,
         "--gpu-memory-utilization": str(settings.gpu_memory_utilization),
+        "--tensor-parallel-size": str(settings.tensor_parallel_size),
         "--logprobs-mode": "processed_logprobs",
         "--worker-extension-cls": EXTENSION,
     }

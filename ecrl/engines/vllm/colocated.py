@@ -190,7 +190,7 @@ class VLLMEngine(StreamingEngine):
         Raises:
             EcrlError: vLLM does not use them.
         """
-        self.manifest.check(self._rpc("ecrl_receipt", self.manifest.shapes), version)
+        self.manifest.check([self._rpc("ecrl_receipt", self.manifest.shapes)], version)
         self._probe.check(self._probe_logprobs(), version)
 
     def _probe_logprobs(self) -> Tensor:

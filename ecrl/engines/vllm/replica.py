@@ -103,7 +103,7 @@ class Replica:
                 only shorter sequences.
         """
         try:
-            served = self.rpc("ecrl_model")
+            served, *_ = self.rpc("ecrl_model")
             with _parsing_answer(self.url):
                 served = {name: served[name] for name in ("dtype", "max_model_len", *policy)}
         except ForeignServerError as error:
@@ -140,18 +140,30 @@ class Replica:
         except httpx.HTTPError:
             return False
 
-    def rpc(self, method: str, *args: Any) -> Any:
-        """Call a method of the server's worker; see ``WeightsExtension``.
+    def rpc(self, method: str, *args: Any) -> list[Any]:
+        """Call a method of all of the server's workers; see ``WeightsExtension``.
+
+        Returns:
+            What each worker returned, one or more.
 
         Raises:
             httpx.HTTPError: the call failed, or was not answered in time.
         """
         answer = self._post("/collective_rpc", {"method": method, "args": list(args)})
         with _parsing_answer(self.url):
-            return answer.json()["results"][0]
+            first, *others = answer.json()["results"]
+            return [first, *others]
 
-    def receipt(self, shapes: dict[str, list[int]]) -> Receipt:
-        """Ask for the server's report of the weights that it holds.
+    def workers(self) -> int:
+        """Return over how many workers the server splits the model.
+
+        Raises:
+            httpx.HTTPError: the call failed, or was not answered in time.
+        """
+        return len(self.rpc("ecrl_rank"))
+
+    def receipts(self, shapes: dict[str, list[int]]) -> list[Receipt]:
+        """Ask for the reports of the server's workers of the weights that they hold.
 
         Args:
             shapes: shape of every tensor that was sent, by name.
@@ -159,11 +171,12 @@ class Replica:
         Raises:
             httpx.HTTPError: the call failed, or was not answered in time.
         """
-        answer = self.rpc("ecrl_receipt", shapes)
+        answers = self.rpc("ecrl_receipt", shapes)
         with _parsing_answer(self.url):
-            return Receipt(
-                version=answer["version"], checksums=dict(answer["checksums"]), unsent=list(answer["unsent"])
-            )
+            return [
+                Receipt(version=a["version"], checksums=dict(a["checksums"]), unsent=list(a["unsent"]))
+                for a in answers
+            ]
 
     def accept(self, version: int) -> None:
         """Empty the prefix cache of older weights, and mark later completions with this version.

@@ -12,10 +12,13 @@ from packaging.version import Version
 
 from ecrl.config.eval_sets import validation_sets
 from ecrl.config.schema import Config
+from ecrl.engines.checksum import WORD
 from ecrl.errors import UsageError
 
 #: First release with the weight transfer, reload by iterator and sleep mode that are used here.
 OLDEST = (0, 29)
+#: Elements of 16 bits in a word of a checksum, which no worker may share with another.
+_WHOLE = WORD // 2
 
 
 def require_vllm() -> None:
@@ -107,6 +110,34 @@ def check_head_size(config: Any) -> None:
         raise UsageError(
             f"vLLM on CPU has no attention for heads of size {size} (it has {', '.join(map(str, known))}); "
             "use engine=hf, or another number of heads."
+        )
+
+
+def check_split(config: Any, size: int, key: str) -> None:
+    """Refuse a number of workers over which vLLM cannot split a model's layers.
+
+    Args:
+        config: the model's transformers configuration.
+        size: number of workers.
+        key: the setting, for the error.
+
+    Raises:
+        UsageError: it does not divide what is split.
+    """
+    text = config.get_text_config()
+    heads, kv_heads = text.num_attention_heads, getattr(text, "num_key_value_heads", None)
+    if heads % size:
+        raise UsageError(f"{key}={size} does not divide the model's {heads} attention heads; take a divisor.")
+    if kv_heads and kv_heads % size and size % kv_heads:
+        raise UsageError(
+            f"{key}={size} and the model's {kv_heads} key-value heads: one must divide the other, so that "
+            "vLLM can split or copy them; take another divisor of both."
+        )
+    inner = getattr(text, "intermediate_size", None)
+    if size > 1 and inner and inner % (size * _WHOLE):
+        raise UsageError(
+            f"{key}={size} does not split the model's intermediate size {inner} into multiples of {_WHOLE}; "
+            "take a smaller one."
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import accumulate
 
 import httpx
 import torch
@@ -171,24 +172,31 @@ class VLLMServerEngine(WaveEngine):
         if self._channel is not None and members == self._members:
             return
         limit = min(self.timeout, CONNECT)
+        self._members = members
+        try:
+            # Rank 0 sends; each worker of each member receives.
+            firsts = list(accumulate((r.workers() for r in members), initial=1))
+            size = firsts.pop()
+        except httpx.HTTPError:
+            self._channel = None  # `_send` then fails, and `sync_weights` tries again
+            return
         try:
             address = own_address(r.host for r in members)
-            self._channel = Channel(address, 0, 0, len(members) + 1, self.model.device, limit)
+            self._channel = Channel(address, 0, 0, size, self.model.device, limit)
         except (OSError, RuntimeError) as error:
             raise EcrlError(f"No channel for weights could be opened: {str(error).splitlines()[0]}") from None
-        port, size = self._channel.port, len(members) + 1
+        port = self._channel.port
         with ThreadPoolExecutor(len(members)) as threads:
             joins = [
-                threads.submit(r.rpc, "ecrl_join", address, port, rank, size, limit)
-                for rank, r in enumerate(members, start=1)
+                threads.submit(r.rpc, "ecrl_join", address, port, first, size, limit)
+                for first, r in zip(firsts, members, strict=True)
             ]
             try:
                 self._channel.open()
                 for join in joins:
                     join.result()
             except (RuntimeError, httpx.HTTPError):
-                self._channel = None  # `_send` then fails, and `sync_weights` tries again
-        self._members = members
+                self._channel = None
 
     def _send(self, weights: Iterable[tuple[str, Tensor]], version: int) -> bool:
         """Send the weights to every member; return whether all received them. Every process iterates."""
@@ -213,7 +221,7 @@ class VLLMServerEngine(WaveEngine):
         causes = []
         for replica in self._members:
             try:
-                self.manifest.check(replica.receipt(self.manifest.shapes), version)
+                self.manifest.check(replica.receipts(self.manifest.shapes), version)
                 replica.accept(version)
                 probes[replica.url] = replica.probe(self._probe.token_ids)
             except httpx.HTTPError as error:  # it died meanwhile; the next sync tries it again

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from ecrl.engines.checksum import Receipt, checksum, read
+from ecrl.engines.checksum import Part, Receipt, checksum, read
+from ecrl.engines.vllm.held_weights import find_weights
 from ecrl.engines.vllm.weight_channel import Channel
 from ecrl.hashing import stable_hash
 
@@ -20,18 +21,20 @@ EXTENSION = "ecrl.engines.vllm.worker.WeightsExtension"
 
 
 class WeightsExtension:
-    """Methods that vLLM mixes into its worker class, to be called by ``collective_rpc``.
+    """Methods that vLLM mixes into its worker class, to be called by ``collective_rpc`` on all workers.
 
-    One worker holds the whole model: checksums are of unsharded tensors, so the tensor-parallel size is 1.
+    The workers of a tensor-parallel engine take whole tensors, of which vLLM's loader keeps their parts.
 
     Attributes:
         ecrl_version: version of the weights held; −1 if there are none.
+        rank: number of this worker in its engine.
     """
 
     ecrl_version: int = -1
     ecrl_channel: Channel
     model_runner: Any
     device: torch.device
+    rank: int
 
     def ecrl_load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Load weights one tensor at a time, by their names in the HF checkpoint."""
@@ -39,9 +42,21 @@ class WeightsExtension:
         self.model_runner.reload_weights(weights_iterator=weights)
         self.ecrl_stamp(version)
 
-    def ecrl_join(self, address: str, port: int, rank: int, size: int, timeout: float) -> None:
-        """Open this worker's end of the trainer's channel; see ``Channel``."""
-        self.ecrl_channel = Channel(address, port, rank, size, self.device, timeout)
+    def ecrl_rank(self) -> int:
+        """Return the worker's number in its engine."""
+        return self.rank
+
+    def ecrl_join(self, address: str, port: int, first: int, size: int, timeout: float) -> None:
+        """Open this worker's end of the trainer's channel; see ``Channel``.
+
+        Args:
+            address: of the trainer.
+            port: of the trainer.
+            first: rank in the channel of the first worker of this engine.
+            size: number of the channel's processes.
+            timeout: seconds.
+        """
+        self.ecrl_channel = Channel(address, port, first + self.rank, size, self.device, timeout)
         self.ecrl_channel.open()
 
     def ecrl_receive(self, version: int) -> None:
@@ -62,17 +77,18 @@ class WeightsExtension:
         self.ecrl_version = version
 
     def ecrl_receipt(self, shapes: Mapping[str, Sequence[int]]) -> Receipt:
-        """Report the weights that the engine holds.
+        """Report the weights that this worker holds.
 
         Args:
             shapes: shape of every tensor that was sent, by its name in the HF checkpoint.
         """
         model = self.model_runner.get_model()
-        # Duplicates are kept, so that both names of a tied embedding lead to its parameter.
-        parameters = dict(model.named_parameters(remove_duplicate=False))
-        views, unsent = find_weights(parameters, getattr(model, "packed_modules_mapping", {}), shapes)
-        sums = {name: checksum(views[name]) if name in views else None for name in shapes}
-        return Receipt(version=self.ecrl_version, checksums=read(sums), unsent=unsent)
+        held, unsent = find_weights(model, getattr(model, "packed_modules_mapping", {}), shapes)
+        sums = read({name: checksum(part.view, part.row, part.column) for name, part in held.items()})
+        checksums: dict[str, Part | None] = dict.fromkeys(shapes)
+        for name, part in held.items():
+            checksums[name] = (part.row, part.column, sums[name] or 0)
+        return Receipt(version=self.ecrl_version, checksums=checksums, unsent=unsent)
 
 
 def describe(config: Any, tokenizer: Any) -> dict[str, int]:
@@ -90,46 +106,3 @@ def describe(config: Any, tokenizer: Any) -> dict[str, int]:
 def _tokenizer(path: str) -> Any:
     """Load the model's tokenizer, which a server that works on token ids has not loaded."""
     return AutoTokenizer.from_pretrained(path)
-
-
-def find_weights(
-    parameters: Mapping[str, Tensor],
-    packing: Mapping[str, Sequence[str]],
-    shapes: Mapping[str, Sequence[int]],
-) -> tuple[dict[str, Tensor], list[str]]:
-    """Find a checkpoint's tensors in a vLLM model, which stacks some of them and pads vocabularies.
-
-    Args:
-        parameters: vLLM's parameters, by vLLM's names.
-        packing: names of the checkpoint's modules that vLLM stacks into one, in order, by vLLM's name.
-        shapes: shapes of the checkpoint's tensors, by the checkpoint's names.
-
-    Returns:
-        A view of the rows of each tensor that was found with its shape; and the names of tensors that the
-        model needs but ``shapes`` lacks.
-    """
-    views: dict[str, Tensor] = {}
-    complete: set[int] = set()
-    missing: list[tuple[str, Tensor]] = []
-    for name, parameter in parameters.items():
-        parts = _checkpoint_names(name, packing)
-        row = 0
-        for part in parts:
-            if part in shapes:
-                view = parameter.detach()[row : row + shapes[part][0]]
-                row += shapes[part][0]
-                if list(view.shape) == list(shapes[part]):
-                    views[part] = view
-        absent = [part for part in parts if part not in shapes]
-        missing += [(part, parameter) for part in absent]
-        if not absent:
-            complete.add(id(parameter))
-    # A tied weight is complete if it was sent under any of its names.
-    return views, [part for part, parameter in missing if id(parameter) not in complete]
-
-
-def _checkpoint_names(name: str, packing: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the checkpoint's names of the tensors in one vLLM parameter, in the order of its rows."""
-    prefix, _, leaf = name.rpartition(".")
-    prefix, _, module = prefix.rpartition(".")
-    return [f"{prefix}.{part}.{leaf}" for part in packing[module]] if module in packing else [name]

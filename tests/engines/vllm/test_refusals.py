@@ -6,19 +6,20 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 
 import httpx
 import pytest
+from transformers import Qwen2Config
 
 from ecrl.cli import main
 from ecrl.engines.base import Sampling
 from ecrl.engines.vllm import weight_channel as channel
 from ecrl.engines.vllm.replica import Replica
 from ecrl.engines.vllm.replica_pool import draw
-from ecrl.engines.vllm.requirements import is_old, refuse_batch_invariance, require_vllm
+from ecrl.engines.vllm.requirements import check_split, is_old, refuse_batch_invariance, require_vllm
 from ecrl.errors import EcrlError, UsageError
 
 VLLM = {"/version": {"version": "0.32.0"}, "/weight_info": {}}
@@ -90,7 +91,7 @@ def test_another_server(pages: dict[str, object], says: str, capsys: pytest.Capt
 def test_one_that_talks_nonsense_in_mid_run_is_dropped(nonsense: object) -> None:
     with answering({"/inference/v1/generate": nonsense, "/collective_rpc": {"results": [[]]}}) as url:
         replica = Replica(url, 5.0)
-        for ask in (lambda: replica.receipt({}), lambda: replica.probe([1, 2])):
+        for ask in (lambda: replica.receipts({}), lambda: replica.probe([1, 2])):
             with pytest.raises(httpx.HTTPError, match="answers, but is not"):
                 ask()
         with pytest.raises(EcrlError, match=r"No vLLM server is left .*answers, but is not"):
@@ -137,6 +138,23 @@ def test_batch_invariance_is_for_servers(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("VLLM_BATCH_INVARIANT", "1")
     with pytest.raises(UsageError, match=r"would train with them too; set it for `ecrl serve`"):
         refuse_batch_invariance()
+
+
+@pytest.mark.parametrize(
+    ("kv_heads", "size", "says"),
+    [
+        (2, 1, None),
+        (2, 2, None),
+        (2, 4, None),  # two workers hold each key head
+        (6, 4, r"tensor_parallel_size=4 and the model's 6 key-value heads: one must divide the other"),
+        (2, 5, r"tensor_parallel_size=5 does not divide the model's 12 attention heads"),
+        (2, 12, r"does not split the model's intermediate size 160 into multiples of 4"),
+    ],
+)
+def test_what_cannot_be_split(kv_heads: int, size: int, says: str | None) -> None:
+    config = Qwen2Config(num_attention_heads=12, num_key_value_heads=kv_heads, intermediate_size=160)
+    with pytest.raises(UsageError, match=says) if says else nullcontext():
+        check_split(config, size, "tensor_parallel_size")
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is here")

@@ -5,82 +5,34 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import httpx
 import pytest
-import torch
 from transformers import Qwen2Tokenizer
 
 from ecrl.cli import main
 from ecrl.config.schema import ModelConfig
 from ecrl.distributed.process_group import ProcessGroup
-from ecrl.engines.base import Completion, Sampling
+from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine
 from ecrl.engines.vllm.server import VLLMServerEngine
 from ecrl.errors import EcrlError
 from ecrl.policy.model import PolicyModel, load_policy, load_tokenizer
 from ecrl.policy.tiny_model import build_model, build_tokenizer
 from ecrl.policy.weights import HFWeights
-from tests.support.processes import session_processes
 from tests.support.runs import history, run
 from tests.support.tiny import TINY
+from tests.support.vllm_servers import Server, disturb, free_port, tokens
 
 pytestmark = pytest.mark.slow
 
 SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=12)
 PROMPTS = [[10, 11, 12], [20, 21, 22, 23, 24, 25], [30, 5], [40, 41]] * 8
 KEYS = list(range(len(PROMPTS)))
-
-
-class Server:
-    """One `ecrl serve`, in a process group of its own."""
-
-    def __init__(self, model: Path, port: int) -> None:
-        self.model, self.port = model, port
-        self.url = f"http://127.0.0.1:{port}"
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "ecrl", "serve", f"model.path={self.model}", f"port={self.port}"]
-        self.process = subprocess.Popen(
-            [*command, "dtype=float32", "max_model_len=128"],
-            env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-
-    def wait(self) -> None:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, f"the server on {self.port} ended by itself"
-            try:
-                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                time.sleep(0.5)
-        raise AssertionError("the server did not start")
-
-    def kill(self) -> None:
-        """Kill the server alone; vLLM's own processes end with it."""
-        self.process.kill()
-        self.process.wait()
-        end = time.monotonic() + 60
-        while left := session_processes(self.process.pid):
-            assert time.monotonic() < end, left
-            time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -103,17 +55,6 @@ def engine_for(servers: Sequence[Server], model: PolicyModel) -> VLLMServerEngin
     return VLLMServerEngine(
         model, ProcessGroup(), urls=[s.url for s in servers], dtype="float32", max_in_flight=4, timeout=60.0
     )
-
-
-def disturb(model: PolicyModel, seed: int) -> None:
-    random = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=random)
-
-
-def tokens(completions: Sequence[Completion]) -> list[list[int]]:
-    return [c.token_ids for c in completions]
 
 
 @pytest.mark.timeout(600)
