@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from ecrl.trace import add_span
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -74,7 +76,9 @@ class MetricsRecorder:
         finally:
             self.current = outer
             inner = sum(self._seconds.values()) - inner_before
-            self._seconds[part] += time.perf_counter() - start - inner
+            end = time.perf_counter()
+            self._seconds[part] += end - start - inner
+            add_span(part, start, end)
 
     def add_seconds(self, part: str, seconds: float) -> None:
         """Add seconds that were measured elsewhere to ``time/<part>``."""

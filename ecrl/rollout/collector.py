@@ -16,14 +16,16 @@ from ecrl.envs.verifiers.pool import shared_stats
 from ecrl.errors import EcrlError, UsageError
 from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder
+from ecrl.rollout.busy_clock import BusyClock
 from ecrl.rollout.chat import Chat
 from ecrl.rollout.env_errors import EnvErrors
 from ecrl.rollout.env_pools import EnvPools, split_of
 from ecrl.rollout.episode import Episode, count_votes, in_threads
 from ecrl.rollout.opening import Opening, Reader
+from ecrl.rollout.player import Player
 from ecrl.rollout.problem_order import STREAMS
 from ecrl.rollout.prompt_limit import PromptLimit
-from ecrl.rollout.trajectory import Trajectory, Turn
+from ecrl.rollout.trajectory import Trajectory
 
 #: An episode is truncated after this many turns, so that an endless one does not hang the run.
 MAX_TURNS = 64
@@ -63,6 +65,7 @@ class Collector:
 
     Attributes:
         options: options of every ``reset`` in a pool; they may change only between iterations.
+        engine_clock: runs while the engine has something to do.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Collector:
         self._process_group = process_group or ProcessGroup()
         self._timeout = timeout
         self.prompt_limit = prompt_limit
+        self.engine_clock = BusyClock("engine")
 
     def choose(self, pool: str, first: int, count: int, sampling: Sampling) -> Chosen:
         """Choose the next problems whose prompts the policy reads; each process tries its share.
@@ -172,25 +176,18 @@ class Collector:
         prompt_limit: PromptLimit,
         recorder: MetricsRecorder,
     ) -> None:
-        """Alternate generation and environment steps until every episode has ended."""
-        # In lockstep the engine's collectives have the same time-out. It must expire before this one, so
-        # that a healthy process reports the peer that hangs instead of its own engine.
-        limit = 2 * self._timeout if self.engine.lockstep else self._timeout
-        active = episodes
-        while self._process_group.any(bool(active)) if self.engine.lockstep else active:
-            with recorder.timer("generate"):
-                keys = hash_u64(np.array([e.key for e in active], np.uint64), [len(e.turns) for e in active])
-                with watchdog(limit, f"The engine's generation of {len(active)} completions"):
-                    completions = self.engine.generate([e.input_ids for e in active], sampling, keys.tolist())
-                texts = [self._chat.response(c.token_ids) for c in completions]
-            for episode, completion, text in zip(active, completions, texts, strict=True):
-                episode.turns.append(Turn(episode.context_ids, completion))
-                episode.texts.append(text)
-            self._step_all(active, recorder)
-            active = [e for e in active if not (e.terminated or e.truncated)]
-            for episode in active:
+        def step(episode: Episode) -> None:
+            self._step(episode)
+            if not (episode.terminated or episode.truncated):
                 episode.truncated = prompt_limit.exceeded(episode.input_ids)
-            active = [e for e in active if not e.truncated]
+
+        waited = shared_stats()
+        Player(
+            self.engine, self._chat, step, self._process_group, self._timeout, self.engine_clock, recorder
+        ).play(episodes, sampling)
+        stats = shared_stats()
+        if calls := stats.calls - waited.calls:
+            recorder.add_seconds("verifier_queue", (stats.queue_seconds - waited.queue_seconds) / calls)
 
     def _reset(
         self,
@@ -233,16 +230,6 @@ class Collector:
             count_votes(group)
         except EcrlError as error:
             self._errors.judge(error, f"same_answer-{group[0].place}", prompt=group[0].opening.text)
-
-    def _step_all(self, episodes: Sequence[Episode], recorder: MetricsRecorder) -> None:
-        """Step every environment with its response; environments that wait for verifiers run in threads."""
-        waited = shared_stats()
-        scoring = watchdog(self._timeout, f"The environment's scoring of {len(episodes)} completions")
-        with recorder.timer("verify"), scoring:
-            in_threads(self._step, episodes, episodes[:1])
-        stats = shared_stats()
-        if calls := stats.calls - waited.calls:
-            recorder.add_seconds("verifier_queue", (stats.queue_seconds - waited.queue_seconds) / calls)
 
     def _step(self, episode: Episode) -> None:
         try:

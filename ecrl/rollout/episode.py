@@ -18,7 +18,7 @@ from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.rollout.voting import vote_classes
 
 T = TypeVar("T")
-_THREADS = 64  # threads that wait for verifiers; they compute nothing themselves
+THREADS = 64  # threads that wait for verifiers; they compute nothing themselves
 
 
 @dataclass
@@ -110,10 +110,15 @@ def finite(value: Any, what: str = "reward") -> float:
     return float(value)
 
 
+def is_concurrent(episode: Episode) -> bool:
+    """Whether the environment waits for other processes, so that threads may step several at once."""
+    return bool(getattr(episode.env.unwrapped, "concurrent", False))
+
+
 def in_threads(act: Callable[[T], None], items: Sequence[T], example: Sequence[Episode]) -> None:
     """Act on every item: in threads where the environments wait for other processes, else one by one."""
-    if example and getattr(example[0].env.unwrapped, "concurrent", False):
-        with ThreadPoolExecutor(min(len(items), _THREADS)) as threads:
+    if example and is_concurrent(example[0]):
+        with ThreadPoolExecutor(min(len(items), THREADS)) as threads:
             list(threads.map(act, items))
     else:
         for item in items:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from ecrl.distributed.process_group import ProcessGroup
-from ecrl.engines.base import Completion
+from ecrl.engines.base import Completion, Request
 from ecrl.engines.hf import HFEngine
+from ecrl.errors import EcrlError
 from ecrl.policy.model import PolicyModel
 
 
@@ -50,3 +52,54 @@ class DisaggregatedEngine(HFEngine):
     def draw(self, *args: Any) -> Any:
         DisaggregatedEngine.threads.add(threading.current_thread().name)
         return super().draw(*args)
+
+
+class ScatteredEngine(HFEngine):
+    """Answers a few requests a poll, in a random order, and now and then none.
+
+    It notes what it did: ``("submit", n)``, ``("poll", n)``, ``("cancel", n)`` with the number of requests
+    that stay open.
+    """
+
+    waves = False
+    seed = 0
+
+    def __init__(self, model: PolicyModel, process_group: ProcessGroup, *, batch_size: int = 1024) -> None:
+        super().__init__(model, process_group, batch_size=batch_size)
+        self._rng = random.Random(self.seed)
+        self._late: list[tuple[int, Completion]] = []
+        self.notes: list[tuple[str, int]] = []
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        super().submit(requests)
+        self._late += super().poll()
+        self._note("submit")
+
+    def poll(self) -> list[tuple[int, Completion]]:
+        self._rng.shuffle(self._late)
+        few = self._rng.randint(0, 2)
+        done, self._late = self._late[:few], self._late[few:]
+        self._note("poll")
+        return done
+
+    def cancel(self) -> None:
+        self._late = []
+        self._note("cancel")
+
+    def _note(self, what: str) -> None:
+        self.notes.append((what, len(self._late)))
+
+
+class FailingEngine(ScatteredEngine):
+    """Fails once, when it has answered ``after`` requests and others are open."""
+
+    after: ClassVar[int | None] = None
+    answered: ClassVar[int] = 0
+
+    def poll(self) -> list[tuple[int, Completion]]:
+        if FailingEngine.after is not None and FailingEngine.answered >= FailingEngine.after and self._late:
+            FailingEngine.after = None
+            raise EcrlError(f"the engine failed with {len(self._late)} requests open")
+        done = super().poll()
+        FailingEngine.answered += len(done)
+        return done
