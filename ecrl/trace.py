@@ -20,6 +20,8 @@ MOST_BYTES = 64 << 20
 _SHORTEST = 1e-4
 #: Seconds between two spans of one name on a track, up to which they are shown as one.
 _GAP = 0.005
+#: Seconds between two writes to the file.
+_PAUSE = 1.0
 
 _active: Trace | None = None
 
@@ -39,14 +41,15 @@ class Trace:
         self._lock = threading.Lock()
         self._last: dict[str, tuple[str, float, float]] = {}  # of each track; the next may be part of it
         self._tracks: dict[str, int] = {}
-        self._lines: list[str] = []
+        self._lines: list[str] = []  # not written yet
+        self._written = self._begin
         self._bytes = 0
 
     def __enter__(self) -> Trace:
         """Take the spans of all threads from now on."""
         global _active
-        self._write("[\n", "w")
         _active = self
+        self._write("[\n", "w")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -54,10 +57,9 @@ class Trace:
         with self._lock:
             for track, last in self._last.items():
                 self._keep(track, *last)
-        self.flush()
-        if _active is self:
-            self._write("{}]\n", "a")
-        self._end()
+            if _active is self:
+                self._write("".join(self._lines) + "{}]\n")
+            self._end()
 
     def add(self, name: str, start: float, end: float, track: str) -> None:
         """Add a span, with its times by ``time.perf_counter``."""
@@ -69,41 +71,42 @@ class Trace:
             self._last[track] = (name, start, end)
             if last is not None:
                 self._keep(track, *last)
-
-    def flush(self) -> None:
-        """Write the spans so far to the file."""
-        with self._lock:
-            text, self._lines = "".join(self._lines), []
-        if _active is self:
-            self._write(text, "a")
-        if self._bytes > MOST_BYTES and _active is self:
-            self._say(f"log.trace: {self._path} takes {MOST_BYTES >> 20} MiB, so the timeline ends here.")
-            self._end()
+            if _active is self and end - self._written > _PAUSE:
+                self._written, lines, self._lines = end, self._lines, []
+                self._write("".join(lines))
+                if self._bytes > MOST_BYTES:
+                    self._say(
+                        f"log.trace: {self._path} is {MOST_BYTES >> 20} MiB long; the timeline ends here."
+                    )
+                    self._end()
 
     def _keep(self, track: str, name: str, start: float, end: float) -> None:
         if track not in self._tracks:
             self._tracks[track] = len(self._tracks)
-            self._line("thread_name", track, ph="M", args={"name": track})
+            self._add_event("thread_name", track, ph="M", args={"name": track})
         micro = {"ts": round(1e6 * (start - self._begin)), "dur": round(1e6 * (end - start))}
-        self._line(name, track, ph="X", **micro)
+        self._add_event(name, track, ph="X", **micro)
 
-    def _line(self, name: str, track: str, **fields: Any) -> None:
+    def _add_event(self, name: str, track: str, **fields: Any) -> None:
         if self._bytes <= MOST_BYTES:
-            self._lines.append(
-                json.dumps({"name": name, "pid": 0, "tid": self._tracks[track], **fields}) + ",\n"
-            )
+            event = {"name": name, "pid": 0, "tid": self._tracks[track], **fields}
+            self._lines.append(json.dumps(event) + ",\n")
             self._bytes += len(self._lines[-1])
 
-    def _write(self, text: str, mode: str) -> None:
+    def _write(self, text: str, mode: str = "a") -> None:
         try:
             with self._path.open(mode) as file:
                 file.write(text)
         except OSError as error:
-            self._say(f"log.trace: the timeline ends here, because {self._path} cannot be written: {error}.")
+            self._say(
+                f"log.trace: {self._path} cannot be written ({error.strerror}); the timeline ends here."
+            )
             self._end()
 
-    def _end(self) -> None:
+    def _end(self, reason: str = "") -> None:
         global _active
+        if reason:
+            self._say(f"log.trace: {self._path} {reason}; the timeline ends here.")
         if _active is self:
             _active = None
 
@@ -117,8 +120,9 @@ def add_span(name: str, start: float, end: float, track: str | None = None) -> N
         end: when it ended.
         track: the row of the timeline; None takes the current thread's.
     """
-    if _active is not None and end - start >= _SHORTEST:
-        _active.add(name, start, end, track or threading.current_thread().name)
+    trace = _active
+    if trace is not None and end - start >= _SHORTEST:
+        trace.add(name, start, end, track or threading.current_thread().name)
 
 
 @contextmanager

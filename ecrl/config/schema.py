@@ -342,11 +342,13 @@ class LogConfig:
         progress: whether to draw a progress bar.
         samples: completions in each table of samples.
         samples_every: iterations between tables of samples, and between histograms.
+        trace: whether the first process writes a timeline of its threads, ``trace.json`` in the run folder.
     """
 
     progress: bool = True
     samples: int = count(8, least=0)
     samples_every: int = count(10, least=1)
+    trace: bool = False
 
 
 @dataclass

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from threading import Lock
 
 from ecrl.trace import add_span
@@ -37,6 +39,15 @@ class BusyClock:
                 end = time.perf_counter()
                 self._total += end - self._since
                 add_span("busy", self._since, end, self._track)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run during the block."""
+        self.start()
+        try:
+            yield
+        finally:
+            self.stop()
 
     def seconds(self) -> float:
         """Return the seconds so far."""

@@ -33,6 +33,7 @@ from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
 from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.collecting import build_collector
+from ecrl.training.idle_time import IdleTime
 from ecrl.training.notices import Notices
 from ecrl.training.observer import RolloutObserver
 from ecrl.training.scoring import Scorer
@@ -83,6 +84,7 @@ class RolloutDataModule(L.LightningDataModule):
         self.sets = validation_sets(config)
         self._collector: Collector | None = None
         self._queue: RolloutQueue | None = None
+        self._idle: IdleTime | None = None
         self._restored: list[dict[str, Any]] = []
         self._next_problem = 0
         self._notices = Notices(say)
@@ -110,6 +112,13 @@ class RolloutDataModule(L.LightningDataModule):
             self._queue.load_state_dict(self._restored)
         return self._queue
 
+    @property
+    def idle(self) -> IdleTime:
+        """Measures when engine and trainer have nothing to do."""
+        if self._idle is None:
+            self._idle = IdleTime(self.collector.engine_clock)
+        return self._idle
+
     # ---------------------------------------------------------------- training
 
     def train_dataloader(self) -> _Batches:
@@ -122,9 +131,12 @@ class RolloutDataModule(L.LightningDataModule):
         module, update = self.module, self.config.update
         iteration = module.iteration
         with self._precision():
-            self.queue.settle()
-            self._sync()
-            rollout = self.queue.next(iteration, module.version, module.temperature)
+            with self.idle.waiting.running():
+                self.queue.settle()
+            with module.recorder.timer("sync"):
+                self._sync()
+            with self.idle.waiting.running():
+                rollout = self.queue.next(iteration, module.version, module.temperature)
             self.collector.engine.sleep()
             for part, seconds in rollout.seconds.items():
                 module.recorder.add_seconds(part, seconds)
@@ -241,7 +253,7 @@ class RolloutDataModule(L.LightningDataModule):
         # In an epoch's validation Lightning does not yet count the iteration as finished.
         at_start = self.trainer.state.fn == "validate"  # type: ignore[union-attr]
         due = due_sets(self.sets, 0 if at_start else module.iteration + 1)
-        with module.recorder.timer("validate"), self._synced():
+        with self.idle.left_out(), module.recorder.timer("validate"), self._synced():
             sizes = {of.name: self.collector.problems(of.name) for of in due}
             evaluation = evaluate(due, sizes, self._answer, mean=len(due) == len(self.sets))
         for of in due:
@@ -310,7 +322,7 @@ class RolloutDataModule(L.LightningDataModule):
             self._queue = None
         if self._collector is not None:
             self._collector.engine.close()
-            self._collector = None
+            self._collector = self._idle = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rollouts drawn ahead, and the number of the problem that comes next."""

@@ -88,8 +88,9 @@ GLOSSARY = {
     "<model>/accuracy": "Share of responses whose outcome the auxiliary model tells from its rewards.",
     "<model>/reward": "Mean over responses of the rewards that the auxiliary model gives.",
     "time/total": "Seconds of the whole iteration.",
-    "time/generate": "Seconds in which the engine drew completions.",
-    "time/verify": "Seconds in which environments posed and scored problems.",
+    "time/sync": "Seconds in which the engine got the policy's weights.",
+    "time/generate": "Seconds in which completions were awaited; threads may score others meanwhile.",
+    "time/verify": "Seconds in which environments posed and scored problems while no completion was awaited.",
     "time/verifier_queue": "Mean seconds that a verification waited for a free process.",
     "time/score": "Seconds of passes for old and reference log-probabilities.",
     "time/plan": "Seconds of passes that strategies need before an optimizer step.",
@@ -97,6 +98,8 @@ GLOSSARY = {
     "time/update": "Seconds of forward and backward passes and optimizer steps.",
     "time/validate": "Seconds of validation, generation and verification included.",
     "time/probe": "Seconds of the monitor of entropy dynamics.",
+    "time/engine_idle": "Share of the iteration, without validation, in which the engine had nothing to draw.",
+    "time/trainer_idle": "Share of the iteration, without validation, in which the trainer waited for the rollout.",
     "throughput/tokens_per_second": "Response tokens a second, over the iteration without validation.",
 } | {name: f"Repeats `{source}`." for name, source in OVERVIEW.items()}  # fmt: skip
 

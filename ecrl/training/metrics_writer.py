@@ -17,6 +17,7 @@ from ecrl.training.background import Background
 from ecrl.training.glossary import OVERVIEW, meaning
 
 if TYPE_CHECKING:
+    from ecrl.training.datamodule import RolloutDataModule
     from ecrl.training.module import PolicyModule
 
 LAYOUT = {
@@ -56,7 +57,8 @@ LAYOUT = {
         "engine against trainer": ["Multiline", ["mismatch/.*"]],
     },
     "time": {
-        "seconds an iteration": ["Multiline", ["time/.*"]],
+        "seconds an iteration": ["Multiline", ["time/(?!.*_idle).*"]],
+        "idle share": ["Multiline", ["time/.*_idle"]],
         "tokens a second": ["Multiline", ["throughput/.*"]],
     },
 }
@@ -92,12 +94,15 @@ class MetricsWriter(L.Callback):
         if trainer.is_global_zero:
             go_back(self._path.parent, cast("PolicyModule", pl_module).iteration)
         self._since = time.perf_counter()
+        _idle_shares(trainer)  # what came before is no iteration's
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the row of a finished iteration."""
         module = cast("PolicyModule", pl_module)
         now = time.perf_counter()
         module.recorder.record("time/total", now - self._since)
+        for name, share in _idle_shares(trainer).items():
+            module.recorder.record(name, share)
         module.recorder.record("policy/entropy", module.policy_entropy)
         module.recorder.record("policy/lr", float(trainer.optimizers[0].param_groups[0]["lr"]))
         self._since = now
@@ -146,6 +151,12 @@ class MetricsWriter(L.Callback):
             self._described.add(name)
             summary.value[0].metadata.summary_description = meaning(name) or ""
         board._get_file_writer().add_summary(summary, iteration)  # as its add_scalar does
+
+
+def _idle_shares(trainer: L.Trainer) -> dict[str, float]:
+    """Return the shares of idle time since the last call, and begin anew."""
+    datamodule = cast("RolloutDataModule | None", trainer.datamodule)  # type: ignore[attr-defined]
+    return datamodule.idle.shares() if datamodule else {}
 
 
 def _overview(numbers: dict[str, float]) -> dict[str, float]:

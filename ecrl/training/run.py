@@ -29,6 +29,7 @@ from ecrl.runs.metrics_file import legible, read_metrics
 from ecrl.runs.run_dir import gone_unless_begun, open_run_dir
 from ecrl.runs.run_log import RunLog
 from ecrl.runs.versions import versions
+from ecrl.trace import Trace
 from ecrl.training.blame import objective_parts, parts_named
 from ecrl.training.callbacks import build_callbacks, environment_callbacks
 from ecrl.training.checkpoint import RunCheckpoint, StopRequest
@@ -116,7 +117,9 @@ def train(
         log.say(f"run folder: {legible(run_dir)}" + _origin(parent, done))
     parts = _attach(trainer, config, run_dir, done, module, stop, log)
     cleanup = gone_unless_begun(run_dir) if process_group.is_first else nullcontext()
-    with stop.listening(), cleanup, log.closing_words(), parts_named(parts, run_dir):
+    traced = config.log.trace and process_group.is_first
+    trace = Trace(run_dir / "trace.json", log.say) if traced else nullcontext()
+    with stop.listening(), cleanup, log.closing_words(), parts_named(parts, run_dir), trace:
         _fit(config, trainer, module, datamodule, checkpoint, stop)
     outcome = _finish(run_dir, module, stop, time.perf_counter() - start)
     if process_group.is_first:
