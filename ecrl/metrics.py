@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ecrl.trace import add_span
+from ecrl.timeline import add_span
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-from ecrl.trace import add_span
+from ecrl.timeline import add_span
 
 
 class BusyClock:

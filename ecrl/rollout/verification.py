@@ -8,7 +8,7 @@ from queue import SimpleQueue
 
 from ecrl.distributed.watchdog import watchdog
 from ecrl.rollout.episode import THREADS, Episode, is_concurrent
-from ecrl.trace import span
+from ecrl.timeline import span
 
 
 class Verification:

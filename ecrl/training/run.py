@@ -29,7 +29,7 @@ from ecrl.runs.metrics_file import legible, read_metrics
 from ecrl.runs.run_dir import gone_unless_begun, open_run_dir
 from ecrl.runs.run_log import RunLog
 from ecrl.runs.versions import versions
-from ecrl.trace import Trace
+from ecrl.timeline import Trace
 from ecrl.training.blame import objective_parts, parts_named
 from ecrl.training.callbacks import build_callbacks, environment_callbacks
 from ecrl.training.checkpoint import RunCheckpoint, StopRequest

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-import ecrl.trace
-from ecrl.trace import Trace, add_span, span
+import ecrl.timeline
+from ecrl.timeline import Trace, add_span, span
 from tests.support.runs import run
 from tests.support.tiny import TINY
 
@@ -42,7 +42,7 @@ def test_spans_of_a_name_that_touch_are_one(tmp_path: Path) -> None:
 
 
 def test_every_thread_has_its_track(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ecrl.trace, "_SHORTEST", 0.0)
+    monkeypatch.setattr(ecrl.timeline, "_SHORTEST", 0.0)
 
     def work() -> None:
         with span("work"):
@@ -63,8 +63,8 @@ def test_it_ends_with_a_line_where_it_is_too_long_or_the_disk_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
-    monkeypatch.setattr(ecrl.trace, "_PAUSE", 0.0)
-    monkeypatch.setattr(ecrl.trace, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(ecrl.timeline, "_PAUSE", 0.0)
+    monkeypatch.setattr(ecrl.timeline, "MOST_BYTES", 1 << 20)
     path = tmp_path / "trace.json"
     with Trace(path, said.append) as trace:
         for i in range(30_000):
