@@ -4,26 +4,54 @@ Each is a ``Strategy`` plus the loss mixins it needs (``ecrl.algorithm.strategy`
 gives the formula and the paper; its constructor holds every setting and default.
 """
 
+from ecrl.callbacks.adapo import ADAPO
 from ecrl.callbacks.adaptive_entropy import AdaptiveEntropy
+from ecrl.callbacks.archer import Archer
+from ecrl.callbacks.clip_b import ClipB
 from ecrl.callbacks.clip_cov import ClipCov
 from ecrl.callbacks.clip_higher import ClipHigher
+from ecrl.callbacks.cw_grpo import CWGRPO
+from ecrl.callbacks.entrocraft import Entrocraft
+from ecrl.callbacks.entropic import EntroPIC
 from ecrl.callbacks.entropy_advantage import EntropyAdvantage
 from ecrl.callbacks.entropy_bonus import EntropyBonus
 from ecrl.callbacks.entropy_budget import EntropyBudget
+from ecrl.callbacks.epo import EPO
+from ecrl.callbacks.flexible_clip import FlexibleClip
 from ecrl.callbacks.high_entropy_tokens import HighEntropyTokens
 from ecrl.callbacks.importance_correction import ImportanceCorrection
 from ecrl.callbacks.kl_cov import KLCov
+from ecrl.callbacks.opefo import OPEFO
+from ecrl.callbacks.positive_reweighting import PositiveReweighting
 from ecrl.callbacks.reference_kl import ReferenceKL
+from ecrl.callbacks.repo_r import RepoR
+from ecrl.callbacks.rl_zvp import RLZVP
+from ecrl.callbacks.steer import STEER
+from ecrl.callbacks.temperature_controller import TemperatureController
 
 __all__ = [
+    "ADAPO",
+    "CWGRPO",
+    "EPO",
+    "OPEFO",
+    "RLZVP",
+    "STEER",
     "AdaptiveEntropy",
+    "Archer",
+    "ClipB",
     "ClipCov",
     "ClipHigher",
+    "EntroPIC",
+    "Entrocraft",
     "EntropyAdvantage",
     "EntropyBonus",
     "EntropyBudget",
+    "FlexibleClip",
     "HighEntropyTokens",
     "ImportanceCorrection",
     "KLCov",
+    "PositiveReweighting",
     "ReferenceKL",
+    "RepoR",
+    "TemperatureController",
 ]

@@ -18,15 +18,14 @@ from torch import Tensor
 
 from ecrl.algorithm.strategy import PenaltyMixin, Strategy
 from ecrl.algorithm.token_batch import TokenBatch
-from ecrl.rollout.trajectory import Trajectory
-from ecrl.training.observer import RolloutObserver
+from ecrl.training.observer import EntropyObserver
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
     from ecrl.training.module import PolicyModule
 
 
-class AdaptiveEntropy(Strategy, PenaltyMixin, RolloutObserver):
+class AdaptiveEntropy(Strategy, PenaltyMixin, EntropyObserver):
     """An entropy bonus that grows while the entropy is under its target. Neutral: ``delta=0, initial=0``.
 
     Args:
@@ -65,11 +64,8 @@ class AdaptiveEntropy(Strategy, PenaltyMixin, RolloutObserver):
             return ["the coefficient can never leave 0, so it does nothing. Raise delta."]
         return []
 
-    def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
+    def on_entropy(self, module: PolicyModule, entropy: float) -> None:
         """Move the coefficient by the entropy of the fresh rollout."""
-        entropy = module.policy_entropy
-        if not math.isfinite(entropy):  # no group trains
-            return
         step = self.delta if entropy < self.target else -self.delta
         self._level = min(max(self._level + step, 0.0), self.maximum)
         self._applied = self._level if entropy <= self.target else 0.0

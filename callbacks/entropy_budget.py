@@ -22,8 +22,7 @@ from ecrl.algorithm.pi_controller import SHAPES, PIController, trajectory
 from ecrl.algorithm.strategy import Strategy
 from ecrl.config.targets import build
 from ecrl.errors import UsageError, name_message, unknown_name
-from ecrl.rollout.trajectory import Trajectory
-from ecrl.training.observer import RolloutObserver
+from ecrl.training.observer import EntropyObserver
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 TEMPERATURE = "rollout.temperature"
 
 
-class EntropyBudget(Strategy, RolloutObserver):
+class EntropyBudget(Strategy, EntropyObserver):
     """Moves another strategy's knob so that entropy follows a target. Neutral: both gains 0.
 
     Args:
@@ -110,11 +109,9 @@ class EntropyBudget(Strategy, RolloutObserver):
         inert = control.proportional == control.integral == 0
         return ["both gains are 0, so it does nothing."] if inert else []
 
-    def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
+    def on_entropy(self, module: PolicyModule, entropy: float) -> None:
         """Move the knob by the entropy of the fresh rollout; where there is none, it stays."""
-        state, entropy = self._state, module.policy_entropy
-        if not math.isfinite(entropy):
-            return
+        state = self._state
         state.setdefault("first", entropy)
         state.setdefault("start", getattr(*self._place(module)))
         end = self.target if self.spend is None else (1 - self.spend) * state["first"]

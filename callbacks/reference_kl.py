@@ -14,27 +14,17 @@ The tokens are drawn from π_old, so all this holds to first order in the policy
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import lightning as L
-import torch
-from torch import Tensor
-
-from ecrl.algorithm.losses import KL_ESTIMATORS
-from ecrl.algorithm.rollout_batch import REFERENCE_LOGPROBS, RolloutBatch
-from ecrl.algorithm.strategy import PenaltyMixin, Strategy
-from ecrl.algorithm.token_batch import TokenBatch
-from ecrl.errors import name_message
+from ecrl.algorithm.strategy import Strategy
+from ecrl.training.reference import ReferencePenalty
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
-    from ecrl.training.module import PolicyModule
-    from ecrl.training.scoring import Scorer
 
 
-class ReferenceKL(Strategy, PenaltyMixin):
+class ReferenceKL(ReferencePenalty):
     """Penalise distance from the initial policy. Neutral: ``coefficient=0``.
 
     Args:
@@ -42,38 +32,9 @@ class ReferenceKL(Strategy, PenaltyMixin):
         estimator: ``abs``, ``k2`` or ``k3``.
     """
 
-    needs_reference = True
-    _scorer: Scorer
-
     def __init__(self, *, coefficient: float = 1e-3, estimator: str = "k3") -> None:
-        super().__init__()
-        if not 0 <= coefficient < math.inf:
-            raise ValueError(f"ReferenceKL: coefficient must be finite and not negative; got {coefficient}.")
-        if estimator not in KL_ESTIMATORS:
-            raise ValueError(name_message("KL estimator", estimator, KL_ESTIMATORS))
-        self.coefficient = coefficient
-        self.estimator = estimator
+        super().__init__(coefficient=coefficient, estimator=estimator)
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
         """Warn where there is no penalty."""
         return ["coefficient=0, so it does nothing."] if self.coefficient == 0 else []
-
-    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Keep the scorer, which has a frozen copy of the initial policy."""
-        self._scorer = cast("PolicyModule", pl_module).scorer
-
-    def extra_columns(self, batch: RolloutBatch) -> Mapping[str, Tensor]:
-        """Score the rollout with the reference policy, once: ``[N]``, nats."""
-        return {REFERENCE_LOGPROBS: self._scorer.reference_logprobs(batch)} if self.coefficient > 0 else {}
-
-    def logged_coefficient(self) -> float:
-        """Return β."""
-        return self.coefficient
-
-    def penalty_coefficients(self, tokens: TokenBatch) -> Tensor:
-        """Return β for every token, ``[N]``."""
-        return torch.full_like(tokens.old_logprobs, self.coefficient)
-
-    def penalty(self, tokens: TokenBatch) -> Tensor:
-        """Estimate the divergence from the reference policy, ``[N]``, nats."""
-        return KL_ESTIMATORS[self.estimator](tokens.logprobs - tokens.columns[REFERENCE_LOGPROBS])

@@ -24,6 +24,21 @@ def token_covariance(logprobs: Tensor, advantages: Tensor) -> Tensor:
     return (logprobs - logprobs.mean()) * (advantages - advantages.mean())
 
 
+def entropy_discriminant(tokens: TokenBatch) -> Tensor:
+    """``S_i = π_i·(logπ_i + H_i)``: which way the entropy goes when token i gains probability.
+
+    To first order, raising the token's logit by ε changes the entropy by −ε·S: it falls for a token that is
+    likelier than usual (logπ > −H) and rises for another. https://arxiv.org/abs/2602.03392.
+
+    Args:
+        tokens: ``N`` tokens with log-probs and entropies of the current policy.
+
+    Returns:
+        ``[N]``, nats.
+    """
+    return tokens.logprobs.exp() * (tokens.logprobs + tokens.entropy)
+
+
 def response_covariance(tokens: TokenBatch, logprobs: Tensor) -> tuple[Tensor, Tensor]:
     """Cov over the responses y of each prompt x of ``logπ(y|x)/|y|`` and ``A(y)``: state x, action y.
 

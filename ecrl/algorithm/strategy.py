@@ -19,9 +19,21 @@ from torch import Tensor
 
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.token_batch import TokenBatch
+from ecrl.config.limits import Range
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
+
+
+def within(strategy: Strategy, limit: Range, **knobs: float) -> None:
+    """Refuse knobs outside a limit.
+
+    Raises:
+        ValueError: a knob breaks the limit; says which and how.
+    """
+    for name, value in knobs.items():
+        if broken := limit.broken_by(value):
+            raise ValueError(f"{type(strategy).__name__}: {name} {broken}")
 
 
 def share_warnings(config: Config, fraction: float) -> list[str]:

@@ -127,6 +127,32 @@ class TokenBatch:
         tied = ~above & (x >= smallest - margin)
         return above | self._draw(tied, count - int(above.sum()))
 
+    def top_of_sequences(self, x: Tensor, fraction: float) -> Tensor:
+        """Mark the tokens above the ``1 − fraction`` quantile of their own sequence.
+
+        Of a sequence with ``n`` tokens these are the ``n − 1 − ⌊(1 − fraction)·(n − 1)⌋`` largest, none of a
+        single token. Numbers next to the smallest chosen one are ties, as in ``top_fraction``.
+
+        Args:
+            x: ``[N]``.
+            fraction: in [0, 1].
+
+        Returns:
+            ``[N]`` bool.
+        """
+        x, lengths = x.detach(), self.lengths.long()
+        counts = lengths - 1 - ((1 - fraction) * (lengths - 1) + 1e-9).long()
+        last = self._ranks(-x) == (counts - 1)[self.sequence_ids]
+        smallest = x.new_full((self.num_sequences,), torch.inf)
+        smallest = smallest.scatter(0, self.sequence_ids[last], x[last])[self.sequence_ids]
+        margin = ROUNDING * x.abs().amax() if len(x) else 0.0
+        above = x > smallest + margin
+        tied = ~above & (x >= smallest - margin)
+        left = (counts - self.per_sequence_sum(above.long()))[self.sequence_ids]
+        codes = self._codes(torch.arange(len(x), device=x.device))
+        lots = torch.where(tied, codes + torch.iinfo(torch.long).min, 0)  # tied tokens come before others
+        return above | (tied & (self._ranks(lots) < left))
+
     def sample(self, candidates: Tensor, fraction: float) -> Tensor:
         """Draw ``max(⌊fraction·N⌋, 1)`` of the candidates uniformly (all, if there are fewer).
 
@@ -157,6 +183,18 @@ class TokenBatch:
     def _draw(self, candidates: Tensor, count: int) -> Tensor:
         """Mark the ``count`` candidates with the smallest hashes."""
         index = candidates.nonzero().flatten()
-        codes = hash_u64(self.key, self.uid[index].cpu().numpy(), self.positions[index].cpu().numpy())
-        order = torch.from_numpy((codes >> 1).astype("int64")).to(index.device).argsort(stable=True)
+        order = self._codes(index).argsort(stable=True)
         return torch.zeros_like(candidates).index_fill(0, index[order[:count]], True)
+
+    def _codes(self, index: Tensor) -> Tensor:
+        """A hash of each token at ``index``: long, not negative, the same in any order and partition."""
+        codes = hash_u64(self.key, self.uid[index].cpu().numpy(), self.positions[index].cpu().numpy())
+        return torch.from_numpy((codes >> 1).astype("int64")).to(index.device)
+
+    def _ranks(self, x: Tensor) -> Tensor:
+        """Place ``[N]`` of each token among those of its own sequence by ascending ``x``, from 0."""
+        order = x.argsort(stable=True)
+        order = order[self.sequence_ids[order].argsort(stable=True)]
+        starts = self.lengths.long().cumsum(0) - self.lengths.long()
+        places = torch.arange(len(x), device=x.device) - starts[self.sequence_ids[order]]
+        return torch.empty_like(order).scatter(0, order, places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,6 +20,19 @@ class RolloutObserver(ABC):
     @abstractmethod
     def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
         """See all trajectories of an iteration, before any filter."""
+
+
+class EntropyObserver(RolloutObserver):
+    """A callback that follows the entropy of each rollout, in nats; where there is none, it hears nothing."""
+
+    def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
+        """Pass on the entropy of the policy that drew the rollout, unless no group trains."""
+        if math.isfinite(module.policy_entropy):
+            self.on_entropy(module, module.policy_entropy)
+
+    @abstractmethod
+    def on_entropy(self, module: PolicyModule, entropy: float) -> None:
+        """See the entropy of a fresh rollout, before its first update."""
 
 
 class PlanObserver(ABC):

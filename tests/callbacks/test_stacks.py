@@ -20,7 +20,10 @@ from tests.support.tiny import TINY
 from tests.support.trained import OBJECTIVES, Bench, Cell, Trained, update
 
 #: Pairs of which one would undo the other, and strategies of which a second would.
-REFUSED = [{"kl_cov", "clip_higher"}, {"clip_higher"}, {"high_entropy_tokens"}, {"entropy_budget"}]
+REFUSED = [
+    *({"kl_cov", name} for name in ("clip_higher", "adapo", "archer", "flexible_clip")),
+    *({name} for name in ("clip_higher", "high_entropy_tokens", "entropy_budget", "temperature_controller")),
+]
 
 
 def stack(row: Row, other: Row) -> dict[str, Any]:

@@ -42,6 +42,7 @@ class Row:
     neutral: dict[str, Any]
     target: str = ""
     beside: dict[str, Any] = field(default_factory=dict)
+    draws: bool = False  # it changes how the next rollout is drawn, and no update
 
     def __str__(self) -> str:
         return self.name
@@ -49,7 +50,7 @@ class Row:
     @property
     def planned(self) -> set[str]:
         """Names under which it shows in the plan."""
-        return set(self.beside) or {self.name}
+        return set() if self.draws else set(self.beside) or {self.name}
 
 
 ROWS = [
@@ -61,6 +62,28 @@ ROWS = [
     Row("adaptive_entropy", {"target": 50.0, "delta": 0.1}, {"delta": 0.0, "initial": 0.0}),
     Row("high_entropy_tokens", {"fraction": 0.3}, {"fraction": 1.0}),
     Row("entropy_advantage", {"alpha": 0.4}, {"alpha": 0.0}),
+    Row("entropic", {"target": 50.0, "threshold": 0.5}, {"proportional": 0.0, "integral": 0.0}),
+    Row("steer", {"minimum": 0.1}, {"minimum": 1.0}),
+    Row(
+        "repo_r",
+        {"target": 50.0, "initial": 0.2, "maximum": 0.5},
+        {"initial": 0.0, "minimum": 0.0, "maximum": 0.0},
+    ),
+    Row("adapo", {"target": 50.0, "factor": 200.0, "maximum": 1000.0}, {"factor": 1.0}),
+    Row("opefo", {}, {"strength": 0.0}),
+    Row("clip_b", {"mu": 0.1}, {"mu": None}),
+    Row("cw_grpo", {}, {"width": None}),
+    Row(
+        "entrocraft",
+        {"low": 50.0, "low_end": 50.0, "high": 60.0, "high_end": 60.0},
+        {"low": 0.0, "low_end": 0.0, "high": 100.0, "high_end": 100.0},
+    ),
+    Row("archer", {"coefficient": 0.5}, {"wide": 1.0, "coefficient": 0.0}),
+    Row("positive_reweighting", {"target": 50.0, "delta": 0.5}, {"delta": 0.0, "initial": 1.0}),
+    Row("epo", {"coefficient": 0.1}, {"coefficient": 0.0}),
+    Row("flexible_clip", {"offset": 200.0, "slope": -100.0}, {"offset": 1.0, "slope": 0.0}),
+    Row("rl_zvp", {"alpha": 1000.0}, {"alpha": 0.0}),
+    Row("temperature_controller", {"target": 50.0}, {"gain": 0.0}, draws=True),
     Row("importance_correction", {"mode": "mask", "floor": 0.9, "cap": 1.1}, {}),
     Row(
         "entropy_budget",

@@ -91,9 +91,9 @@ class Cell:
 
 
 def _is_quick(cell: Cell) -> bool:
-    """Every strategy once, and with them every kind of surrogate and both precisions."""
+    """Every strategy once, with every kind of surrogate; some in bf16, which is slow on a CPU."""
     number = ROWS.index(cell.row)
-    return cell.objective == KINDS[number % len(KINDS)] and cell.precision == PRECISIONS[number % 2]
+    return cell.objective == KINDS[number % len(KINDS)] and cell.precision == PRECISIONS[number % 8 == 1]
 
 
 CELLS = slow_unless(_is_quick, [Cell(*parts) for parts in product(ROWS, OBJECTIVES, PRECISIONS)])
