@@ -48,7 +48,9 @@ $(NEXT_VENV)/.installed: pyproject.toml constraints-next.txt
 	test -x $(NEXT_BIN)/python || $(NEXT_PYTHON) -m venv $(NEXT_VENV)
 	$(NEXT_BIN)/python -m pip install --quiet --upgrade pip
 	$(NEXT_BIN)/python -m pip install --quiet --constraint constraints-next.txt \
-		--editable ".[data]" pytest pytest-timeout pytest-xdist hypothesis
+		--editable ".[data]" pytest pytest-timeout pytest-xdist hypothesis ray tensordict codetiming
+	# verl asks for an older transformers than it needs for its losses, which are all that is used of it.
+	$(NEXT_BIN)/python -m pip install --quiet --constraint constraints-next.txt --no-deps verl
 	touch $@
 
 train: RUN := runs/$(shell date +%Y%m%d-%H%M%S)
@@ -73,8 +75,9 @@ test-vllm: export HF_HUB_OFFLINE = 1
 test-vllm: install-vllm
 	$(VLLM_BIN)/python -m pytest tests/engines/vllm tests/policy/lm_head/test_kernels.py
 
-# What a GPU machine would meet first: scoring, packing, sharding, adapters, checkpoints, the paper's experiments.
-NEXT_TESTS := tests/policy tests/distributed/test_processes.py \
+# What a GPU machine would meet first: scoring, packing, sharding, adapters, checkpoints, the paper's experiments;
+# and verl, whose packages that environment has.
+NEXT_TESTS := tests/policy tests/distributed/test_processes.py tests/integrations/test_verl.py \
 	tests/training/test_experiments.py tests/training/test_second_device.py tests/training/test_checkpoint.py
 
 test-next: export HF_HUB_OFFLINE = 1

@@ -98,8 +98,15 @@ def planned_loss(
 
     The sum over all micro-batches is the loss of the optimizer minibatch, however it was split.
     """
-    loss = (plan.scale * plan.weights * objective.surrogate(tokens).loss).sum()
+    return (plan.scale * token_losses(tokens, plan, objective, strategies)).sum()
+
+
+def token_losses(
+    tokens: TokenBatch, plan: LossPlan, objective: Objective, strategies: Sequence[Strategy]
+) -> Tensor:
+    """Compute each token's loss before the aggregation, ``w·S + Σ c·p``: ``[N]`` with gradient."""
+    losses = plan.weights * objective.surrogate(tokens).loss
     for strategy in strategies:
         if isinstance(strategy, PenaltyMixin) and strategy.name in plan.coefficients:
-            loss = loss + (plan.scale * plan.coefficients[strategy.name] * strategy.penalty(tokens)).sum()
-    return loss
+            losses = losses + plan.coefficients[strategy.name] * strategy.penalty(tokens)
+    return losses
