@@ -7,7 +7,6 @@ import platform
 import shutil
 from importlib import metadata
 
-import torch
 from packaging.requirements import Requirement
 from rich.console import Console
 from rich.markup import escape
@@ -78,6 +77,8 @@ def _packages(required: list[str]) -> Table:
 
 def _devices() -> Table:
     table = Table("device", "what")
+    import torch  # takes seconds, for which help and mistakes need not wait
+
     threads = torch.get_num_threads()
     table.add_row("cpu", f"{platform.machine()}, {os.cpu_count()} cores, torch uses {threads} threads")
     for i in range(torch.cuda.device_count()):

@@ -95,7 +95,7 @@ def _policy(run_dir: Path, settings: CheckpointConfig) -> Iterator[Path]:
     if policy.is_dir() and summary and summary.get("iterations") == iteration_of(checkpoint):
         yield policy
         return
-    from ecrl.cli.export import export
+    from ecrl.training.export import export
 
     with tempfile.TemporaryDirectory(prefix="ecrl-policy-") as folder:
         export(run_dir, Path(folder) / "policy", settings.load)

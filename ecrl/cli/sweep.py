@@ -19,7 +19,6 @@ from ecrl.runs.os_errors import writing
 from ecrl.sweep.definition import NAME, Cell, Sweep, make_sweep, parse_yaml, read_sweep, sweep_file, without
 from ecrl.sweep.display import Display
 from ecrl.sweep.running import Work, is_finished, run_cells
-from ecrl.training.preflight import preflight
 
 
 @dataclass(frozen=True)
@@ -151,6 +150,9 @@ def _claim(output: Path, sweep: Sweep) -> Iterator[IO[str]]:
 
 
 def _run(output: Path, sweep: Sweep, cells: Sequence[Cell], jobs: int, lock: IO[str]) -> int:
+    # Not before the sweep holds: it loads torch.
+    from ecrl.training.preflight import preflight
+
     for cell in cells[: len(sweep.arms)]:  # what cannot work shows before any cell is begun
         try:
             preflight(sweep.compose(cell.overrides))

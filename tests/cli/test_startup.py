@@ -16,6 +16,13 @@ LIGHT = [
     ["train", "eval.k=0"],
     ["eval", "eval.l=3"],
     ["trian"],
+    ["export"],
+    ["export", "--help"],
+    ["sweep", "--help"],
+    ["sweep", "no_such_sweep"],
+    ["doctor", "--help"],
+    ["report", "--help"],
+    ["strategies", "--help"],
     ["envs"],
 ]
 
