@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,47 +20,16 @@ from ecrl.callbacks.high_entropy_tokens import HighEntropyTokens
 from ecrl.callbacks.kl_cov import KLCov
 from ecrl.errors import UsageError
 from ecrl.integrations.masked import token_batch
+from tests.support.paths import ROOT
 
-trl: Any = pytest.importorskip("trl", reason="TRL is not installed")
+pytest.importorskip("trl", reason="TRL is not installed")
 
-from ecrl.integrations.trl import EntropyControlledGRPOTrainer  # noqa: E402  (needs TRL)
-
-STEPS, MICRO = 4, 8
-
-
-def reward(completions: list[str], **_: Any) -> list[float]:
-    """Of the share of even digits, so that groups differ."""
-    return [sum(c in "02468" for c in text) / max(len(text), 1) for text in completions]
-
-
-def arguments(folder: Path, **more: Any) -> Any:
-    settings: dict[str, Any] = {
-        "output_dir": str(folder), "max_steps": STEPS, "learning_rate": 3e-3, "num_generations": 4, "seed": 1,
-        "per_device_train_batch_size": MICRO, "gradient_accumulation_steps": 2, "max_completion_length": 8,
-        "steps_per_generation": 4, "beta": 0.0, "loss_type": "dapo", "use_cpu": True, "bf16": False,
-        "gradient_checkpointing": False, "logging_steps": 1, "save_strategy": "no", "report_to": "none",
-        "disable_tqdm": True, "max_grad_norm": 1e9,
-    }  # fmt: skip
-    return trl.GRPOConfig(**{**settings, **more})
+from tests.support.trl_runs import STEPS, make_trainer
 
 
 @pytest.fixture
 def trainer(tiny_model: Path, tmp_path: Path) -> Callable[..., Any]:
-    from datasets import Dataset
-
-    from ecrl.policy.model import load_tokenizer
-
-    rows = Dataset.from_dict({"prompt": [f"{a}{b} + {b}{a} = " for a in range(1, 9) for b in range(4)]})
-
-    def make(*strategies: Strategy, plain: bool = False, **more: Any) -> Any:
-        of = trl.GRPOTrainer if plain else EntropyControlledGRPOTrainer
-        extra = {} if plain else {"strategies": list(strategies)}
-        return of(
-            str(tiny_model), reward_funcs=reward, args=arguments(tmp_path / "out", **more),
-            train_dataset=rows, processing_class=load_tokenizer(str(tiny_model)), **extra,
-        )  # fmt: skip
-
-    return make
+    return partial(make_trainer, tiny_model, tmp_path / "out")
 
 
 def trained(trainer: Any) -> list[torch.Tensor]:
@@ -152,3 +125,19 @@ def test_tokens_of_tools_do_not_train() -> None:
     mask = torch.tensor([[1, 1, 1]]) * torch.tensor([[1, 0, 1]])
     tokens = token_batch(mask, torch.zeros(1, 3), torch.zeros(1, 3), torch.ones(1))
     assert tokens.positions.tolist() == [0, 2]
+
+
+@pytest.mark.slow
+def test_two_processes_share_one_plan(tiny_model: Path, tmp_path: Path) -> None:
+    """Their scales add up to 1 over an optimizer step, and the share of tokens is one of both together."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    command += ["--module", "tests.support.trl_runs", str(tiny_model), str(tmp_path)]
+    subprocess.run(command, check=True, timeout=300, cwd=ROOT)
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)]
+    assert [len(steps) for steps in ranks] == [STEPS, STEPS]
+    for one, other in zip(*ranks, strict=True):
+        count = one["tokens"] + other["tokens"]
+        assert one["scale"] + other["scale"] == pytest.approx(1)
+        assert one["chosen"] + other["chosen"] in (0, max(int(0.1 * count), 1))
+        assert one["share"] == other["share"]
+    assert any(one["chosen"] and other["chosen"] for one, other in zip(*ranks, strict=True))
