@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ecrl.algorithm.advantages import GROUP_ESTIMATORS, grpo
+from ecrl.algorithm.advantages import AT_K_ESTIMATORS, GROUP_ESTIMATORS, grpo
 from ecrl.algorithm.episodes import Episodes
 from ecrl.algorithm.losses import SurrogateLoss, ppo_clip, token_mean
 from ecrl.algorithm.process_reward import ImplicitProcessReward
@@ -131,9 +131,11 @@ class Objective:
         return advantages
 
     @property
-    def needs_groups(self) -> bool:
-        """Whether the estimator compares completions of the same problem."""
-        return _function(self.estimator) in GROUP_ESTIMATORS
+    def least_group(self) -> int:
+        """How many completions of a problem the estimator needs, for any advantage but 0."""
+        if _function(self.estimator) in AT_K_ESTIMATORS:
+            return int(inspect.signature(self.estimator).parameters["k"].default)
+        return 2 if _function(self.estimator) in GROUP_ESTIMATORS else 1
 
     @property
     def needs_reference(self) -> bool:

@@ -6,10 +6,12 @@ left. What they add arrives at each episode's last token.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ecrl.algorithm.episodes import Episodes
 from ecrl.algorithm.rollout_batch import REFERENCE_LOGPROBS
+from ecrl.algorithm.token_batch import ROUNDING
 
 
 def overlong_penalty(episodes: Episodes, limit: int, buffer: int) -> Tensor:
@@ -64,6 +66,32 @@ def kl_penalty(episodes: Episodes, coefficient: float) -> Tensor:
         raise ValueError(f"kl_penalty: coefficient must not be negative, got {coefficient}.")
     distance = episodes.logprobs - episodes.columns[REFERENCE_LOGPROBS]
     return -coefficient * episodes.per_episode_sum(distance)
+
+
+def unlikeliness(episodes: Episodes, coefficient: float = 0.25) -> Tensor:
+    """Likely responses earn less: ``−β·R·rank/G``, so that R becomes ``R·(1 − β·rank/G)``. Neutral: β = 0.
+
+    https://arxiv.org/abs/2506.02355. The rank counts the group's G responses that are less likely by their
+    mean log π_old over tokens, as in the authors' public code; responses that are equally likely share the
+    mean of their ranks. The paper makes two passes over a rollout: ``update.epochs=2``.
+
+    Args:
+        episodes: ``B`` episodes.
+        coefficient: β, in [0, 1].
+
+    Raises:
+        ValueError: ``coefficient`` lies outside [0, 1].
+    """
+    if not 0 <= coefficient <= 1:
+        raise ValueError(f"unlikeliness: coefficient must lie in [0, 1], got {coefficient}.")
+    means = episodes.per_episode_sum(episodes.logprobs) / episodes.lengths
+    share = torch.zeros_like(episodes.rewards)
+    for group in torch.unique(episodes.group_ids):
+        members = (episodes.group_ids == group).nonzero().flatten()
+        above = means[members][:, None] - means[members][None, :]
+        less_likely = (above > ROUNDING).sum(1) + ((above.abs() <= ROUNDING).sum(1) - 1) / 2
+        share[members] = (less_likely / len(members)).to(share.dtype)
+    return -coefficient * episodes.rewards * share
 
 
 #: Functions that read ``reference_logprobs``; a run then scores the rollout with the initial policy.

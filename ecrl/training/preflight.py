@@ -84,20 +84,19 @@ def preflight(config: Config, training: bool = True, splits: Sequence[Split] | N
 
 
 def check_groups(config: Config, objective: Objective) -> None:
-    """Refuse groups of one where the objective compares the completions of a group.
+    """Refuse groups that are too small for what the objective does with the completions of a group.
 
     Raises:
         UsageError: says what to use instead.
     """
-    if config.rollout.group_size > 1:
-        return
-    if objective.needs_groups:
+    size, least = config.rollout.group_size, objective.least_group
+    if size < least:
         name = getattr(objective.estimator, "func", objective.estimator).__name__
         raise UsageError(
-            f"rollout.group_size=1 leaves the estimator {name} nothing to compare with: every advantage "
-            "would be 0. Use a group of 2 or more, or objective=reinforce_pp."
+            f"rollout.group_size={size} leaves the estimator {name} too few to compare: every advantage "
+            f"would be 0. Use a group of {least} or more, or objective=reinforce_pp."
         )
-    if objective.filters.drop_zero_variance:
+    if size == 1 and objective.filters.drop_zero_variance:
         raise UsageError(
             "rollout.group_size=1 makes every group one of zero variance, and all would be dropped; set "
             "objective.filters.drop_zero_variance=false."

@@ -33,6 +33,17 @@ def test_kl_penalty() -> None:
     assert shaping.kl_penalty(episodes, coefficient=0.5).tolist() == pytest.approx([-0.5, 0.5])
 
 
+def test_unlikeliness() -> None:
+    """Mean log-probs −1, −2, −2, −3 of lengths 1, 2, 1, 1; the equals share the ranks 1 and 2; β = ½."""
+    episodes = make_episodes(
+        [1.0, 1.0, 0.5, 1.0, 1.0], [0, 0, 0, 0, 1], lengths=[1, 2, 1, 1, 1],
+        logprobs=[-1.0, -1.5, -2.5, -2.0, -3.0, -0.1],
+    )  # fmt: skip
+    added = shaping.unlikeliness(episodes, coefficient=0.5)
+    assert added.tolist() == pytest.approx([-0.5 * 3 / 4, -0.5 * 1.5 / 4, -0.25 * 1.5 / 4, 0.0, 0.0])
+    assert not shaping.unlikeliness(episodes, coefficient=0.0).any()
+
+
 def test_a_chain_adds_up_in_order_and_arrives_at_the_last_token() -> None:
     seen = []
 
@@ -68,6 +79,7 @@ def test_responses_that_were_cut_off_can_go_without_advantage() -> None:
         (lambda e: shaping.overlong_penalty(e, limit=4, buffer=0), "buffer"),
         (lambda e: shaping.length_penalty(e, coefficient=-1.0), "coefficient"),
         (lambda e: shaping.kl_penalty(e, coefficient=float("nan")), "coefficient"),
+        (lambda e: shaping.unlikeliness(e, coefficient=1.1), "coefficient"),
     ],
 )
 def test_values_out_of_range_are_refused(call, says: str) -> None:  # type: ignore[no-untyped-def]

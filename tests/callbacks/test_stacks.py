@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ecrl.errors import UsageError
 from tests.support.conformance import ROWS, Row, gradient, make_batch, make_module, node
 from tests.support.marks import slow_unless
 from tests.support.tiny import TINY
-from tests.support.trained import OBJECTIVES, Bench, Cell, Trained, update
+from tests.support.trained import PAIRS, Bench, Cell, Trained, update
 
 #: Pairs of which one would undo the other, and strategies of which a second would.
 REFUSED = [
@@ -36,7 +35,7 @@ def is_quick(row: Row, objective: str) -> bool:
     return (row.name, objective) == ("kl_cov", "grpo")
 
 
-@pytest.mark.parametrize(("row", "objective"), slow_unless(is_quick, product(ROWS, OBJECTIVES)), ids=str)
+@pytest.mark.parametrize(("row", "objective"), slow_unless(is_quick, PAIRS), ids=str)
 def test_each_composes_with_every_other_or_is_refused(row: Row, objective: str, trained: Trained) -> None:
     bench = Bench(Cell(row, objective, "32-true"), trained)
     for other in ROWS:

@@ -35,6 +35,8 @@ from tests.support.tiny import TINY
         (["train", "env.kwargs.colour=3"], "colour"),
         (["train", "rollout.prompts=many"], "many"),
         (["train", "rollout.group_size=1"], "group of 2 or more"),
+        (["train", "objective=pkpo", "objective.estimator.k=9"], "group of 9 or more"),
+        (["train", "objective=qae", "objective.estimator.quantile=1.5"], "quantile must lie in (0, 1)"),
         (
             [
                 "train",

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -117,6 +118,86 @@ def prime_advantages(responses: Responses) -> Advantages:
     return found
 
 
+def qae_advantages(responses: Responses) -> Advantages:
+    """2509.22611, equation 5: the baseline is inf{x : share of the group's rewards up to x ≥ 0.4}."""
+    found = []
+    for r in responses:
+        rewards = group(responses, r)
+        reached = [x for x in rewards if sum(y <= x for y in rewards) / len(rewards) >= 0.4]
+        center = mean(rewards)
+        squares = sum((x - center) ** 2 for x in rewards)
+        deviation = math.sqrt(squares / (len(rewards) - 1)) if len(rewards) > 1 else 0.0
+        found.append((r.reward - min(reached)) / (deviation + 1e-6))
+    return spread(responses, found)
+
+
+def w_reinforce_advantages(responses: Responses) -> Advantages:
+    """2506.01347, equation 7: a tenth of the reward where right, the reward less 1 elsewhere."""
+    return spread(responses, [0.1 * r.reward if r.reward >= 1 else r.reward - 1 for r in responses])
+
+
+def max_rl_advantages(responses: Responses) -> Advantages:
+    """2602.02710, algorithm 1: (r − mean(r)) / mean(r)."""
+    centers = [mean(group(responses, r)) for r in responses]
+    return spread(responses, [(r.reward - c) / (c + 1e-6) for r, c in zip(responses, centers, strict=True)])
+
+
+def opo_advantages(responses: Responses) -> Advantages:
+    """2505.23585, equation 10: the baseline is the mean reward of the group's tokens."""
+    found = []
+    for r in responses:
+        of_tokens = [x.reward for x in responses if x.prompt == r.prompt for _ in x.new]
+        found.append(r.reward - mean(of_tokens))
+    return spread(responses, found)
+
+
+def mates(responses: Responses, member: int) -> list[int]:
+    prompt = responses[member].prompt
+    return [i for i, r in enumerate(responses) if r.prompt == prompt and i != member]
+
+
+def pkpo_advantages(responses: Responses, k: int = 4) -> Advantages:
+    """2505.15201, equation 33, by enumeration: what a response adds to the best of k, summed over subsets."""
+    found = []
+    for i, r in enumerate(responses):
+        others = mates(responses, i)
+        size = len(others) + 1
+        total = 0.0
+        for subset in combinations(others, k - 1):
+            best = max(responses[j].reward for j in subset)
+            total += max(best, r.reward) - best
+        found.append(size * total / math.comb(size, k) if size >= k else 0.0)
+    return spread(responses, found)
+
+
+def pass_at_k_advantages(responses: Responses, k: int = 4) -> Advantages:
+    """2508.10751, section 2.3, by enumeration: the mean advantage of all groups of k with the response."""
+    found = []
+    for i in range(len(responses)):
+        everyone = [i, *mates(responses, i)]
+        groups = list(combinations(everyone, k))
+        earned = [float(any(responses[j].reward >= 1 for j in members)) for members in groups]
+        if not groups:
+            found.append(0.0)
+            continue
+        center = mean(earned)
+        deviation = math.sqrt(center * (1 - center))
+        own = [x for x, members in zip(earned, groups, strict=True) if i in members]
+        found.append((mean(own) - center) / (deviation + 1e-6))
+    return spread(responses, found)
+
+
+def unlikeliness_advantages(responses: Responses) -> Advantages:
+    """2506.02355, section 4: r·(1 − 0.25·rank/G), rank 0 for the least likely, before GRPO."""
+    likely = [mean(r.old) for r in responses]
+    shaped = []
+    for i, r in enumerate(responses):
+        others = mates(responses, i)
+        rank = sum(likely[j] < likely[i] for j in others)
+        shaped.append(r.reward * (1 - 0.25 * rank / (len(others) + 1)))
+    return grpo_advantages([replace(r, reward=x) for r, x in zip(responses, shaped, strict=True)])
+
+
 # ---------------------------------------------------------------- losses
 
 
@@ -159,6 +240,12 @@ def rloo(responses: Responses) -> Tensor:
     return torch.stack(losses).mean()
 
 
+def pkpo(responses: Responses) -> Tensor:
+    """2505.15201, theorem 4: the gradient of a problem is that of Σ s·log π(y|x); PPO's ratios, clipped."""
+    terms = ppo_terms(responses, pkpo_advantages(responses), 0.8, 1.2)
+    return -torch.stack([torch.stack(t).sum() for t in terms]).mean()
+
+
 def gspo(responses: Responses) -> Tensor:
     """2507.18071, equations 5 and 7: the sequence form, clipped at 3e-4 and 4e-4."""
     losses = []
@@ -192,6 +279,13 @@ OBJECTIVES: dict[str, Callable[[Responses], Tensor]] = {
     "gspo": gspo,
     "cispo": cispo,
     "prime": ppo_over_tokens(prime_advantages, 0.8, 1.2),
+    "qae": ppo_over_tokens(qae_advantages, 0.8, 1.28),
+    "w_reinforce": ppo_over_tokens(w_reinforce_advantages, 0.8, 1.2),
+    "max_rl": ppo_over_tokens(max_rl_advantages, 0.8, 1.2),
+    "opo": ppo_over_tokens(opo_advantages, 0.8, 1.2),
+    "pkpo": pkpo,
+    "pass_at_k": ppo_over_tokens(pass_at_k_advantages, 0.8, 1.2),
+    "unlikeliness": ppo_over_tokens(unlikeliness_advantages, 0.8, 1.2),
 }
 
 ESTIMATORS: dict[str, Callable[[Responses], Advantages]] = {
@@ -201,4 +295,10 @@ ESTIMATORS: dict[str, Callable[[Responses], Advantages]] = {
     "reinforce_pp": reinforce_pp_advantages,
     "reinforce_pp_baseline": reinforce_pp_baseline_advantages,
     "prime": prime_advantages,
+    "quantile_baseline": qae_advantages,
+    "w_reinforce": w_reinforce_advantages,
+    "max_rl": max_rl_advantages,
+    "opo": opo_advantages,
+    "pkpo": pkpo_advantages,
+    "pass_at_k": pass_at_k_advantages,
 }
