@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ecrl.algorithm.objective import has_ratio
-from ecrl.algorithm.strategy import RatioMixin, Strategy
+from ecrl.algorithm.strategy import RatioMixin, Strategy, bound_warnings
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.errors import UsageError
 
@@ -56,11 +55,12 @@ class ClipHigher(Strategy, RatioMixin):
                 )
         if not self._sets():
             return ["factor=1 keeps the bounds, so it does nothing."]
-        if not has_ratio(config.objective):
-            return ["the surrogate `reinforce` has no importance ratio to bound, so it does nothing."]
-        if config.update.minibatches * config.update.epochs == 1:
-            return ["with one update per rollout the ratio is 1, so no bound binds."]
-        return []
+        return bound_warnings(config)
+
+    @property
+    def sets_bounds(self) -> bool:
+        """Whether either bound moves."""
+        return bool(self._sets())
 
     def _sets(self) -> set[str]:
         low = {"low"} if self.low is not None else set()

@@ -76,7 +76,8 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
         """Refuse a second opinion on the bounds it removes; warn where no token feels the penalty."""
-        rivals = [s.name for s in others if not isinstance(s, KLCov) and isinstance(s, RatioMixin)]
+        bounding = (s for s in others if isinstance(s, RatioMixin) and not isinstance(s, KLCov))
+        rivals = [s.name for s in bounding if s.sets_bounds]
         if rivals and not self.keep_clip:
             raise UsageError(
                 f"{self.name} removes the ratio bounds that {', '.join(rivals)} sets, so one of them would "
@@ -91,6 +92,11 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
                 "Raise update.minibatches or update.epochs."
             )
         return warnings
+
+    @property
+    def sets_bounds(self) -> bool:
+        """Whether the bounds are removed."""
+        return not self.keep_clip
 
     def logged_coefficient(self) -> float:
         """Return β."""

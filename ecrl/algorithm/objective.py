@@ -203,7 +203,22 @@ def _probe() -> RolloutBatch:
 PROBE = _probe()
 
 
+#: Surrogates without the importance ratio, and those with it that read no bounds of it.
+_WITHOUT_RATIO = ("ecrl.algorithm.losses.reinforce",)
+_WITHOUT_BOUNDS = (*_WITHOUT_RATIO, "ecrl.algorithm.surrogates.sapo", "ecrl.algorithm.surrogates.dppo")
+
+
+def surrogate_name(node: Mapping[str, Any] | None) -> str:
+    """Dotted name of a configured objective's surrogate; empty if none is configured."""
+    surrogate = (node or {}).get("surrogate") or {}
+    return str(surrogate.get("_target_", ""))
+
+
 def has_ratio(node: Mapping[str, Any] | None) -> bool:
     """Whether the surrogate of a configured objective has the importance ratio π/π_old."""
-    surrogate = (node or {}).get("surrogate") or {}
-    return bool(surrogate.get("_target_") != "ecrl.algorithm.losses.reinforce")
+    return surrogate_name(node) not in _WITHOUT_RATIO
+
+
+def has_bounds(node: Mapping[str, Any] | None) -> bool:
+    """Whether the surrogate of a configured objective reads bounds of the ratio."""
+    return surrogate_name(node) not in _WITHOUT_BOUNDS

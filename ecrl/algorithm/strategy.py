@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 import lightning as L
 from torch import Tensor
 
+from ecrl.algorithm.objective import has_bounds, surrogate_name
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.config.limits import Range
+from ecrl.errors import UsageError
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
@@ -49,6 +51,30 @@ def share_warnings(config: Config, fraction: float) -> list[str]:
     ]
 
 
+def bound_warnings(config: Config) -> list[str]:
+    """Warn where bounds of the importance ratio cannot bind."""
+    if not has_bounds(config.objective):
+        name = surrogate_name(config.objective).rpartition(".")[2]
+        return [f"the surrogate `{name}` has no importance ratio to bound, so it does nothing."]
+    if config.update.minibatches * config.update.epochs == 1:
+        return ["with one update per rollout the ratio is 1, so no bound binds."]
+    return []
+
+
+def refuse_rivals(strategy: Strategy, others: Sequence[Strategy]) -> None:
+    """Refuse another strategy that sets bounds of the ratio beside one that sets them anew.
+
+    Raises:
+        UsageError: there is one.
+    """
+    for other in others:
+        if isinstance(other, RatioMixin) and other.sets_bounds:
+            raise UsageError(
+                f"{strategy.name} and {other.name} both set the ratio's bounds, so one of them would do "
+                "nothing. Drop one of them."
+            )
+
+
 class Strategy(L.Callback):
     """An entropy-control strategy: a Lightning callback that may also inherit from loss mixins.
 
@@ -67,7 +93,7 @@ class Strategy(L.Callback):
         name: its key in the ``strategy`` config; set when the stack is built, names its metrics.
         needs_current: planning must see log-probs and entropies of the current weights, not of the
             rollout's. Costs a pass without gradient for each micro-batch of a minibatch but the first.
-        needs_entropy: it reads ``module.policy_entropy`` when the rollout arrives, before any pass.
+        needs_entropy: it reads the rollout's entropies when it arrives, before any pass.
         needs_reference: it reads log-probs of the initial policy, so that a run keeps a frozen copy of it.
         corrects_staleness: it corrects for tokens that older weights drew.
         resumable: knobs of the constructor that may change when a run resumes.
@@ -137,6 +163,11 @@ class RatioMixin(ABC):
     >>> Wider().ratio_bounds(None, torch.tensor([0.5]), torch.tensor([1.5]))
     (tensor([0.2500]), tensor([3.]))
     """
+
+    @property
+    def sets_bounds(self) -> bool:
+        """Whether it changes the bounds, at its present settings."""
+        return True
 
     @abstractmethod
     def ratio_bounds(self, tokens: TokenBatch, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -89,7 +89,7 @@ def test_losses_and_gradients_agree(name: str, seed: int, moved: float) -> None:
     objective: Objective = build(config.objective)
     batch = with_advantages(random_batch(seed), objective)
     step = moved * torch.randn(batch.num_tokens, generator=torch.Generator().manual_seed(seed + 100))
-    logprobs = (batch.old_logprobs + step).requires_grad_()
+    logprobs = (batch.old_logprobs + step).clamp(max=-1e-3).requires_grad_()
     tokens: Any = batch.tokens(0, 1 - objective.bounds.low, 1 + objective.bounds.high)
     plan = make_loss_plan(tokens, objective, [])
     loss = planned_loss(replace(plan.tokens, logprobs=logprobs), plan, objective, [])

@@ -19,8 +19,9 @@ from tests.support.tiny import TINY
 from tests.support.trained import PAIRS, Bench, Cell, Trained, update
 
 #: Pairs of which one would undo the other, and strategies of which a second would.
+BOUNDS = ["clip_higher", "adapo", "archer", "flexible_clip", "dynamic_clip", "balanced_clip"]
 REFUSED = [
-    *({"kl_cov", name} for name in ("clip_higher", "adapo", "archer", "flexible_clip")),
+    *({"kl_cov", name} for name in BOUNDS),
     *({name} for name in ("clip_higher", "high_entropy_tokens", "entropy_budget", "temperature_controller")),
 ]
 

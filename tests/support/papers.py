@@ -119,7 +119,7 @@ def prime_advantages(responses: Responses) -> Advantages:
 
 
 def qae_advantages(responses: Responses) -> Advantages:
-    """2509.22611, equation 5: the baseline is inf{x : share of the group's rewards up to x ≥ 0.4}."""
+    """2509.22611: the baseline is inf{x : share of the group's rewards up to x ≥ 0.4}."""
     found = []
     for r in responses:
         rewards = group(responses, r)
@@ -132,18 +132,18 @@ def qae_advantages(responses: Responses) -> Advantages:
 
 
 def w_reinforce_advantages(responses: Responses) -> Advantages:
-    """2506.01347, equation 7: a tenth of the reward where right, the reward less 1 elsewhere."""
+    """2506.01347: a tenth of the reward where right, the reward less 1 elsewhere."""
     return spread(responses, [0.1 * r.reward if r.reward >= 1 else r.reward - 1 for r in responses])
 
 
 def max_rl_advantages(responses: Responses) -> Advantages:
-    """2602.02710, algorithm 1: (r − mean(r)) / mean(r)."""
+    """2602.02710: (r − mean(r)) / mean(r)."""
     centers = [mean(group(responses, r)) for r in responses]
     return spread(responses, [(r.reward - c) / (c + 1e-6) for r, c in zip(responses, centers, strict=True)])
 
 
 def opo_advantages(responses: Responses) -> Advantages:
-    """2505.23585, equation 10: the baseline is the mean reward of the group's tokens."""
+    """2505.23585: the baseline is the mean reward of the group's tokens."""
     found = []
     for r in responses:
         of_tokens = [x.reward for x in responses if x.prompt == r.prompt for _ in x.new]
@@ -171,7 +171,7 @@ def pkpo_advantages(responses: Responses, k: int = 4) -> Advantages:
 
 
 def pass_at_k_advantages(responses: Responses, k: int = 4) -> Advantages:
-    """2508.10751, section 2.3, by enumeration: the mean advantage of all groups of k with the response."""
+    """2508.10751, by enumeration: the mean advantage of all groups of k with the response."""
     found = []
     for i in range(len(responses)):
         everyone = [i, *mates(responses, i)]
@@ -188,7 +188,7 @@ def pass_at_k_advantages(responses: Responses, k: int = 4) -> Advantages:
 
 
 def unlikeliness_advantages(responses: Responses) -> Advantages:
-    """2506.02355, section 4: r·(1 − 0.25·rank/G), rank 0 for the least likely, before GRPO."""
+    """2506.02355: r·(1 − 0.25·rank/G), rank 0 for the least likely, before GRPO."""
     likely = [mean(r.old) for r in responses]
     shaped = []
     for i, r in enumerate(responses):
@@ -241,7 +241,7 @@ def rloo(responses: Responses) -> Tensor:
 
 
 def pkpo(responses: Responses) -> Tensor:
-    """2505.15201, theorem 4: the gradient of a problem is that of Σ s·log π(y|x); PPO's ratios, clipped."""
+    """2505.15201: the gradient of a problem is that of Σ s·log π(y|x); PPO's ratios, clipped."""
     terms = ppo_terms(responses, pkpo_advantages(responses), 0.8, 1.2)
     return -torch.stack([torch.stack(t).sum() for t in terms]).mean()
 
@@ -265,6 +265,90 @@ def cispo(responses: Responses) -> Tensor:
     return -torch.stack(terms).sum() / len(terms)
 
 
+def over_responses(terms: list[list[Tensor]]) -> Tensor:
+    """2402.03300: mean over tokens, then over responses."""
+    return -torch.stack([torch.stack(t).mean() for t in terms]).mean()
+
+
+def every_token(
+    responses: Responses, advantages: Advantages, term: Callable[[float, Tensor, float, float], Tensor]
+) -> list[list[Tensor]]:
+    """Terms of advantage, log π, log π_old and its value without gradient."""
+    return [
+        [term(a, new, old, float(new.detach())) for a, new, old in zip(own, r.new, r.old, strict=True)]
+        for r, own in zip(responses, advantages, strict=True)
+    ]
+
+
+def sapo(responses: Responses) -> Tensor:
+    """2511.20347: f(r) = 4/τ·sigmoid(τ(r − 1)), τ 1 for A > 0, else 1.05."""
+
+    def term(advantage: float, new: Tensor, old: float, at: float) -> Tensor:
+        tau = 1.0 if advantage > 0 else 1.05
+        return 4 / tau / (1 + torch.exp(-tau * (torch.exp(new - old) - 1))) * advantage
+
+    return over_responses(every_token(responses, grpo_advantages(responses), term))
+
+
+def gmpo(responses: Responses) -> Tensor:
+    """2507.20673: the product of clipped ratios to the power 1/|y|, sign by sign of A."""
+    losses = []
+    for r, own in zip(responses, grpo_advantages(responses), strict=True):
+        sign = 1.0 if own[0] > 0 else -1.0
+        steps = []
+        for new, old in zip(r.new, r.old, strict=True):
+            x = sign * (new - old)
+            steps.append(torch.minimum(x, sign * (new - old).clamp(-0.4, 0.4)) * sign)
+        losses.append(-own[0] * torch.exp(torch.stack(steps).mean()))
+    return torch.stack(losses).mean()
+
+
+def dppo(responses: Responses, kl: bool, limit: float) -> Tensor:
+    """2602.04879: r·A, masked where the divergence exceeds the limit and grows."""
+
+    def term(advantage: float, new: Tensor, old: float, at: float) -> Tensor:
+        p, q = math.exp(at), math.exp(old)
+        distance = q * math.log(q / p) + (1 - q) * math.log((1 - q) / (1 - p)) if kl else abs(p - q)
+        outward = (advantage > 0 and p > q) or (advantage < 0 and p < q)
+        ratio = torch.exp(new - old)
+        return (ratio.detach() if outward and distance > limit else ratio) * advantage
+
+    terms = every_token(responses, dr_grpo_advantages(responses), term)
+    return -torch.stack([torch.stack(t).sum() / LENGTH for t in terms]).mean()
+
+
+def aspo(responses: Responses) -> Tensor:
+    """2510.06062: the ratio flipped where A > 0, π·π_old/sg(π²); both capped at 3."""
+
+    def term(advantage: float, new: Tensor, old: float, at: float) -> Tensor:
+        ratio = math.exp(at - old)
+        if advantage > 0:
+            if ratio > 1.2:
+                return torch.zeros_like(new) + advantage / 1.2
+            flipped = torch.exp(new) * math.exp(old) / math.exp(at) ** 2
+            return flipped * min(1.0, 3 / float(flipped.detach())) * advantage
+        if ratio < 0.8:
+            return torch.zeros_like(new) + advantage * 0.8
+        return torch.exp(new - old) * min(1.0, 3 / ratio) * advantage
+
+    return over_tokens(every_token(responses, grpo_advantages(responses), term))
+
+
+def ce_gppo(responses: Responses) -> Tensor:
+    """2509.20712: outside the clip the bound, times β, carries the gradient of log π."""
+
+    def term(advantage: float, new: Tensor, old: float, at: float) -> Tensor:
+        ratio = torch.exp(new - old)
+        outside = ratio / math.exp(at - old)
+        if advantage < 0 and math.exp(at - old) < 0.8:
+            return 0.75 * 0.8 * outside * advantage
+        if advantage > 0 and math.exp(at - old) > 1.2:
+            return 1.0 * 1.2 * outside * advantage
+        return ratio * advantage
+
+    return over_tokens(every_token(responses, grpo_advantages(responses), term))
+
+
 #: The longest response that the fixed length of Dr. GRPO is set to.
 LENGTH = 16
 
@@ -285,6 +369,12 @@ OBJECTIVES: dict[str, Callable[[Responses], Tensor]] = {
     "opo": ppo_over_tokens(opo_advantages, 0.8, 1.2),
     "pkpo": pkpo,
     "pass_at_k": ppo_over_tokens(pass_at_k_advantages, 0.8, 1.2),
+    "sapo": sapo,
+    "gmpo": gmpo,
+    "dppo": lambda responses: dppo(responses, kl=False, limit=0.15),
+    "dppo_kl": lambda responses: dppo(responses, kl=True, limit=0.05),
+    "aspo": aspo,
+    "ce_gppo": ce_gppo,
     "unlikeliness": ppo_over_tokens(unlikeliness_advantages, 0.8, 1.2),
 }
 

@@ -49,7 +49,9 @@ from tests.support.tiny import TINY
 
 OBJECTIVES = options("objective")
 #: One of each kind of surrogate, and the one with columns of its own.
-KINDS = ("grpo", "gspo", "cispo", "rloo", "prime")
+KINDS = (
+    "grpo", "gspo", "cispo", "rloo", "prime", "sapo", "gmpo", "dppo", "dppo_kl", "aspo", "ce_gppo",
+)  # fmt: skip
 #: Those that differ from one of these in numbers only: advantages, bounds, the weights of a mean.
 VARIANTS = [name for name in OBJECTIVES if name not in KINDS]
 #: Every strategy under each kind of objective and under one variant, so that each variant meets some.
