@@ -40,6 +40,7 @@ class BalancedClip(Strategy, RatioMixin):
     """
 
     needs_current = True
+    needs_updates = True
 
     def __init__(
         self,

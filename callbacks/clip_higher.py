@@ -33,6 +33,8 @@ class ClipHigher(Strategy, RatioMixin):
         high: how far it may rise above 1, not negative; None multiplies the bound that is there.
     """
 
+    needs_updates = True
+
     def __init__(self, *, factor: float = 1.4, low: float | None = None, high: float | None = None) -> None:
         super().__init__()
         if not 0 <= factor < math.inf:

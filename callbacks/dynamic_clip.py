@@ -31,6 +31,8 @@ class DynamicClip(Strategy, RatioMixin):
         cap: largest upper bound, at least 1.
     """
 
+    needs_updates = True
+
     def __init__(self, *, low: float | None = 0.16, high: float | None = 0.2, cap: float = 10.0) -> None:
         super().__init__()
         for name, value in (("low", low), ("high", high)):

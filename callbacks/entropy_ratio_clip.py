@@ -36,6 +36,7 @@ class EntropyRatioClip(Strategy, WeightMixin):
     """
 
     needs_current = True
+    needs_updates = True
     needs_entropy = True
 
     def __init__(self, *, low: float = 0.95, high: float = 1.05) -> None:
@@ -51,8 +52,6 @@ class EntropyRatioClip(Strategy, WeightMixin):
         """Warn where no entropy can leave the band."""
         if self.low == 0 and self.high == float("inf"):
             return ["low=0 and high=inf hold every token, so it does nothing."]
-        if config.update.minibatches * config.update.epochs == 1:
-            return ["with one update per rollout the entropies are the old ones, so no token is left out."]
         return []
 
     def extra_columns(self, batch: RolloutBatch) -> Mapping[str, Tensor]:

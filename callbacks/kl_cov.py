@@ -53,6 +53,7 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
     """
 
     needs_current = True
+    needs_updates = True
 
     def __init__(
         self,
@@ -86,11 +87,6 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
         warnings = share_warnings(config, self.fraction)
         if self.fraction == 0 or self.coefficient == 0:
             warnings.append("fraction or coefficient is 0, so no token is penalised.")
-        if config.update.minibatches * config.update.epochs == 1:
-            warnings.append(
-                "with one update per rollout the ratio is 1 and the penalty has no gradient. "
-                "Raise update.minibatches or update.epochs."
-            )
         return warnings
 
     @property

@@ -56,8 +56,6 @@ def bound_warnings(config: Config) -> list[str]:
     if not has_bounds(config.objective):
         name = surrogate_name(config.objective).rpartition(".")[2]
         return [f"the surrogate `{name}` has no importance ratio to bound, so it does nothing."]
-    if config.update.minibatches * config.update.epochs == 1:
-        return ["with one update per rollout the ratio is 1, so no bound binds."]
     return []
 
 
@@ -95,6 +93,8 @@ class Strategy(L.Callback):
             rollout's. Costs a pass without gradient for each micro-batch of a minibatch but the first.
         needs_entropy: it reads the rollout's entropies when it arrives, before any pass.
         needs_reference: it reads log-probs of the initial policy, so that a run keeps a frozen copy of it.
+        needs_updates: it acts on how far the policy moved since the rollout, so that the first update of a
+            rollout does not feel it.
         corrects_staleness: it corrects for tokens that older weights drew.
         resumable: knobs of the constructor that may change when a run resumes.
     """
@@ -103,6 +103,7 @@ class Strategy(L.Callback):
     needs_current: bool = False
     needs_entropy: bool = False
     needs_reference: bool = False
+    needs_updates: bool = False
     corrects_staleness: bool = False
     resumable: frozenset[str] = frozenset()
 

@@ -37,11 +37,16 @@ def check_stack(config: Config, strategies: list[Strategy]) -> list[str]:
     Raises:
         UsageError: a combination is impossible.
     """
-    return _objective_warnings(config) + [
-        f"{strategy.name}: {warning}"
-        for strategy in strategies
-        for warning in strategy.check(config, [s for s in strategies if s is not strategy])
-    ]
+    warnings = _objective_warnings(config)
+    for strategy in strategies:
+        own = strategy.check(config, [s for s in strategies if s is not strategy])
+        if strategy.needs_updates and config.update.minibatches * config.update.epochs == 1:
+            own.append(
+                "with one update per rollout the policy is still the one that drew it, which leaves nothing "
+                "to act on. Raise update.minibatches or update.epochs."
+            )
+        warnings += [f"{strategy.name}: {warning}" for warning in own]
+    return warnings
 
 
 def _objective_warnings(config: Config) -> list[str]:

@@ -200,12 +200,6 @@ def test_inert_settings_warn(strategy: Strategy) -> None:
     assert type(strategy)().check(config(), [ClipCov()]) == []
 
 
-@pytest.mark.parametrize("strategy", [DynamicClip(), BalancedClip(), EntropyRatioClip()])
-def test_one_update_per_rollout_warns(strategy: Strategy) -> None:
-    (warning,) = strategy.check(config(minibatches=1), [])
-    assert "one update" in warning
-
-
 @pytest.mark.parametrize("strategy", [DynamicClip(), BalancedClip()])
 def test_two_that_set_the_bounds_are_refused(strategy: Strategy) -> None:
     strategy.name = "mine"

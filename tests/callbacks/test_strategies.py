@@ -19,13 +19,17 @@ from ecrl.algorithm.loss_plan import make_loss_plan, planned_loss
 from ecrl.algorithm.losses import KL_ESTIMATORS
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.strategy import Strategy
+from ecrl.algorithm.strategy_stack import check_stack
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.callbacks import (
     AdaptiveEntropy,
+    BalancedClip,
     ClipCov,
     ClipHigher,
+    DynamicClip,
     EntropyAdvantage,
     EntropyBonus,
+    EntropyRatioClip,
     HighEntropyTokens,
     ImportanceCorrection,
     KLCov,
@@ -501,11 +505,12 @@ def test_inert_settings_warn(strategy: Strategy) -> None:
 
 
 def test_one_update_per_rollout_warns_where_the_ratio_matters() -> None:
-    for strategy in (KLCov(), ClipHigher()):
-        (warning,) = strategy.check(config(minibatches=1), [])
-        assert "one update" in warning
-        assert strategy.check(config(minibatches=1, epochs=2), []) == []
-    assert ClipCov().check(config(minibatches=1), []) == []
+    for strategy in (KLCov(), ClipHigher(), DynamicClip(), BalancedClip(), EntropyRatioClip()):
+        strategy.name = "mine"
+        (warning,) = check_stack(config(minibatches=1), [strategy])
+        assert warning.startswith("mine: with one update per rollout")
+        assert check_stack(config(minibatches=1, epochs=2), [strategy]) == []
+    assert check_stack(config(minibatches=1), [ClipCov()]) == []
 
 
 def test_clip_higher_warns_where_the_surrogate_has_no_ratio() -> None:

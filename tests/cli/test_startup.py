@@ -24,6 +24,9 @@ LIGHT = [
     ["report", "--help"],
     ["strategies", "--help"],
     ["envs"],
+    ["strategies"],
+    ["strategies", "show", "kl_cov"],
+    ["strategies", "show", "prime"],
 ]
 
 PROGRAM = f"""
