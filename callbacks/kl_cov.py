@@ -77,7 +77,7 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
         """Refuse a second opinion on the bounds it removes; warn where no token feels the penalty."""
-        bounding = (s for s in others if isinstance(s, RatioMixin) and not isinstance(s, KLCov))
+        bounding = (s for s in others if not isinstance(s, KLCov) and isinstance(s, RatioMixin))
         rivals = [s.name for s in bounding if s.sets_bounds]
         if rivals and not self.keep_clip:
             raise UsageError(

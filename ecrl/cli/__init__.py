@@ -24,7 +24,7 @@ USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language
   ecrl law RUN…              R = −a·exp(H) + b         ecrl law runs/* reward=COLUMN output=DIR
   ecrl theory [output=DIR]   first-order theory of entropy change against exact steps
   ecrl envs                  list environments; look at one
-  ecrl strategies            list entropy-control strategies
+  ecrl strategies            list entropy-control strategies and objectives; `show NAME` looks at one
   ecrl doctor                list what is installed, and what each missing package would enable
 
 `ecrl COMMAND --help` says more. Overrides are Hydra's: seed=1 strategy=[clip_cov,clip_higher] update.lr=1e-5
