@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ecrl.algorithm.objective import has_ratio
-from ecrl.algorithm.strategy import RatioMixin, Strategy, within
+from ecrl.algorithm.strategy import RatioMixin, Strategy, bound_warnings, within
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.config.limits import Range
 from ecrl.training.observer import EntropyObserver
@@ -37,6 +36,7 @@ class ADAPO(Strategy, RatioMixin, EntropyObserver):
     """
 
     needs_entropy = True
+    needs_updates = True
 
     def __init__(
         self,
@@ -58,15 +58,16 @@ class ADAPO(Strategy, RatioMixin, EntropyObserver):
         self._scale = 1.0
         self._first: float | None = None
 
+    @property
+    def sets_bounds(self) -> bool:
+        """Whether a bound moves."""
+        return self.factor != 1
+
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
         """Warn where no bound moves or binds."""
         if self.factor == 1:
             return ["factor=1 keeps the bound, so it does nothing."]
-        if not has_ratio(config.objective):
-            return ["the surrogate `reinforce` has no importance ratio to bound, so it does nothing."]
-        if config.update.minibatches * config.update.epochs == 1:
-            return ["with one update per rollout the ratio is 1, so no bound binds."]
-        return []
+        return bound_warnings(config)
 
     def on_entropy(self, module: PolicyModule, entropy: float) -> None:
         """Move the bound by the entropy of the fresh rollout."""

@@ -50,6 +50,11 @@ class Archer(ReferencePenalty, RatioMixin):
         self.fraction = fraction
         self.wide = wide
 
+    @property
+    def sets_bounds(self) -> bool:
+        """Whether a bound moves."""
+        return self.wide != 1
+
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
         """Warn where bounds stay and there is no penalty."""
         inert = self.wide == 1 and self.coefficient == 0

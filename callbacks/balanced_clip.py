@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ecrl.algorithm.strategy import RatioMixin, Strategy, bound_warnings, refuse_rivals
+from ecrl.algorithm.strategy import RatioMixin, Strategy, bound_warnings, within
 from ecrl.algorithm.token_batch import TokenBatch
+from ecrl.config.limits import Range
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
@@ -41,6 +42,7 @@ class BalancedClip(Strategy, RatioMixin):
 
     needs_current = True
     needs_updates = True
+    replaces_bounds = True
 
     def __init__(
         self,
@@ -53,14 +55,11 @@ class BalancedClip(Strategy, RatioMixin):
         step: float = 0.05,
     ) -> None:
         super().__init__()
-        if not 0 <= share <= 1:
-            raise ValueError(f"BalancedClip: share must lie in [0, 1]; got {share}.")
-        if low is not None and not 0 <= low <= low_end <= 1:
-            raise ValueError(f"BalancedClip: 0 ≤ low ≤ low_end ≤ 1 must hold; got low={low}, {low_end}.")
-        if high is not None and not 1 <= high <= high_end < math.inf:
-            raise ValueError(f"BalancedClip: 1 ≤ high ≤ high_end must hold; got high={high}, {high_end}.")
-        if not step > 0:
-            raise ValueError(f"BalancedClip: step must exceed 0; got {step}.")
+        within(self, Range(least=0, most=1), share=share, low=low or 0.0)
+        within(self, Range(least=low, most=1), low_end=low_end)
+        within(self, Range(least=1), high=high or 1.0)
+        within(self, Range(least=high), high_end=high_end)
+        within(self, Range(above=0), step=step)
         self.share = share
         self.low = low
         self.low_end = low_end
@@ -74,10 +73,9 @@ class BalancedClip(Strategy, RatioMixin):
         return self.low is not None or self.high is not None
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
-        """Refuse another that sets bounds; warn where no bound can bind."""
+        """Warn where no bound is set or can bind."""
         if not self.sets_bounds:
             return ["low and high are null, so it does nothing."]
-        refuse_rivals(self, others)
         return bound_warnings(config)
 
     def ratio_bounds(self, tokens: TokenBatch, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

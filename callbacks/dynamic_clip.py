@@ -9,14 +9,14 @@ takes the mean over tokens of each response; these are not part of this strategy
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ecrl.algorithm.strategy import RatioMixin, Strategy, bound_warnings, refuse_rivals
+from ecrl.algorithm.strategy import RatioMixin, Strategy, bound_warnings, within
 from ecrl.algorithm.token_batch import TokenBatch
+from ecrl.config.limits import Range
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
@@ -32,14 +32,13 @@ class DynamicClip(Strategy, RatioMixin):
     """
 
     needs_updates = True
+    replaces_bounds = True
 
     def __init__(self, *, low: float | None = 0.16, high: float | None = 0.2, cap: float = 10.0) -> None:
         super().__init__()
-        for name, value in (("low", low), ("high", high)):
-            if value is not None and not 0 <= value < math.inf:
-                raise ValueError(f"DynamicClip: {name} must be finite and not negative; got {value}.")
-        if not cap >= 1:
-            raise ValueError(f"DynamicClip: cap must be at least 1; got {cap}.")
+        given = {name: value for name, value in (("low", low), ("high", high)) if value is not None}
+        within(self, Range(least=0), **given)
+        within(self, Range(least=1), cap=cap)
         self.low = low
         self.high = high
         self.cap = cap
@@ -50,10 +49,9 @@ class DynamicClip(Strategy, RatioMixin):
         return self.low is not None or self.high is not None
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
-        """Refuse another that sets bounds; warn where no bound can bind."""
+        """Warn where no bound is set or can bind."""
         if not self.sets_bounds:
             return ["low and high are null, so it does nothing."]
-        refuse_rivals(self, others)
         return bound_warnings(config)
 
     def ratio_bounds(self, tokens: TokenBatch, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from ecrl.algorithm.objective import has_ratio
-from ecrl.algorithm.strategy import RatioMixin, Strategy, within
+from ecrl.algorithm.strategy import RatioMixin, Strategy, bound_warnings, within
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.config.limits import Range
 from ecrl.rollout.trajectory import Trajectory
@@ -42,6 +41,8 @@ class FlexibleClip(Strategy, RatioMixin, RolloutObserver):
         by: the iteration in which the second half ends, from 1; the paper's is the last of the run.
     """
 
+    needs_updates = True
+
     def __init__(self, *, offset: float = 1.5, slope: float = -1.0, by: int = 250) -> None:
         super().__init__()
         within(self, Range(least=0), offset=offset)
@@ -52,15 +53,16 @@ class FlexibleClip(Strategy, RatioMixin, RolloutObserver):
         self.by = by
         self._part = 0.0
 
+    @property
+    def sets_bounds(self) -> bool:
+        """Whether a bound moves."""
+        return self.offset != 1 or self.slope != 0
+
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
         """Warn where no bound moves or binds."""
         if self.offset == 1 and self.slope == 0:
             return ["offset=1 and slope=0 keep the bounds, so it does nothing."]
-        if not has_ratio(config.objective):
-            return ["the surrogate `reinforce` has no importance ratio to bound, so it does nothing."]
-        if config.update.minibatches * config.update.epochs == 1:
-            return ["with one update per rollout the ratio is 1, so no bound binds."]
-        return []
+        return bound_warnings(config)
 
     def on_rollout(self, module: PolicyModule, trajectories: Sequence[Trajectory]) -> None:
         """Move on in the schedule."""

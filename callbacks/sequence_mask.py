@@ -13,33 +13,36 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from ecrl.algorithm.strategy import Strategy, WeightMixin
+from ecrl.algorithm.strategy import Strategy, WeightMixin, within
 from ecrl.algorithm.token_batch import TokenBatch
+from ecrl.config.limits import Range
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
 
 
 class SequenceMask(Strategy, WeightMixin):
-    """Zero the weights of wrong responses that became too unlikely. Neutral: ``limit=.inf``.
+    """Zero the weights of wrong responses that became too unlikely. Neutral: ``limit=null``.
 
     Args:
-        limit: δ, nats per token, not negative.
+        limit: δ, nats per token, not negative; None masks no response.
     """
 
     needs_current = True
 
-    def __init__(self, *, limit: float = 0.5) -> None:
+    def __init__(self, *, limit: float | None = 0.5) -> None:
         super().__init__()
-        if not limit >= 0:
-            raise ValueError(f"SequenceMask: limit must not be negative; got {limit}.")
+        if limit is not None:
+            within(self, Range(least=0), limit=limit)
         self.limit = limit
 
     def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
         """Warn where no response is masked."""
-        return ["limit=inf masks no response, so it does nothing."] if self.limit == float("inf") else []
+        return ["limit=null masks no response, so it does nothing."] if self.limit is None else []
 
     def weights(self, tokens: TokenBatch, weights: Tensor) -> Tensor:
         """Zero the masked responses' weights ``[N]``."""
+        if self.limit is None:
+            return weights
         distance = tokens.per_sequence_mean(tokens.engine_logprobs - tokens.logprobs)[tokens.sequence_ids]
         return weights.masked_fill((distance > self.limit) & (tokens.advantages < 0), 0.0)

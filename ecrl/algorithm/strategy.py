@@ -21,13 +21,12 @@ from ecrl.algorithm.objective import has_bounds, surrogate_name
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.config.limits import Range
-from ecrl.errors import UsageError
 
 if TYPE_CHECKING:
     from ecrl.config.schema import Config
 
 
-def within(strategy: Strategy, limit: Range, **knobs: float) -> None:
+def within(strategy: Strategy, limit: Range, /, **knobs: float) -> None:
     """Refuse knobs outside a limit.
 
     Raises:
@@ -57,20 +56,6 @@ def bound_warnings(config: Config) -> list[str]:
         name = surrogate_name(config.objective).rpartition(".")[2]
         return [f"the surrogate `{name}` has no importance ratio to bound, so it does nothing."]
     return []
-
-
-def refuse_rivals(strategy: Strategy, others: Sequence[Strategy]) -> None:
-    """Refuse another strategy that sets bounds of the ratio beside one that sets them anew.
-
-    Raises:
-        UsageError: there is one.
-    """
-    for other in others:
-        if isinstance(other, RatioMixin) and other.sets_bounds:
-            raise UsageError(
-                f"{strategy.name} and {other.name} both set the ratio's bounds, so one of them would do "
-                "nothing. Drop one of them."
-            )
 
 
 class Strategy(L.Callback):
@@ -164,6 +149,9 @@ class RatioMixin(ABC):
     >>> Wider().ratio_bounds(None, torch.tensor([0.5]), torch.tensor([1.5]))
     (tensor([0.2500]), tensor([3.]))
     """
+
+    #: It sets bounds without regard to those that are there, so that a strategy before it would do nothing.
+    replaces_bounds: bool = False
 
     @property
     def sets_bounds(self) -> bool:

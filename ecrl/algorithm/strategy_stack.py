@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from ecrl.algorithm.objective import has_ratio
-from ecrl.algorithm.strategy import Strategy
+from ecrl.algorithm.strategy import RatioMixin, Strategy
 from ecrl.config.schema import Config
 from ecrl.config.targets import build, require_target
 from ecrl.errors import UsageError
@@ -37,6 +38,7 @@ def check_stack(config: Config, strategies: list[Strategy]) -> list[str]:
     Raises:
         UsageError: a combination is impossible.
     """
+    _refuse_lost_bounds(strategies)
     warnings = _objective_warnings(config)
     for strategy in strategies:
         own = strategy.check(config, [s for s in strategies if s is not strategy])
@@ -47,6 +49,17 @@ def check_stack(config: Config, strategies: list[Strategy]) -> list[str]:
             )
         warnings += [f"{strategy.name}: {warning}" for warning in own]
     return warnings
+
+
+def _refuse_lost_bounds(strategies: list[Strategy]) -> None:
+    """Refuse a strategy whose bounds of the ratio a later one replaces."""
+    bounding = [s for s in strategies if isinstance(s, RatioMixin) and s.sets_bounds]
+    for before, strategy in pairwise(bounding):
+        if strategy.replaces_bounds:
+            raise UsageError(
+                f"{strategy.name} sets the ratio's bounds anew, so {before.name} before it would do nothing. "
+                f"Drop one of them, or put {strategy.name} first."
+            )
 
 
 def _objective_warnings(config: Config) -> list[str]:

@@ -11,6 +11,7 @@ import inspect
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.machinery import ModuleSpec
@@ -30,8 +31,8 @@ class Definition:
         module_doc: docstring of its module.
         doc: its docstring.
         defaults: by argument, the default as it is written; empty for none.
-        bases: names of a class's bases.
-        flags: names that a class sets to True.
+        bases: names of a class's bases and of theirs.
+        flags: names that a class or one of these sets to True.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Definition:
         return found
 
 
+@cache
 def definition(dotted: str, where: str) -> Definition:
     """Read the class or function that a ``_target_`` names.
 
@@ -91,7 +93,7 @@ def definition(dotted: str, where: str) -> Definition:
     tree = _parsed(path)
     for node in tree.body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == name:
-            return _read(node, ast.get_docstring(tree) or "")
+            return _read(node, module, ast.get_docstring(tree) or "")
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             for alias in node.names:
                 if (alias.asname or alias.name) == name:
@@ -118,20 +120,34 @@ def _source(module: str) -> Path | None:
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 
-def _read(node: ast.ClassDef | ast.FunctionDef, module_doc: str) -> Definition:
+def _read(node: ast.ClassDef | ast.FunctionDef, module: str, module_doc: str) -> Definition:
     doc = inspect.cleandoc(ast.get_docstring(node) or "")
     if isinstance(node, ast.FunctionDef):
         return Definition(node.name, module_doc, doc, _defaults(node))
     made = [x for x in node.body if isinstance(x, ast.FunctionDef) and x.name == "__init__"]
-    flags = frozenset(
+    flags = {
         target.id
         for x in node.body
         if isinstance(x, ast.Assign) and isinstance(x.value, ast.Constant) and x.value.value is True
         for target in x.targets
         if isinstance(target, ast.Name)
-    )
-    bases = tuple(ast.unparse(base).rpartition(".")[2] for base in node.bases)
-    return Definition(node.name, module_doc, doc, _defaults(made[0]) if made else {}, bases, flags)
+    }
+    bases = [ast.unparse(base) for base in node.bases]
+    defaults = _defaults(made[0]) if made else {}
+    for above in _definitions(module, bases):
+        bases += above.bases
+        flags |= above.flags
+        defaults = defaults if made else above.defaults | defaults
+    return Definition(node.name, module_doc, doc, defaults, tuple(bases), frozenset(flags))
+
+
+def _definitions(module: str, names: Sequence[str]) -> list[Definition]:
+    """Those of the classes that a module names whose source can be read."""
+    found = []
+    for name in names:
+        with suppress(UsageError):
+            found.append(definition(f"{module}.{name}", module))
+    return found
 
 
 def _defaults(function: ast.FunctionDef) -> dict[str, str]:

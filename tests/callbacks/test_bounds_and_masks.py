@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from ecrl.algorithm.strategy import Strategy
+from ecrl.algorithm.strategy_stack import check_stack
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.callbacks import (
     BalancedClip,
@@ -63,7 +64,7 @@ class TestDynamicClip:
     def test_the_bounds_are_where_the_paper_has_them(self, seed: int) -> None:
         """2509.02333: |(r − 1)·r·q| = ε at each bound, with r·q the new probability."""
         tokens = random_tokens(seed)
-        low, high = DynamicClip(cap=math.inf).ratio_bounds(tokens, tokens.low, tokens.high)
+        low, high = DynamicClip(cap=1e9).ratio_bounds(tokens, tokens.low, tokens.high)
         old = tokens.old_logprobs.exp()
         torch.testing.assert_close((high - 1) * high * old, torch.full_like(old, 0.2), rtol=1e-10, atol=0)
         reached = old >= 4 * 0.16  # below it no ratio moves the probability so far
@@ -124,7 +125,7 @@ class TestSequenceMask:
         )
         near(SequenceMask().weights(tokens, torch.full((4,), 3.0)), [0, 3, 3, 3])
         near(SequenceMask(limit=0.2).weights(tokens, torch.ones(4)), [0, 1, 0, 0])
-        near(SequenceMask(limit=math.inf).weights(tokens, torch.ones(4)), [1, 1, 1, 1])
+        near(SequenceMask(limit=None).weights(tokens, torch.ones(4)), [1, 1, 1, 1])
 
     @pytest.mark.parametrize("seed", range(3))
     def test_it_agrees_with_a_second_implementation(self, seed: int) -> None:
@@ -145,12 +146,12 @@ class TestEntropyRatioClip:
         tokens = batch([-1.0] * 5, [1.0] * 5, entropy=[0.9, 1.0, 0.52, 1.1, 2e-6], old_entropy=old)
         near(EntropyRatioClip().weights(tokens, torch.full((5,), 3.0)), [0, 3, 3, 0, 3])
         near(EntropyRatioClip(low=0.0).weights(tokens, torch.ones(5)), [1, 1, 1, 0, 1])
-        near(EntropyRatioClip(high=math.inf).weights(tokens, torch.ones(5)), [0, 1, 1, 1, 1])
+        near(EntropyRatioClip(high=None).weights(tokens, torch.ones(5)), [0, 1, 1, 1, 1])
 
     def test_an_entropy_of_0_is_a_number_like_others(self) -> None:
         tokens = batch([-1.0] * 3, [1.0] * 3, entropy=[0.0, 0.5, 0.0], old_entropy=[0.5, 0.0, 0.0])
         near(EntropyRatioClip().weights(tokens, torch.ones(3)), [0, 0, 1])
-        near(EntropyRatioClip(low=0.0, high=math.inf).weights(tokens, torch.ones(3)), [1, 1, 1])
+        near(EntropyRatioClip(low=0.0, high=None).weights(tokens, torch.ones(3)), [1, 1, 1])
 
     @pytest.mark.parametrize("seed", range(3))
     def test_it_agrees_with_a_second_implementation(self, seed: int) -> None:
@@ -190,8 +191,8 @@ def test_values_out_of_range_are_refused(strategy: type[Strategy], kwargs: dict[
     [
         DynamicClip(low=None, high=None),
         BalancedClip(low=None, high=None),
-        SequenceMask(limit=math.inf),
-        EntropyRatioClip(low=0.0, high=math.inf),
+        SequenceMask(limit=None),
+        EntropyRatioClip(low=0.0, high=None),
     ],
 )
 def test_inert_settings_warn(strategy: Strategy) -> None:
@@ -201,14 +202,16 @@ def test_inert_settings_warn(strategy: Strategy) -> None:
 
 
 @pytest.mark.parametrize("strategy", [DynamicClip(), BalancedClip()])
-def test_two_that_set_the_bounds_are_refused(strategy: Strategy) -> None:
+def test_bounds_that_a_later_strategy_replaces_are_refused(strategy: Strategy) -> None:
     strategy.name = "mine"
     other: Strategy
     for other in (ClipHigher(), DynamicClip(), BalancedClip()):
         other.name = "other"
-        with pytest.raises(UsageError, match="mine and other both set the ratio's bounds"):
-            strategy.check(config(), [other])
-    assert strategy.check(config(), [ClipHigher(factor=1.0), KLCov(keep_clip=True)]) == []
+        with pytest.raises(UsageError, match="mine sets the ratio's bounds anew, so other before it"):
+            check_stack(config(), [other, strategy])
+    for other in (ClipHigher(factor=1.0), KLCov(keep_clip=True), DynamicClip(low=None, high=None)):
+        check_stack(config(), [other, strategy])
+    assert check_stack(config(), [strategy, ClipHigher()]) == []
 
 
 def test_bounds_that_no_surrogate_reads_warn() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -85,8 +84,8 @@ ROWS = [
     Row("flexible_clip", {"offset": 200.0, "slope": -100.0}, {"offset": 1.0, "slope": 0.0}),
     Row("rl_zvp", {"alpha": 1000.0}, {"alpha": 0.0}),
     Row("temperature_controller", {"target": 50.0}, {"gain": 0.0}, draws=True),
-    Row("sequence_mask", {"limit": 0.05}, {"limit": math.inf}),
-    Row("entropy_ratio_clip", {"low": 0.9, "high": 1.1}, {"low": 0.0, "high": math.inf}),
+    Row("sequence_mask", {"limit": 0.05}, {"limit": None}),
+    Row("entropy_ratio_clip", {"low": 0.9, "high": 1.1}, {"low": 0.0, "high": None}),
     Row("dynamic_clip", {}, {"low": None, "high": None}),
     Row("balanced_clip", {"share": 0.9}, {"share": 0.0, "low": None, "high": None}),
     Row("importance_correction", {"mode": "mask", "floor": 0.9, "cap": 1.1}, {}),
