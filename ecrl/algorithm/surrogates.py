@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ecrl.algorithm.losses import SurrogateLoss
 from ecrl.algorithm.token_batch import LOG_RATIO_LIMIT, TokenBatch
-from ecrl.errors import name_message
 
 DIVERGENCES = ("tv", "kl")
 
@@ -82,7 +81,7 @@ def dppo(tokens: TokenBatch, divergence: str = "tv", limit: float = 0.15) -> Sur
         ValueError: no such divergence, or ``limit`` is not above 0.
     """
     if divergence not in DIVERGENCES:
-        raise ValueError(name_message("dppo divergence", divergence, DIVERGENCES))
+        raise ValueError(f"dppo: divergence takes one of {', '.join(DIVERGENCES)}, got {divergence!r}.")
     if not limit > 0:
         raise ValueError(f"dppo: limit must exceed 0, got {limit}.")
     new, old = tokens.logprobs.detach(), tokens.old_logprobs

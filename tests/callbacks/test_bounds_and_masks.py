@@ -22,7 +22,7 @@ from ecrl.callbacks import (
     SequenceMask,
 )
 from ecrl.errors import UsageError
-from tests.callbacks.test_strategies import batch, config, near
+from tests.support.tokens import batch, config, near
 
 
 def random_tokens(seed: int) -> TokenBatch:

@@ -20,7 +20,6 @@ from ecrl.algorithm.losses import KL_ESTIMATORS
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.strategy_stack import check_stack
-from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.callbacks import (
     AdaptiveEntropy,
     BalancedClip,
@@ -35,51 +34,13 @@ from ecrl.callbacks import (
     KLCov,
     ReferenceKL,
 )
-from ecrl.config.schema import Config, RolloutConfig, UpdateConfig
 from ecrl.errors import UsageError
 from tests.support.paths import ROOT
+from tests.support.tokens import batch, config, near
 
 FOLDER = ROOT / "configs" / "strategy"
 # `…_small` and `…_32b` are presets of the same strategies with other shares.
 YAMLS = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.endswith(("_small", "_32b")))
-
-
-def batch(
-    logprobs: list[float],
-    advantages: list[float],
-    *,
-    old: list[float] | None = None,
-    entropy: list[float] | None = None,
-    key: int = 0,
-    **columns: list[float],
-) -> TokenBatch:
-    """Tokens of one sequence with ratio bounds 0.8 and 1.2."""
-    n = len(logprobs)
-    return TokenBatch(
-        token_ids=torch.zeros(n, dtype=torch.long),
-        logprobs=torch.tensor(logprobs),
-        entropy=torch.tensor(entropy if entropy is not None else [0.5] * n),
-        old_logprobs=torch.tensor(old if old is not None else logprobs),
-        engine_logprobs=torch.tensor(logprobs),
-        advantages=torch.tensor(advantages),
-        sequence_ids=torch.zeros(n, dtype=torch.long),
-        positions=torch.arange(n),
-        group_ids=torch.zeros(n, dtype=torch.long),
-        uid=torch.zeros(n, dtype=torch.long),
-        low=torch.full((n,), 0.8),
-        high=torch.full((n,), 1.2),
-        clipped=torch.zeros(n, dtype=torch.bool),
-        key=key,
-        columns={name: torch.tensor(column) for name, column in columns.items()},
-    )
-
-
-def config(minibatches: int = 4, epochs: int = 1, surrogate: str = "ppo_clip") -> Config:
-    return Config(
-        rollout=RolloutConfig(max_new_tokens=1024),  # the paper's shares are of many tokens
-        update=UpdateConfig(minibatches=minibatches, epochs=epochs),
-        objective={"surrogate": {"_target_": f"ecrl.algorithm.losses.{surrogate}"}},
-    )
 
 
 def target(path: Path) -> Any:
@@ -87,10 +48,6 @@ def target(path: Path) -> Any:
     nodes = cast(Any, OmegaConf.load(path))
     assert list(nodes) == [path.stem]
     return nodes[path.stem]
-
-
-def near(got: Tensor, wanted: list[float]) -> None:
-    torch.testing.assert_close(got, torch.tensor(wanted, dtype=torch.float32), atol=1e-6, rtol=0)
 
 
 # logπ has mean −2 and A mean 0, so Cov = [2·1, 1·(−1), −1·1, −2·(−1)] = [2, −1, −1, 2].

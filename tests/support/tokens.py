@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ecrl.algorithm.episodes import Episodes
 from ecrl.algorithm.token_batch import TokenBatch
+from ecrl.config.schema import Config, RolloutConfig, UpdateConfig
 
 
 def make_tokens(
@@ -84,3 +85,47 @@ def two_prompts() -> TokenBatch:
         sequences=[0, 0, 1, 2, 3, 4, 5],
     )
     return replace(tokens, group_ids=torch.tensor([7, 7, 7, 7, 3, 3, 9]))
+
+
+def batch(
+    logprobs: list[float],
+    advantages: list[float],
+    *,
+    old: list[float] | None = None,
+    entropy: list[float] | None = None,
+    key: int = 0,
+    **columns: list[float],
+) -> TokenBatch:
+    """Tokens of one sequence with ratio bounds 0.8 and 1.2."""
+    n = len(logprobs)
+    return TokenBatch(
+        token_ids=torch.zeros(n, dtype=torch.long),
+        logprobs=torch.tensor(logprobs),
+        entropy=torch.tensor(entropy if entropy is not None else [0.5] * n),
+        old_logprobs=torch.tensor(old if old is not None else logprobs),
+        engine_logprobs=torch.tensor(logprobs),
+        advantages=torch.tensor(advantages),
+        sequence_ids=torch.zeros(n, dtype=torch.long),
+        positions=torch.arange(n),
+        group_ids=torch.zeros(n, dtype=torch.long),
+        uid=torch.zeros(n, dtype=torch.long),
+        low=torch.full((n,), 0.8),
+        high=torch.full((n,), 1.2),
+        clipped=torch.zeros(n, dtype=torch.bool),
+        key=key,
+        columns={name: torch.tensor(column) for name, column in columns.items()},
+    )
+
+
+def config(minibatches: int = 4, epochs: int = 1, surrogate: str = "ppo_clip") -> Config:
+    """What strategies check, under a surrogate of ``ecrl.algorithm.losses``."""
+    return Config(
+        rollout=RolloutConfig(max_new_tokens=1024),  # the paper's shares are of many tokens
+        update=UpdateConfig(minibatches=minibatches, epochs=epochs),
+        objective={"surrogate": {"_target_": f"ecrl.algorithm.losses.{surrogate}"}},
+    )
+
+
+def near(got: Tensor, wanted: list[float]) -> None:
+    """Hold numbers against some worked out by hand."""
+    torch.testing.assert_close(got, torch.tensor(wanted, dtype=torch.float32), atol=1e-6, rtol=0)
