@@ -19,6 +19,7 @@ from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.callbacks import EntropyBudget
 from ecrl.callbacks.entropy_budget import _numbers
+from ecrl.callbacks.entropy_ratio_clip import OLD_ENTROPY
 from ecrl.callbacks.rl_zvp import UNANIMOUS
 from ecrl.config.compose import build_config
 from ecrl.config.schema import Config
@@ -54,7 +55,7 @@ def tokens() -> TokenBatch:
     drawn = random_tokens(0).tokens
     unanimous = torch.tensor([1.0, -1.0, 0.0], dtype=torch.float64)[drawn.group_ids]
     columns = {REFERENCE_LOGPROBS: drawn.old_logprobs - 0.1, UNANIMOUS: unanimous}
-    return replace(drawn, columns=columns)
+    return replace(drawn, columns=columns | {OLD_ENTROPY: drawn.entropy * 1.02})
 
 
 def effect(strategy: Strategy, module: Any) -> list[Tensor | float]:
