@@ -1,9 +1,10 @@
 """Completed iterations an hour with two vLLM servers: rollouts in waves, streaming, and partial ones.
 
 A task with a long tail: answers of 4 to 256 tokens, each scored by a verifier that takes 50 ms of one of
-the machine's verifier processes. Two real servers on this machine's CPU, one trainer. In waves every completion
-is there before any is verified, as before ecrl streamed. The ways take turns, and each comes first in turn, so
-that a slow minute affects all; every pair has a seed of its own. Run it in vLLM's environment:
+the machine's verifier processes. Two real servers on this machine's CPU, one trainer. In waves every
+completion is there before any is verified, as before ecrl streamed. The ways take turns, and each comes
+first in turn, so that a slow minute affects all; every pair has a seed of its own. Run it in vLLM's
+environment:
 
     python benchmarks/streaming.py                 # five pairs, about half an hour on two idle cores
     python benchmarks/streaming.py --quick         # one pair of few iterations: does it run?
@@ -169,7 +170,8 @@ def run(way: str, model: str, urls: Sequence[str], seed: int, iterations: int) -
             f"rollout.prompts={PROMPTS}", f"rollout.group_size={GROUP}", f"rollout.max_new_tokens={LONGEST}",
             f"update.minibatches={MINIBATCHES}", "update.lr=1e-6", "eval.every=0",
             "objective.filters.drop_zero_variance=false", "checkpoint.every=1000", "log.progress=false",
-            "trainer.accelerator=cpu", _SERVER, f"engine.urls=[{','.join(urls)}]", "engine.dtype=float32", *_AHEAD, *WAYS[way],
+            "trainer.accelerator=cpu", _SERVER, f"engine.urls=[{','.join(urls)}]", "engine.dtype=float32",
+            *_AHEAD, *WAYS[way],
         ]  # fmt: skip
         result = subprocess.run(command, capture_output=True, text=True, env=environment())
         if result.returncode:
