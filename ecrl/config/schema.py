@@ -174,6 +174,9 @@ class RolloutConfig:
             itself corrects for engine and staleness.
         staleness: K, by how many iterations drawing runs ahead of training: iteration i trains on what
             the weights of iteration i − K drew.
+        partial: whether completions that are unfinished at a weight sync go on with the new weights, so that
+            up to K + 1 rollouts are drawn at once and none waits for the longest of another. What is drawn
+            then depends on time.
     """
 
     prompts: int = count(64, least=1, most=2**20)
@@ -185,6 +188,7 @@ class RolloutConfig:
     overlong_prompts: str = choice("drop", OVERLONG)
     old_logprobs: str = choice("recompute", OLD_LOGPROBS)
     staleness: int = count(0, least=0, most=1024)
+    partial: bool = False
 
 
 @dataclass

@@ -29,7 +29,9 @@ class Completion:
             sampling temperature (before top-p), in nats.
         entropy: entropy of that distribution at each token, in nats; None if the engine reports none.
         finish_reason: ``stop`` at the end-of-sequence token, ``length`` at the token limit.
-        weights_version: version of the weights that generated it.
+        weights_version: version of the weights that generated it, or its last tokens.
+        earlier: where the weights changed meanwhile: the versions before, each with its number of tokens, in
+            order.
     """
 
     token_ids: list[int]
@@ -37,6 +39,7 @@ class Completion:
     entropy: list[float] | None
     finish_reason: FinishReason
     weights_version: int
+    earlier: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,8 @@ class Engine(Protocol):
             attribute too.
         lockstep: generation is a collective, so every process must call ``poll`` equally often.
         waves: a poll generates all that was submitted, so the more is submitted before it, the better.
+        pausable: its weights may change between ``pause`` and ``resume`` while requests are open. A class
+            attribute.
         resumable: knobs of the constructor that may change when a run resumes: those that say where the
             engine is and how much it takes at once, so that the same keys draw the same completions.
     """
@@ -101,6 +106,7 @@ class Engine(Protocol):
     disaggregated: bool
     lockstep: bool
     waves: bool
+    pausable: bool
     resumable: frozenset[str]
 
     @classmethod
@@ -135,6 +141,14 @@ class Engine(Protocol):
 
     def cancel(self) -> None:
         """Forget all open requests."""
+        ...
+
+    def pause(self) -> None:
+        """Stop generating; open requests stay. Only if it is ``pausable``, as is ``resume``."""
+        ...
+
+    def resume(self) -> None:
+        """Go on with all open requests, by the weights that it now holds."""
         ...
 
     def generate(
@@ -174,6 +188,7 @@ class StreamingEngine(ABC):
     """What every engine does in the same way, given ``submit``, ``poll`` and ``cancel``."""
 
     waves = False
+    pausable = False
 
     @abstractmethod
     def submit(self, requests: Sequence[Request]) -> None:

@@ -62,6 +62,7 @@ class Collector:
             long for an engine in lockstep.
         prompt_limit: returns the longest prompt of a pool for a way of sampling.
         errors: what happens when an environment's code raises.
+        engine_clock: runs while the engine has something to do; None makes one.
 
     Attributes:
         options: options of every ``reset`` in a pool; they may change only between iterations.
@@ -78,6 +79,7 @@ class Collector:
         timeout: float = 1800.0,
         prompt_limit: Callable[[str, Sampling], PromptLimit] = lambda pool, sampling: PromptLimit(),
         errors: EnvErrors | None = None,
+        engine_clock: BusyClock | None = None,
     ) -> None:
         self._pools = EnvPools(make_env, seed)
         self.options = self._pools.options
@@ -89,7 +91,11 @@ class Collector:
         self._process_group = process_group or ProcessGroup()
         self._timeout = timeout
         self.prompt_limit = prompt_limit
-        self.engine_clock = BusyClock("engine")
+        self.engine_clock = engine_clock or BusyClock("engine")
+
+    def share_options(self, other: Collector) -> None:
+        """Take the options of another collector, now and when they change."""
+        self.options = self._pools.options = other.options
 
     def choose(self, pool: str, first: int, count: int, sampling: Sampling) -> Chosen:
         """Choose the next problems whose prompts the policy reads; each process tries its share.

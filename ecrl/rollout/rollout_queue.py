@@ -18,7 +18,7 @@ class Rollout:
 
     Attributes:
         iteration: the iteration that trains on it.
-        version: version of the weights that generated it.
+        version: version of the weights that generated it, or began to.
         temperature: softmax temperature of the sampling.
         drawn: all trajectories.
         kept: indices of the trajectories to train on, after filters and resampling.
@@ -48,18 +48,28 @@ class RolloutQueue:
             temperature.
         staleness: K, iterations.
         disaggregated: whether to generate in a thread.
+        partial: whether to generate all rollouts that are ahead at the same time, each in a thread of its
+            own, whatever weights the engine gets meanwhile.
+        begin: called before a rollout is started, in their order, with its iteration and temperature.
     """
 
     def __init__(
-        self, draw: Callable[[int, int, float, MetricsRecorder], Rollout], staleness: int, disaggregated: bool
+        self,
+        draw: Callable[[int, int, float, MetricsRecorder], Rollout],
+        staleness: int,
+        disaggregated: bool,
+        partial: bool = False,
+        begin: Callable[[int, float], None] = lambda iteration, temperature: None,
     ) -> None:
         self._draw = draw
+        self._begin = begin
         self._staleness = staleness
-        self._thread = ThreadPoolExecutor(1, "rollouts") if disaggregated and staleness else None
+        threads = staleness + 1 if partial else 1
+        self._thread = ThreadPoolExecutor(threads, "rollouts") if disaggregated and staleness else None
         self._pending: list[Future[Rollout]] = []
 
     def settle(self) -> None:
-        """Wait until all started rollouts are complete; the engine's weights may change only after that."""
+        """Wait until all started rollouts are complete: else the engine's weights may not change."""
         for future in self._pending:
             future.result()
 
@@ -71,6 +81,7 @@ class RolloutQueue:
         return self._pending.pop(0).result()
 
     def _start(self, iteration: int, version: int, temperature: float) -> Future[Rollout]:
+        self._begin(iteration, temperature)
         if self._thread is not None:
             return self._thread.submit(self._draw, iteration, version, temperature, MetricsRecorder())
         future: Future[Rollout] = Future()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import gymnasium as gym
 
@@ -12,11 +14,13 @@ from ecrl.config.targets import build
 from ecrl.engines.base import Engine, Sampling
 from ecrl.envs.safe_calls import make
 from ecrl.policy.context_window import context_window
+from ecrl.rollout.busy_clock import BusyClock
 from ecrl.rollout.chat import Chat
 from ecrl.rollout.collector import Collector
 from ecrl.rollout.env_errors import EnvErrors
 from ecrl.rollout.env_pools import TRAIN, split_of
 from ecrl.rollout.prompt_limit import PromptLimit, prompt_limit
+from ecrl.rollout.shared_engine import EngineLine, SharedEngine
 from ecrl.training.scoring import Scorer
 
 
@@ -29,6 +33,48 @@ def build_collector(config: Config, scorer: Scorer, run_dir: Path | None) -> Col
         run_dir: folder of the run, for files about errors; None takes a temporary one.
     """
     engine: Engine = build(config.engine, model=scorer.model, process_group=scorer.process_group)
+    return _collector(config, scorer, run_dir, engine, BusyClock("engine"))
+
+
+def build_lanes(config: Config, scorer: Scorer, run_dir: Path | None, first: Collector) -> Lanes:
+    """Build collectors for rollouts that are drawn at the same time, with environments of their own.
+
+    Args:
+        config: the whole configuration.
+        scorer: as for ``first``.
+        run_dir: likewise.
+        first: the run's collector, whose engine they share.
+    """
+    shared = SharedEngine(first.engine)
+    lines = [
+        cast("Engine", EngineLine(shared)) for _ in range(config.rollout.staleness + 1)
+    ]  # all that they use
+    lanes = [_collector(config, scorer, run_dir, line, first.engine_clock) for line in lines]
+    for lane in lanes:
+        lane.share_options(first)
+    return Lanes(shared, lanes)
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Collectors that draw at the same time.
+
+    Attributes:
+        engine: what they share.
+        collectors: rollout i is drawn by the one with number i modulo their number.
+    """
+
+    engine: SharedEngine
+    collectors: list[Collector]
+
+    def of(self, iteration: int) -> Collector:
+        """Return the collector of an iteration's rollout."""
+        return self.collectors[iteration % len(self.collectors)]
+
+
+def _collector(
+    config: Config, scorer: Scorer, run_dir: Path | None, engine: Engine, clock: BusyClock
+) -> Collector:
     sets = {of.name: of.env for of in validation_sets(config)}
     window = context_window(scorer.model.lm.config)
 
@@ -49,4 +95,5 @@ def build_collector(config: Config, scorer: Scorer, run_dir: Path | None) -> Col
         config.trainer.timeout,
         limit,
         EnvErrors(config.env.on_error, run_dir),
+        clock,
     )

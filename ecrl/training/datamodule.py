@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import numpy as np
 from torch import Tensor
 
 from ecrl.algorithm.mismatch import mismatch
@@ -27,12 +28,12 @@ from ecrl.rollout.batching import (
     split_minibatches,
     with_advantages,
 )
-from ecrl.rollout.collector import Collector
+from ecrl.rollout.collector import Chosen, Collector
 from ecrl.rollout.env_pools import TRAIN
 from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
 from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.rollout.trajectory import Trajectory
-from ecrl.training.collecting import build_collector
+from ecrl.training.collecting import Lanes, build_collector, build_lanes
 from ecrl.training.idle_time import IdleTime
 from ecrl.training.notices import Notices
 from ecrl.training.observer import RolloutObserver
@@ -87,6 +88,8 @@ class RolloutDataModule(L.LightningDataModule):
         self._idle: IdleTime | None = None
         self._restored: list[dict[str, Any]] = []
         self._next_problem = 0
+        self._lanes: Lanes | None = None
+        self._begun: dict[int, Chosen] = {}  # the problems of rollouts that are drawn at the same time
         self._notices = Notices(say)
 
     @property
@@ -108,7 +111,12 @@ class RolloutDataModule(L.LightningDataModule):
         """Rollouts in training order."""
         if self._queue is None:
             staleness, engine = self.config.rollout.staleness, self.collector.engine
-            self._queue = RolloutQueue(self._draw, staleness, engine.disaggregated)
+            if self.config.rollout.partial:
+                run_dir = self.module.run_dir if self.module else None
+                self._lanes = build_lanes(self.config, self.scorer, run_dir, self.collector)
+            self._queue = RolloutQueue(
+                self._draw, staleness, engine.disaggregated, self.config.rollout.partial, self._begin
+            )
             self._queue.load_state_dict(self._restored)
         return self._queue
 
@@ -131,12 +139,14 @@ class RolloutDataModule(L.LightningDataModule):
         module, update = self.module, self.config.update
         iteration = module.iteration
         with self._precision():
-            with self.idle.waiting.running():
-                self.queue.settle()
-            with module.recorder.timer("sync"):
+            queue = self.queue
+            if self._lanes is None:
+                with self.idle.waiting.running():
+                    queue.settle()
+            with module.recorder.timer("sync"), self._lanes.engine.paused() if self._lanes else nullcontext():
                 self._sync()
             with self.idle.waiting.running():
-                rollout = self.queue.next(iteration, module.version, module.temperature)
+                rollout = queue.next(iteration, module.version, module.temperature)
             self.collector.engine.sleep()
             for part, seconds in rollout.seconds.items():
                 module.recorder.add_seconds(part, seconds)
@@ -147,6 +157,7 @@ class RolloutDataModule(L.LightningDataModule):
         """Draw the rollout of an iteration, with fresh problems in place of filtered ones."""
         rollout, filters = self.config.rollout, self.objective.filters
         sampling = self._sampling(temperature)
+        collector = self._lanes.of(iteration) if self._lanes else self.collector
         wanted = rollout.prompts * rollout.group_size
         drawn: list[Trajectory] = []
         kept: list[int] = []
@@ -154,15 +165,14 @@ class RolloutDataModule(L.LightningDataModule):
         rounds = 1 + filters.max_resample
         for _ in range(rounds):
             with recorder.timer("verify"):
-                chosen = self.collector.choose(TRAIN, self._next_problem, rollout.prompts, sampling)
-            self._next_problem = chosen.stop
+                chosen = self._begun.pop(iteration, None) or self._choose(collector, sampling)
             overlong += chosen.overlong
-            played = self.collector.collect(
+            played = collector.collect(
                 TRAIN, chosen.problems, rollout.group_size, sampling, iteration, recorder
             )
             failed += sum(t.failed for t in played)
             new = [t for t in played if t.turns]
-            _check_versions(new, version)
+            _check_versions(new, version, partial=rollout.partial)
             kept += [len(drawn) + i for i in kept_by(filters, new)]
             drawn += new
             if len(kept) >= wanted:
@@ -174,6 +184,16 @@ class RolloutDataModule(L.LightningDataModule):
         return Rollout(
             iteration, version, temperature, drawn, kept[:wanted], recorder.seconds(), overlong, failed
         )
+
+    def _begin(self, iteration: int, temperature: float) -> None:
+        """Choose the problems of a rollout before others that are drawn at the same time choose theirs."""
+        if self._lanes is not None:
+            self._begun[iteration] = self._choose(self._lanes.of(iteration), self._sampling(temperature))
+
+    def _choose(self, collector: Collector, sampling: Sampling) -> Chosen:
+        chosen = collector.choose(TRAIN, self._next_problem, self.config.rollout.prompts, sampling)
+        self._next_problem = chosen.stop
+        return chosen
 
     def _sampling(self, temperature: float) -> Sampling:
         rollout = self.config.rollout
@@ -232,6 +252,8 @@ class RolloutDataModule(L.LightningDataModule):
         """Record what the rollout passed over."""
         record = self.module.recorder.record
         record("rollout/overlong_prompts", rollout.overlong)
+        if self.config.rollout.partial:
+            record("rollout/partial", float(np.mean([_is_partial(t) for t in rollout.drawn])))
         limit = self.collector.prompt_limit(TRAIN, self._sampling(rollout.temperature))
         self._notices.overlong(rollout.overlong, TRAIN, limit, "rollout/overlong_prompts")
         if self.config.env.on_error == "zero":
@@ -322,7 +344,7 @@ class RolloutDataModule(L.LightningDataModule):
             self._queue = None
         if self._collector is not None:
             self._collector.engine.close()
-            self._collector = self._idle = None
+            self._collector = self._idle = self._lanes = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rollouts drawn ahead, and the number of the problem that comes next."""
@@ -335,8 +357,20 @@ class RolloutDataModule(L.LightningDataModule):
         self._next_problem = state_dict["next_problem"]
 
 
-def _check_versions(trajectories: Iterable[Trajectory], version: int) -> None:
-    stale = {c.completion.weights_version for t in trajectories for c in t.turns} - {version}
+def _is_partial(trajectory: Trajectory) -> bool:
+    """Whether more than one version of the weights drew it."""
+    completions = [turn.completion for turn in trajectory.turns]
+    return len({v for c in completions for v in (c.weights_version, *(e for e, _ in c.earlier))}) > 1
+
+
+def _check_versions(trajectories: Iterable[Trajectory], version: int, partial: bool) -> None:
+    """Check that completions were drawn by the weights that the engine was sent.
+
+    Raises:
+        EcrlError: one was drawn by others; in partial rollouts by older ones.
+    """
+    drawn = {c.completion.weights_version for t in trajectories for c in t.turns}
+    stale = {v for v in drawn if v < version or (v > version and not partial)}
     if stale:
         raise EcrlError(
             f"The engine answered with weights of version {sorted(stale)}, but the policy was at version "

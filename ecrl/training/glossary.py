@@ -29,6 +29,7 @@ GLOSSARY = {
     "rollout/truncated": "Share of responses that were cut off at `rollout.max_new_tokens`.",
     "rollout/overlong_prompts": "Number of problems whose prompts were too long; see `rollout.overlong_prompts`.",
     "rollout/env_errors": "Number of episodes in which the environment's code raised, with `env.on_error=zero`.",
+    "rollout/partial": "Share of episodes that more than one version of the weights drew, with `rollout.partial=true`.",
     "rollout/zero_variance": "Share of groups whose completions all have the same reward: they carry no signal.",
     "rollout/groups": "Number of groups that were drawn.",
     "rollout/groups_trained": "Number of groups that the update learns from, after the filters.",

@@ -75,6 +75,7 @@ def preflight(config: Config, training: bool = True, splits: Sequence[Split] | N
         state_bytes(config.update, trained_dtype(config.model))  # the optimizer can be built, and steps
     check_window(config, training)  # the model can read prompt and completion together
     check_size(config, training)  # the processes can split, adapt and hold the model
+    check_partial(config, objective, strategies)  # completions can go on with other weights
     check_entropies(config, strategies)  # the rollout has them where a strategy reads them
     with parts_named({f"strategy.{strategy.name}": strategy for strategy in strategies}, None):
         warnings += [*check_stack(config, strategies), *_staleness_warnings(config, strategies)]
@@ -100,6 +101,33 @@ def check_groups(config: Config, objective: Objective) -> None:
         raise UsageError(
             "rollout.group_size=1 makes every group one of zero variance, and all would be dropped; set "
             "objective.filters.drop_zero_variance=false."
+        )
+
+
+def check_partial(config: Config, objective: Objective, strategies: Sequence[Strategy]) -> None:
+    """Refuse partial rollouts where they cannot be drawn, or would not be corrected.
+
+    Raises:
+        UsageError: says what is missing.
+    """
+    if not config.rollout.partial:
+        return
+    if not resolve(config.engine["_target_"], "engine").pausable:
+        raise UsageError("rollout.partial=true needs an engine that can pause: engine=vllm_server.")
+    if not any(strategy.corrects_staleness for strategy in strategies):
+        raise UsageError(
+            "rollout.partial=true draws completions by several versions of the weights; add "
+            "importance_correction to strategy=[…], which corrects for it."
+        )
+    if not config.rollout.staleness:
+        raise UsageError(
+            "rollout.partial=true draws ahead of training; set rollout.staleness to 1 or more, the number of "
+            "weight syncs that a completion may see."
+        )
+    if objective.filters.max_resample:
+        raise UsageError(
+            f"objective.filters.max_resample={objective.filters.max_resample} would pose problems in an "
+            "order that depends on time under rollout.partial=true; set it to 0."
         )
 
 

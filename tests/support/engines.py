@@ -103,3 +103,66 @@ class FailingEngine(ScatteredEngine):
         done = super().poll()
         FailingEngine.answered += len(done)
         return done
+
+
+class PausableEngine(DisaggregatedEngine):
+    """Draws two tokens of every open completion a poll, by whatever weights it then has.
+
+    Attributes:
+        syncs: number of requests that were open at each weight sync.
+    """
+
+    waves = False
+    pausable = True
+    syncs: ClassVar[list[int]] = []
+
+    def __init__(self, model: PolicyModel, process_group: ProcessGroup) -> None:
+        super().__init__(model, process_group)
+        self._parts: dict[int, tuple[Request, list[Completion]]] = {}
+        self._paused = False
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        self._parts |= {request.id: (request, []) for request in requests}
+
+    def poll(self) -> list[tuple[int, Completion]]:
+        assert not self._paused
+        done = []
+        for number, (request, parts) in list(self._parts.items()):
+            drawn = sum(len(part.token_ids) for part in parts)
+            left = request.sampling.max_new_tokens - drawn
+            prompt = [*request.prompt, *(t for part in parts for t in part.token_ids)]
+            sampling = replace(request.sampling, max_new_tokens=min(2, left))
+            parts += self.draw([prompt], sampling, [request.key + drawn])
+            if left <= 2 or parts[-1].finish_reason == "stop":
+                del self._parts[number]
+                done.append((number, joined(parts)))
+        return done
+
+    def cancel(self) -> None:
+        self._parts = {}
+
+    def pause(self) -> None:
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+
+    def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
+        assert self._paused or not self._parts
+        PausableEngine.syncs.append(len(self._parts))
+        super().sync_weights(weights, version)
+
+
+def joined(parts: Sequence[Completion]) -> Completion:
+    """One completion of its parts."""
+    spans: dict[int, int] = {}
+    for part in parts:
+        spans[part.weights_version] = spans.get(part.weights_version, 0) + len(part.token_ids)
+    return Completion(
+        token_ids=[t for part in parts for t in part.token_ids],
+        logprobs=[x for part in parts for x in part.logprobs],
+        entropy=[x for part in parts for x in part.entropy or []],
+        finish_reason=parts[-1].finish_reason,
+        weights_version=parts[-1].weights_version,
+        earlier=tuple(spans.items())[:-1],
+    )
