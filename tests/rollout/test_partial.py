@@ -73,11 +73,11 @@ def test_a_run_with_partial_rollouts_resumes(base: list[str], tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("override", "said"),
     [
-        ("engine=hf", "needs an engine that can pause: engine=vllm_server"),
+        ("engine._target_=ecrl.engines.hf.HFEngine", "needs an engine that can pause: engine=vllm_server"),
         ("strategy=[]", r"add importance_correction to strategy=\[…\]"),
         ("rollout.staleness=0", "set rollout.staleness to 1 or more"),
         ("objective.filters.max_resample=2", "max_resample=2 .* set it to 0"),
-        ("rollout.partial=3", "rollout.partial"),
+        ("rollout.partial=maybe", "rollout.partial"),
     ],
 )
 def test_what_cannot_be_partial_is_refused(override: str, said: str, base: list[str]) -> None:
@@ -97,6 +97,7 @@ def test_rollouts_begin_in_order_and_are_drawn_at_the_same_time() -> None:
         draw, 2, True, partial=True, begin=lambda iteration, temperature: begun.append(iteration)
     )
     assert [queue.next(i, i, 1.0).version for i in range(3)] == [0, 0, 0]
+    queue.settle()
     queue.close()
     assert begun == [0, 1, 2, 3, 4] and sorted(released) == begun
 
