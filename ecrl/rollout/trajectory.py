@@ -67,3 +67,9 @@ class Trajectory:
     def num_tokens(self) -> int:
         """Number of tokens that the policy generated."""
         return sum(len(turn.completion.token_ids) for turn in self.turns)
+
+    @property
+    def versions(self) -> set[int]:
+        """Versions of the weights that generated it."""
+        completions = [turn.completion for turn in self.turns]
+        return {v for c in completions for v in (c.weights_version, *(earlier for earlier, _ in c.earlier))}

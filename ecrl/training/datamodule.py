@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,22 +18,21 @@ from ecrl.algorithm.strategy import Strategy
 from ecrl.config.eval_sets import ValidationSet, validation_sets
 from ecrl.config.schema import Config
 from ecrl.engines.base import Sampling
-from ecrl.errors import EcrlError
 from ecrl.metrics import MetricsRecorder
 from ecrl.policy.weights import HFWeights
 from ecrl.rollout.batching import (
     build_batch,
-    kept_by,
     sequence_entropy,
     split_minibatches,
     with_advantages,
 )
-from ecrl.rollout.collector import Chosen, Collector
+from ecrl.rollout.collector import Collector
 from ecrl.rollout.env_pools import TRAIN
 from ecrl.rollout.rollout_metrics import rollout_entropy, rollout_metrics
 from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.rollout.trajectory import Trajectory
-from ecrl.training.collecting import Lanes, build_collector, build_lanes
+from ecrl.training.collecting import build_collector, build_lanes
+from ecrl.training.drawing import Drawing
 from ecrl.training.idle_time import IdleTime
 from ecrl.training.notices import Notices
 from ecrl.training.observer import RolloutObserver
@@ -84,12 +83,9 @@ class RolloutDataModule(L.LightningDataModule):
         self.scorer = scorer
         self.sets = validation_sets(config)
         self._collector: Collector | None = None
-        self._queue: RolloutQueue | None = None
+        self._drawing: Drawing | None = None
         self._idle: IdleTime | None = None
-        self._restored: list[dict[str, Any]] = []
-        self._next_problem = 0
-        self._lanes: Lanes | None = None
-        self._begun: dict[int, Chosen] = {}  # the problems of rollouts that are drawn at the same time
+        self._restored: dict[str, Any] = {}
         self._notices = Notices(say)
 
     @property
@@ -107,18 +103,22 @@ class RolloutDataModule(L.LightningDataModule):
         return self._collector
 
     @property
-    def queue(self) -> RolloutQueue:
-        """Rollouts in training order."""
-        if self._queue is None:
-            staleness, engine = self.config.rollout.staleness, self.collector.engine
+    def drawing(self) -> Drawing:
+        """Draws the rollouts; made at first use, when it is known where the run goes on."""
+        if self._drawing is None:
+            lanes = None
             if self.config.rollout.partial:
                 run_dir = self.module.run_dir if self.module else None
-                self._lanes = build_lanes(self.config, self.scorer, run_dir, self.collector)
-            self._queue = RolloutQueue(
-                self._draw, staleness, engine.disaggregated, self.config.rollout.partial, self._begin
+                lanes = build_lanes(self.config, self.scorer, run_dir, self.collector)
+            self._drawing = Drawing(
+                self.config, self.objective.filters, self.collector, lanes, **self._restored
             )
-            self._queue.load_state_dict(self._restored)
-        return self._queue
+        return self._drawing
+
+    @property
+    def queue(self) -> RolloutQueue:
+        """Rollouts in training order."""
+        return self.drawing.queue
 
     @property
     def idle(self) -> IdleTime:
@@ -139,65 +139,17 @@ class RolloutDataModule(L.LightningDataModule):
         module, update = self.module, self.config.update
         iteration = module.iteration
         with self._precision():
-            queue = self.queue
-            if self._lanes is None:
-                with self.idle.waiting.running():
-                    queue.settle()
-            with module.recorder.timer("sync"), self._lanes.engine.paused() if self._lanes else nullcontext():
+            with self.idle.waiting.running():
+                self.drawing.make_room()
+            with module.recorder.timer("sync"), self.drawing.paused():
                 self._sync()
             with self.idle.waiting.running():
-                rollout = queue.next(iteration, module.version, module.temperature)
+                rollout = self.queue.next(iteration, module.version, module.temperature)
             self.collector.engine.sleep()
             for part, seconds in rollout.seconds.items():
                 module.recorder.add_seconds(part, seconds)
             batch = self._prepare(rollout)
         yield from split_minibatches(batch, update.minibatches, update.epochs, self.config.seed, iteration)
-
-    def _draw(self, iteration: int, version: int, temperature: float, recorder: MetricsRecorder) -> Rollout:
-        """Draw the rollout of an iteration, with fresh problems in place of filtered ones."""
-        rollout, filters = self.config.rollout, self.objective.filters
-        sampling = self._sampling(temperature)
-        collector = self._lanes.of(iteration) if self._lanes else self.collector
-        wanted = rollout.prompts * rollout.group_size
-        drawn: list[Trajectory] = []
-        kept: list[int] = []
-        overlong = failed = 0
-        rounds = 1 + filters.max_resample
-        for _ in range(rounds):
-            with recorder.timer("verify"):
-                chosen = self._begun.pop(iteration, None) or self._choose(collector, sampling)
-            overlong += chosen.overlong
-            played = collector.collect(
-                TRAIN, chosen.problems, rollout.group_size, sampling, iteration, recorder
-            )
-            failed += sum(t.failed for t in played)
-            new = [t for t in played if t.turns]
-            _check_versions(new, version, partial=rollout.partial)
-            kept += [len(drawn) + i for i in kept_by(filters, new)]
-            drawn += new
-            if len(kept) >= wanted:
-                break
-        if not drawn:
-            raise EcrlError(
-                f"{self.config.env.id} failed in each of its {failed} episodes: nothing was drawn."
-            )
-        return Rollout(
-            iteration, version, temperature, drawn, kept[:wanted], recorder.seconds(), overlong, failed
-        )
-
-    def _begin(self, iteration: int, temperature: float) -> None:
-        """Choose the problems of a rollout before others that are drawn at the same time choose theirs."""
-        if self._lanes is not None:
-            self._begun[iteration] = self._choose(self._lanes.of(iteration), self._sampling(temperature))
-
-    def _choose(self, collector: Collector, sampling: Sampling) -> Chosen:
-        chosen = collector.choose(TRAIN, self._next_problem, self.config.rollout.prompts, sampling)
-        self._next_problem = chosen.stop
-        return chosen
-
-    def _sampling(self, temperature: float) -> Sampling:
-        rollout = self.config.rollout
-        return Sampling(temperature, rollout.top_p, rollout.max_new_tokens)
 
     def _prepare(self, rollout: Rollout) -> RolloutBatch:
         """Turn a rollout into a batch: old log-probs, what observers and strategies add, then advantages."""
@@ -253,8 +205,8 @@ class RolloutDataModule(L.LightningDataModule):
         record = self.module.recorder.record
         record("rollout/overlong_prompts", rollout.overlong)
         if self.config.rollout.partial:
-            record("rollout/partial", float(np.mean([_is_partial(t) for t in rollout.drawn])))
-        limit = self.collector.prompt_limit(TRAIN, self._sampling(rollout.temperature))
+            record("rollout/partial", float(np.mean([len(t.versions) > 1 for t in rollout.drawn])))
+        limit = self.collector.prompt_limit(TRAIN, self.drawing.sampling(rollout.temperature))
         self._notices.overlong(rollout.overlong, TRAIN, limit, "rollout/overlong_prompts")
         if self.config.env.on_error == "zero":
             record("rollout/env_errors", rollout.failed)
@@ -313,8 +265,8 @@ class RolloutDataModule(L.LightningDataModule):
     def _synced(self) -> Iterator[None]:
         """Draw within the block with the current policy."""
         with self._precision():
-            if self._queue is not None:
-                self._queue.settle()
+            if self._drawing is not None:
+                self._drawing.queue.settle()
             self._sync()
             yield
             self.collector.engine.sleep()
@@ -339,40 +291,17 @@ class RolloutDataModule(L.LightningDataModule):
         """Release the engine."""
         if stage == "validate":
             return
-        if self._queue is not None:
-            self._queue.close()
-            self._queue = None
+        if self._drawing is not None:
+            self._drawing.queue.close()
+            self._drawing = None
         if self._collector is not None:
             self._collector.engine.close()
-            self._collector = self._idle = self._lanes = None
+            self._collector = self._idle = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rollouts drawn ahead, and the number of the problem that comes next."""
-        ahead = self.queue.state_dict()  # ends what is being drawn
-        return {"ahead": ahead, "next_problem": self._next_problem}
+        return self.drawing.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the rollouts of a checkpoint."""
-        self._restored = state_dict["ahead"]
-        self._next_problem = state_dict["next_problem"]
-
-
-def _is_partial(trajectory: Trajectory) -> bool:
-    """Whether more than one version of the weights drew it."""
-    completions = [turn.completion for turn in trajectory.turns]
-    return len({v for c in completions for v in (c.weights_version, *(e for e, _ in c.earlier))}) > 1
-
-
-def _check_versions(trajectories: Iterable[Trajectory], version: int, partial: bool) -> None:
-    """Check that completions were drawn by the weights that the engine was sent.
-
-    Raises:
-        EcrlError: one was drawn by others; in partial rollouts by older ones.
-    """
-    drawn = {c.completion.weights_version for t in trajectories for c in t.turns}
-    stale = {v for v in drawn if v < version or (v > version and not partial)}
-    if stale:
-        raise EcrlError(
-            f"The engine answered with weights of version {sorted(stale)}, but the policy was at version "
-            f"{version}: its last weight sync did not take effect."
-        )
+        self._restored = state_dict

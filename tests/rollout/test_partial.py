@@ -14,7 +14,7 @@ from ecrl.engines.base import Completion, Request, Sampling
 from ecrl.errors import EcrlError, UsageError
 from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
 from ecrl.rollout.shared_engine import EngineLine, SharedEngine
-from ecrl.rollout.trajectory import Trajectory
+from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.training.datamodule import RolloutDataModule
 from ecrl.training.preflight import preflight
 from ecrl.training.run import train
@@ -147,12 +147,9 @@ def test_every_line_gets_its_own() -> None:
         other.poll()
 
 
-def test_an_episode_of_several_turns_is_partial_as_a_whole() -> None:
-    from ecrl.rollout.trajectory import Turn
-    from ecrl.training.datamodule import _is_partial
-
-    def of(*versions: int, earlier: tuple[tuple[int, int], ...] = ()) -> Trajectory:
+def test_an_episode_knows_all_versions_that_drew_it() -> None:
+    def of(*versions: int, earlier: tuple[tuple[int, int], ...] = ()) -> set[int]:
         turns = [Turn([], Completion([5], [0.0], None, "stop", v, earlier)) for v in versions]
-        return Trajectory([], turns, 0, 0, 0.0, True, False, {}, None, "", "")
+        return Trajectory([], turns, 0, 0, 0.0, True, False, {}, None, "", "").versions
 
-    assert not _is_partial(of(3, 3)) and _is_partial(of(3, 4)) and _is_partial(of(3, earlier=((2, 1),)))
+    assert of(3, 3) == {3} and of(3, 4) == {3, 4} and of(3, earlier=((1, 1), (2, 1))) == {1, 2, 3}
