@@ -3,9 +3,10 @@
     python examples/ray_servers.py --model Qwen/Qwen2.5-7B --replicas 8        # on the cluster's head node
     python examples/ray_servers.py --model DIR --replicas 2 --gpus 0           # on a machine without GPUs
 
-It needs ``pip install ray``, and ecrl with vLLM on every node. Without a running cluster, Ray starts one on
-this machine and ends it with the servers. When all servers answer, it prints the override for a training run
-that generates with them, on any machine that can reach them.
+It needs ``pip install ray``, ecrl with vLLM on every node, and the secret that servers and run share in the
+environment: ``export ECRL_SERVER_TOKEN=$(openssl rand -hex 32)``. Without a running cluster, Ray starts one
+on this machine and ends it with the servers. When all servers answer, it prints the override for a training
+run that generates with them, on any machine that can reach them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from typing import Any
 
 import httpx
 
+from ecrl.engines.vllm.shared_secret import TOKEN, bearer, token_of
+from ecrl.errors import UsageError
+
 try:
     import ray
     from ray.exceptions import GetTimeoutError, RayError
@@ -34,20 +38,23 @@ except ModuleNotFoundError:
 class Server:
     """Runs ``ecrl serve`` in a subprocess, on the node and GPU that Ray gave this actor."""
 
-    def __init__(self, model: str, dtype: str) -> None:
+    def __init__(self, model: str, dtype: str, token: str) -> None:
         host = ray.util.get_node_ip_address()
         with socket.socket() as probe:
             probe.bind((host, 0))
             port = probe.getsockname()[1]
         self.url = f"http://{host}:{port}"
         settings = [f"model.path={model}", f"port={port}", f"host={host}", f"dtype={dtype}"]
-        self.process = subprocess.Popen([sys.executable, "-m", "ecrl", "serve", *settings])
+        environment = os.environ | {TOKEN: token}
+        self.process = subprocess.Popen([sys.executable, "-m", "ecrl", "serve", *settings], env=environment)
+        self.headers = {"Authorization": bearer(token)}
 
     def wait(self) -> str:
         """Return the URL once the server answers."""
         while self.process.poll() is None:
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"{self.url}/health", timeout=5).status_code == 200:
+                status = f"{self.url}/status"
+                if httpx.post(status, json={}, headers=self.headers, timeout=5).status_code == 200:
                     return self.url
             time.sleep(1)
         raise RuntimeError(f"The server at {self.url} ended with code {self.process.returncode}")
@@ -61,6 +68,10 @@ class Server:
 def main() -> int:
     """Start the servers, print their addresses, and stop them at the end."""
     options = _options()
+    try:
+        token = token_of("The servers")
+    except UsageError as error:
+        return _fail(str(error))
     os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] = "1"  # only the first server that fails is reported
     ray.init(include_dashboard=False)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -70,7 +81,7 @@ def main() -> int:
     if wanted > free:
         return _fail(f"{options.replicas} servers need {wanted:g} GPUs, but Ray has {free:g} free")
     placed = Server.options(num_gpus=options.gpus)  # type: ignore[attr-defined]
-    servers = [placed.remote(options.model, options.dtype) for _ in range(options.replicas)]
+    servers = [placed.remote(options.model, options.dtype, token) for _ in range(options.replicas)]
     try:
         urls = ray.get([server.wait.remote() for server in servers], timeout=options.seconds)
         print(f"\nengine=vllm_server engine.urls=[{','.join(urls)}] engine.dtype={options.dtype}", flush=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any
 
 import torch
 
 from ecrl.cli.arguments import Arguments, Command
 from ecrl.config.limits import count, number
-from ecrl.engines.vllm.plugin import SERVER
 from ecrl.engines.vllm.requirements import as_dtype, check_head_size, check_split, require_vllm
-from ecrl.engines.vllm.worker import EXTENSION
+from ecrl.engines.vllm.shared_secret import TOKEN, new_token, token_of
 from ecrl.errors import UsageError
 from ecrl.policy.model import check_model, load_config
 
@@ -28,6 +27,7 @@ class Settings:
         port: port to listen on.
         dtype: of the weights.
         max_model_len: longest prompt and completion together, in tokens; empty takes the model's.
+        max_num_seqs: the most sequences that are drawn at once; empty takes vLLM's.
         gpu_memory_utilization: share of the GPU's memory.
         tensor_parallel_size: number of GPUs over which each layer is split, a worker process on each.
     """
@@ -36,7 +36,8 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = number(8000, least=1, most=2**16 - 1, wanted="from 1 to 65535")
     dtype: str = "bfloat16"
-    max_model_len: str = ""
+    max_model_len: int | None = count(None, least=1)
+    max_num_seqs: int | None = count(None, least=1)
     gpu_memory_utilization: float = number(0.9, above=0, most=1, wanted="in (0, 1]")
     tensor_parallel_size: int = count(1, least=1)
 
@@ -52,23 +53,26 @@ COMMAND = Command(
   port=PORT                     port to listen on                   (default: 8000)
   dtype=NAME                    of the weights                      (default: bfloat16)
   max_model_len=TOKENS          longest prompt and completion       (default: the model's)
+  max_num_seqs=NUMBER           the most sequences drawn at once    (default: vLLM's)
   gpu_memory_utilization=SHARE  share of the GPU's memory           (default: 0.9)
   tensor_parallel_size=N        GPUs over which a model is split    (default: 1)
 
-Whoever reaches the port can change the weights; keep it within your network.
+Server and run share a secret, the environment variable ECRL_SERVER_TOKEN of both: whoever lacks it gets 401.
+On loopback the server makes and prints one if it is not set; on any other host it must be set. It is sent in
+the clear, so use a network whose traffic strangers cannot read.
+
+  export ECRL_SERVER_TOKEN=$(openssl rand -hex 32)
 """,
     settings=Settings,
 )
 
 
 def main(arguments: Arguments[Settings]) -> int:
-    """Become vLLM's own server, with the flags that training needs; never returns.
-
-    It trusts whoever reaches its port, and loads the weights that it is told to load.
-    """
+    """Serve until a signal comes; returns the exit code."""
     settings = arguments.settings
     if not settings.model__path:
         raise UsageError("`ecrl serve` needs the policy's model.path=DIR (a directory or hub id).")
+    token = _token(settings.host)
     as_dtype(settings.dtype)
     require_vllm()
     check_model(settings.model__path)
@@ -76,13 +80,10 @@ def main(arguments: Arguments[Settings]) -> int:
     check_head_size(config)
     check_split(config, settings.tensor_parallel_size, "tensor_parallel_size")
     _check_devices(settings.tensor_parallel_size)
-    os.environ["VLLM_SERVER_DEV_MODE"] = "1"  # opens the calls by which weights arrive
-    os.environ[SERVER] = "1"
-    if settings.tensor_parallel_size > 1:
-        # vLLM would bind each worker to a memory node of its own, and a CPU may have only one.
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    from ecrl.engines.vllm.serving import Address, serve
+
     print(f"Serving {settings.model__path} on http://{settings.host}:{settings.port}", flush=True)
-    os.execv(sys.executable, [sys.executable, "-m", _module(), *_flags(settings)])
+    return serve(Address(settings.host, settings.port), token, _engine(settings))
 
 
 def _check_devices(size: int) -> None:
@@ -97,29 +98,32 @@ def _check_devices(size: int) -> None:
         )
 
 
-def _module() -> str:
-    """Return the module of vLLM's server.
+def _token(host: str) -> str:
+    """Return the secret, which on loopback may be made here; the workers read it from the environment.
 
-    vLLM's own command asks for a package named vllm, and the CPU build has another name.
+    Raises:
+        UsageError: it is missing on another host.
     """
-    name = "vllm.entrypoints.openai.api_server"
-    if importlib.util.find_spec(name) is None:
-        raise UsageError(f"This vLLM has no {name}; install another version: pip install 'ecrl[vllm]'.")
-    return name
+    if not os.environ.get(TOKEN) and _is_loopback(host):
+        os.environ[TOKEN] = new_token()
+        print(f"Start the run with this secret: export {TOKEN}={os.environ[TOKEN]}", flush=True)
+    return token_of(f"`ecrl serve host={host}`")
 
 
-def _flags(settings: Settings) -> list[str]:
-    flags = {
-        "--model": settings.model__path,
-        "--host": settings.host,
-        "--port": str(settings.port),
-        "--dtype": settings.dtype,
-        "--max-model-len": settings.max_model_len,
-        "--gpu-memory-utilization": str(settings.gpu_memory_utilization),
-        "--tensor-parallel-size": str(settings.tensor_parallel_size),
-        "--logprobs-mode": "processed_logprobs",
-        "--worker-extension-cls": EXTENSION,
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _engine(settings: Settings) -> dict[str, Any]:
+    """Return vLLM's arguments; what is not set is left to vLLM."""
+    given = {"max_model_len": settings.max_model_len, "max_num_seqs": settings.max_num_seqs}
+    return {
+        "model": settings.model__path,
+        "dtype": settings.dtype,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        **{name: value for name, value in given.items() if value is not None},
     }
-    pairs = [word for flag, value in flags.items() if value for word in (flag, value)]
-    eager = [] if torch.cuda.is_available() else ["--enforce-eager"]
-    return [*pairs, *eager, "--tokens-only", "--disable-uvicorn-access-log"]

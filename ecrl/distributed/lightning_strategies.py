@@ -32,6 +32,7 @@ from torch.distributed.checkpoint.state_dict_loader import load as load_tensors
 from torch.distributed.checkpoint.state_dict_saver import save as save_tensors
 from torch.distributed.device_mesh import init_device_mesh
 
+from ecrl.distributed.safe_reading import DataOnlyPlanner, DataOnlyReader
 from ecrl.errors import EcrlError, UsageError
 
 PROGRESS_FILE = "progress.pt"
@@ -219,8 +220,9 @@ def _read(tensors: dict[str, Any], folder: Path) -> None:
     Raises:
         UsageError: the checkpoint lacks one of them, or holds one of another shape.
     """
+    reader, planner = DataOnlyReader(folder), DataOnlyPlanner()
     try:
-        load_tensors(tensors, checkpoint_id=folder, no_dist=not dist.is_initialized())
+        load_tensors(tensors, storage_reader=reader, planner=planner, no_dist=not dist.is_initialized())
     except CheckpointException as error:
         raise UsageError(
             f"{folder} is no checkpoint of this model: {_root_cause(error).rstrip('.')}. Restore the run's "
@@ -229,8 +231,17 @@ def _read(tensors: dict[str, Any], folder: Path) -> None:
 
 
 def load_progress(folder: Path) -> dict[str, Any]:
-    """Read the part of a checkpoint without tensors: counters, states of strategies, and so on."""
-    content: dict[str, Any] = torch.load(folder / PROGRESS_FILE, map_location="cpu", weights_only=True)
+    """Read the part of a checkpoint without tensors: counters, states of strategies, and so on.
+
+    Raises:
+        UsageError: it holds more than data.
+    """
+    try:
+        content: dict[str, Any] = torch.load(folder / PROGRESS_FILE, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f"{folder / PROGRESS_FILE} is not loaded, because it holds more than data: {_root_cause(error)}"
+        ) from None
     return content
 
 

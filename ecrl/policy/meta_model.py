@@ -54,7 +54,7 @@ def _hf_config(path: str) -> Any:
     if not Path(path).is_dir() and path in published():
         return AutoConfig.for_model(**published()[path])
     try:
-        return AutoConfig.from_pretrained(path, local_files_only=True)
+        return AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError):
         raise UsageError(
             f"model.path={path!r} has no config here, and plan downloads nothing; give a directory, download "

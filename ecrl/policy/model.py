@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -198,7 +199,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         UsageError: there is no tokenizer, or it has no end-of-sequence token.
     """
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"No tokenizer could be loaded from model.path={path!r}: {_first_line(error)}"
@@ -218,7 +219,7 @@ def load_config(path: str) -> Any:
         UsageError: there is no model, or it does not take text alone.
     """
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UsageError(
             f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
@@ -248,8 +249,8 @@ def load_policy(
     config = load_config(path)
     dtype = shipped_dtype(config)
     try:
-        lm = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=held)
-    except (OSError, ValueError) as error:
+        lm = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=held, trust_remote_code=False)
+    except (OSError, ValueError, UnpicklingError) as error:
         raise UsageError(
             f"No causal LM could be loaded from model.path={path!r}: {_first_line(error)}"
         ) from None
@@ -269,7 +270,7 @@ def empty_policy(
     config, shipped = load_config(path), _shipped_generation_config(path)
     dtype = shipped_dtype(config)
     with init_empty_weights(include_buffers=False):
-        lm = AutoModelForCausalLM.from_config(config, dtype=held)
+        lm = AutoModelForCausalLM.from_config(config, dtype=held, trust_remote_code=False)
     lm.tie_weights()
     if shipped is not None:
         lm.generation_config = shipped

@@ -6,6 +6,7 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from huggingface_hub import snapshot_download
@@ -131,7 +132,10 @@ def _stored(path: str, wanted: Container[str]) -> Iterator[tuple[str, Tensor]]:
     """Read the wanted tensors of a model's files, one at a time."""
     for file in _weight_files(path):
         if file.suffix == ".bin":
-            stored = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+            try:
+                stored = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+            except UnpicklingError:
+                raise UsageError(f"{file} is not loaded, because it is damaged or holds code.") from None
             yield from ((name, tensor) for name, tensor in stored.items() if name in wanted)
             continue
         with safe_open(file, framework="pt") as tensors:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import httpx
 import torch
@@ -16,6 +17,7 @@ import torch
 from ecrl.engines.base import Completion
 from ecrl.policy.model import PolicyModel
 from tests.support.processes import session_processes
+from tests.support.scripted_server import TOKEN
 
 
 class Server:
@@ -41,11 +43,17 @@ class Server:
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"the server on {self.port} ended by itself"
             try:
-                if httpx.get(f"{self.url}/health", timeout=2).status_code == 200:
+                if self.call("/status").status_code == 200:
                     return
             except httpx.HTTPError:
                 time.sleep(0.5)
         raise AssertionError("the server did not start")
+
+    def call(self, path: str, token: str = TOKEN, **settings: Any) -> httpx.Response:
+        """Call the server as a client would that has this secret."""
+        settings.setdefault("json", {})
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        return httpx.post(self.url + path, headers=headers, timeout=20, **settings)
 
     def kill(self) -> None:
         """Kill the server alone; vLLM's own processes end with it."""

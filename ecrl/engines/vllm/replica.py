@@ -1,21 +1,24 @@
-"""The client of one replica: a vLLM server that ``ecrl serve`` started."""
+"""The client of one replica: a server that ``ecrl serve`` started."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
-from ecrl.engines.base import Completion, Sampling
+from ecrl.engines.base import Completion, Request
 from ecrl.engines.checksum import Receipt
 from ecrl.engines.vllm.requirements import OLDEST, is_old
-from ecrl.engines.vllm.sampling_params import completion_params, probe_params
+from ecrl.engines.vllm.sampling_params import completion_params
+from ecrl.engines.vllm.shared_secret import TOKEN
+from ecrl.engines.vllm.wire import pack_ints, unpack_floats, unpack_ints
 from ecrl.errors import EcrlError, UsageError
 
-QUICK = 10.0  # seconds for a request that does no work
+QUICK = 5.0  # seconds for a request that does no work
 
 
 class StaleReplicaError(Exception):
@@ -39,12 +42,35 @@ def _parsing_answer(url: str) -> Iterator[None]:
         raise ForeignServerError(f"{url} answers, but is not an `ecrl serve`") from None
 
 
+@dataclass(frozen=True)
+class Status:
+    """What a server says of itself.
+
+    Attributes:
+        vllm: version of vLLM.
+        boot: differs after a restart.
+        version: version of the weights; negative if they are of no run.
+        processed: tokens processed since the start, of prompts and completions.
+        workers: processes over which it splits the model.
+        max_model_len: longest prompt and completion together, in tokens.
+        max_num_seqs: the most sequences that it draws at once.
+    """
+
+    vllm: str
+    boot: str
+    version: int
+    processed: int
+    workers: int
+    max_model_len: int
+    max_num_seqs: int
+
+
 class Replica:
-    """One vLLM server.
+    """One server. All of its calls raise ``httpx.HTTPError`` if they fail or are not answered in time.
 
     Args:
         url: address, e.g. ``http://10.0.0.7:8000``.
-        timeout: seconds for a request that does work.
+        timeout: seconds for a call that does work.
 
     Raises:
         UsageError: the URL is not valid.
@@ -62,20 +88,29 @@ class Replica:
             raise UsageError(f"engine.urls: {url!r} is no URL of a server; write http://HOST:PORT.")
         self.timeout = timeout
 
-    def check(self) -> None:
-        """Check that the server answers and was started by a recent ``ecrl serve``.
+    async def check(self, client: httpx.AsyncClient) -> Status:
+        """Check that the server answers, is an `ecrl serve` of a recent vLLM, and shares our secret.
 
         Raises:
-            UsageError: it cannot be reached, is too old, or was not started by ``ecrl serve``.
+            UsageError: one of these does not hold.
         """
         try:
-            answer = self._get("/version")
+            status = await self.status(client)
             with _parsing_answer(self.url):
-                found = str(answer.json()["version"])
-                old = is_old(found)
-            takes_weights = self._get("/weight_info", expect=False).status_code == 200
+                old = is_old(status.vllm)
         except ForeignServerError as error:
             raise UsageError(f"{error}; start one with `ecrl serve`, or correct engine.urls.") from None
+        except httpx.HTTPStatusError as error:
+            code = error.response.status_code
+            if code == 401:
+                raise UsageError(
+                    f"The server at {self.url} does not accept this run's secret (401): {TOKEN} must be the "
+                    "same for `ecrl serve` and for the run."
+                ) from None
+            raise UsageError(
+                f"The server at {self.url} was not started by this version's `ecrl serve` (it answers "
+                f"{code}); start it with this version, or correct engine.urls."
+            ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise UsageError(
                 f"No vLLM server answers at {self.url} ({type(error).__name__}); start one there with "
@@ -83,17 +118,18 @@ class Replica:
             ) from None
         if old:
             wanted = ".".join(map(str, OLDEST))
-            raise UsageError(f"The server at {self.url} runs vLLM {found}; {wanted} or later is needed.")
-        if not takes_weights:
             raise UsageError(
-                f"The vLLM server at {self.url} cannot take weights; start it with `ecrl serve`, which "
-                "enables that."
+                f"The server at {self.url} runs vLLM {status.vllm}; {wanted} or later is needed."
             )
+        return status
 
-    def check_model(self, policy: Mapping[str, int], dtype: str, longest: int) -> None:
+    async def check_model(
+        self, client: httpx.AsyncClient, policy: Mapping[str, int], dtype: str, longest: int
+    ) -> None:
         """Compare the server's model with the policy.
 
         Args:
+            client: the HTTP client to use.
             policy: the policy's description by ``worker.describe``.
             dtype: type of the weights that will be sent.
             longest: number of tokens that the server must accept in a sequence.
@@ -103,15 +139,14 @@ class Replica:
                 only shorter sequences.
         """
         try:
-            served, *_ = self.rpc("ecrl_model")
+            served = await self._post(client, "/model", {}, self.timeout)
             with _parsing_answer(self.url):
                 served = {name: served[name] for name in ("dtype", "max_model_len", *policy)}
         except ForeignServerError as error:
             raise UsageError(f"{error} of this version; start it with this version.") from None
         except httpx.HTTPError as error:
             raise UsageError(
-                f"The server at {self.url} was not started by this version's `ecrl serve` "
-                f"({str(error).splitlines()[0]})."
+                f"The server at {self.url} cannot describe its model ({cause(error)}); start it again."
             ) from None
         if served["dtype"] != dtype:
             raise UsageError(
@@ -121,7 +156,8 @@ class Replica:
         if served["max_model_len"] < longest:
             raise UsageError(
                 f"The server at {self.url} takes {served['max_model_len']} tokens a sequence, but a prompt "
-                f"and rollout.max_new_tokens={longest - 1} are more; start it with a larger max_model_len."
+                f"and its completion may have {longest} (rollout.max_prompt_tokens, where it is set, and the "
+                "largest max_new_tokens); start it with a larger max_model_len."
             )
         for name, value in policy.items():
             if served[name] != value:
@@ -133,123 +169,115 @@ class Replica:
                     "model.path."
                 )
 
-    def healthy(self) -> bool:
-        """Whether the server answers and its engine runs."""
-        try:
-            return bool(self._get("/health", expect=False).status_code == 200)
-        except httpx.HTTPError:
-            return False
-
-    def rpc(self, method: str, *args: Any) -> list[Any]:
-        """Call a method of all of the server's workers; see ``WeightsExtension``.
-
-        Returns:
-            What each worker returned, one or more.
-
-        Raises:
-            httpx.HTTPError: the call failed, or was not answered in time.
-        """
-        answer = self._post("/collective_rpc", {"method": method, "args": list(args)})
+    async def status(self, client: httpx.AsyncClient, timeout: float = QUICK) -> Status:
+        """Ask how the server is."""
+        answer = await self._post(client, "/status", {}, timeout)
         with _parsing_answer(self.url):
-            first, *others = answer.json()["results"]
-            return [first, *others]
+            names = Status.__dataclass_fields__
+            return Status(**{name: _typed(answer[name], names[name].type) for name in names})
 
-    def workers(self) -> int:
-        """Return over how many workers the server splits the model.
+    async def join(self, client: httpx.AsyncClient, address: str, port: int, rank: int, size: int) -> None:
+        """Connect the server's workers to the trainer's channel, as ``rank`` and the following ones."""
+        body = {"address": address, "port": port, "rank": rank, "size": size, "timeout": self.timeout}
+        await self._post(client, "/weights/join", body, self.timeout)
 
-        Raises:
-            httpx.HTTPError: the call failed, or was not answered in time.
-        """
-        return len(self.rpc("ecrl_rank"))
+    async def receive(self, client: httpx.AsyncClient, version: int) -> None:
+        """Load the weights that come through the channel."""
+        await self._post(client, "/weights/receive", {"version": version}, None)
 
-    def receipts(self, shapes: dict[str, list[int]]) -> list[Receipt]:
+    async def receipts(self, client: httpx.AsyncClient, shapes: Mapping[str, list[int]]) -> list[Receipt]:
         """Ask for the reports of the server's workers of the weights that they hold.
 
         Args:
+            client: the HTTP client to use.
             shapes: shape of every tensor that was sent, by name.
-
-        Raises:
-            httpx.HTTPError: the call failed, or was not answered in time.
         """
-        answers = self.rpc("ecrl_receipt", shapes)
+        answer = await self._post(client, "/weights/receipts", {"shapes": dict(shapes)}, self.timeout)
         with _parsing_answer(self.url):
+            first, *others = answer["workers"]
             return [
                 Receipt(version=a["version"], checksums=dict(a["checksums"]), unsent=list(a["unsent"]))
-                for a in answers
+                for a in (first, *others)
             ]
 
-    def accept(self, version: int) -> None:
-        """Empty the prefix cache of older weights, and mark later completions with this version.
+    async def accept(self, client: httpx.AsyncClient, version: int) -> None:
+        """Empty the prefix cache of older weights, and mark later completions with this version."""
+        await self._post(client, "/weights/accept", {"version": version}, self.timeout)
 
-        Raises:
-            EcrlError: the server kept its prefix cache.
-            httpx.HTTPError: the call failed, or was not answered in time.
-        """
-        answer = self._post("/reset_prefix_cache", {})
+    async def probe(self, client: httpx.AsyncClient, token_ids: list[int]) -> list[float]:
+        """Return the log-probabilities of a prompt's tokens after the first, nats."""
+        answer = await self._post(client, "/probe", {"prompt": pack_ints(token_ids)}, self.timeout)
         with _parsing_answer(self.url):
-            emptied = answer.json()["success"]
-        if not emptied:
-            raise EcrlError(f"The server at {self.url} kept its prefix cache of older weights.")
-        self._post("/update_weight_version", {"new_version": str(version)})
-
-    def probe(self, token_ids: list[int]) -> list[float]:
-        """Return the log-probabilities of a prompt's tokens after the first, nats.
-
-        Raises:
-            httpx.HTTPError: the call failed, or was not answered in time.
-        """
-        body = {"token_ids": token_ids, "sampling_params": probe_params()}
-        answer = self._post("/inference/v1/generate", body)
-        with _parsing_answer(self.url):
-            steps = answer.json()["prompt_logprobs"]
-            return [step[str(t)]["logprob"] for t, step in zip(token_ids[1:], steps[1:], strict=True)]
+            logprobs = unpack_floats(answer["logprobs"])
+            if len(logprobs) != len(token_ids) - 1:
+                raise ValueError(len(logprobs))
+            return logprobs
 
     async def complete(
-        self,
-        client: httpx.AsyncClient,
-        prompt: list[int],
-        sampling: Sampling,
-        key: int,
-        eos_ids: list[int],
-        version: int,
+        self, client: httpx.AsyncClient, request: Request, eos_ids: list[int], version: int
     ) -> Completion:
-        """Generate one completion.
+        """Generate one completion; it may take any time.
 
         Args:
             client: the HTTP client to use.
-            prompt: token ids.
-            sampling: how to sample.
-            key: 64-bit key of the completion's random stream.
+            request: what to generate.
             eos_ids: token ids that end a completion.
             version: version of the weights that the server must use.
 
         Raises:
-            httpx.HTTPError: the request failed, was not answered in time, or got an unreadable answer.
             StaleReplicaError: the server used other weights.
             EcrlError: the server refuses the request.
         """
-        body = {"token_ids": prompt, "sampling_params": completion_params(sampling, key, eos_ids)}
-        answer = await client.post(f"{self.url}/inference/v1/generate", json=body)
-        if 400 <= answer.status_code < 500:
-            raise EcrlError(f"The server at {self.url} refuses a request: {answer.text[:300]}")
-        answer.raise_for_status()
+        params = completion_params(request.sampling, request.key, eos_ids)
+        body = {"prompt": pack_ints(request.prompt), "sampling": params}
+        try:
+            answer = await self._post(client, "/generate", body, None)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code in (400, 413):
+                raise EcrlError(f"The server at {self.url} refuses a request: {cause(error)}.") from None
+            raise
         with _parsing_answer(self.url):
-            (choice,) = answer.json()["choices"]
-            versions = {span["version"] for span in choice["weight_versions"]}
             completion = Completion(
-                token_ids=choice["token_ids"],
-                logprobs=[step["logprob"] for step in choice["logprobs"]["content"]],
+                token_ids=unpack_ints(answer["tokens"]),
+                logprobs=unpack_floats(answer["logprobs"]),
                 entropy=None,
-                finish_reason="stop" if choice["finish_reason"] == "stop" else "length",
+                finish_reason={"stop": "stop", "length": "length"}[answer["finish"]],  # type: ignore[arg-type]
                 weights_version=version,
             )
-        if versions != {str(version)}:
+            if len(completion.logprobs) != len(completion.token_ids):
+                raise ValueError(len(completion.logprobs))
+            versions = {int(held) for held, _ in answer["versions"]}
+        if versions != {version}:
             raise StaleReplicaError(f"{self.url} answered with weights {sorted(versions)}, not {version}")
         return completion
 
-    def _get(self, path: str, expect: bool = True) -> httpx.Response:
-        answer = httpx.get(self.url + path, timeout=QUICK)
-        return answer.raise_for_status() if expect else answer
+    async def _post(
+        self, client: httpx.AsyncClient, path: str, body: Mapping[str, Any], timeout: float | None
+    ) -> dict[str, Any]:
+        limit = httpx.Timeout(timeout, connect=QUICK)
+        answer = (await client.post(self.url + path, json=body, timeout=limit)).raise_for_status()
+        with _parsing_answer(self.url):
+            found: dict[str, Any] = answer.json()
+            return found
 
-    def _post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=self.timeout).raise_for_status()
+
+def _typed(value: Any, kind: Any) -> Any:
+    """Return the value of a field whose annotation is ``kind``.
+
+    Raises:
+        TypeError: it has another type.
+    """
+    if type(value).__name__ != kind:
+        raise TypeError(kind)
+    return value
+
+
+def cause(error: Exception) -> str:
+    """Say in a line why a call failed; what the server said goes before what HTTP says."""
+    if isinstance(error, httpx.HTTPStatusError):
+        try:
+            return str(error.response.json()["error"])[:300]
+        except (ValueError, LookupError, TypeError):
+            return f"it answers {error.response.status_code}"
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate
+from typing import Any
 
 import httpx
 import torch
@@ -13,27 +14,27 @@ from torch import Tensor
 from ecrl.config.eval_sets import longest_completion
 from ecrl.config.schema import Config, ModelConfig
 from ecrl.distributed.process_group import ProcessGroup
-from ecrl.engines.base import Completion, Sampling, WaveEngine
+from ecrl.engines.base import POLL_SECONDS, Completion, Request, StreamingEngine
 from ecrl.engines.checksum import WeightManifest
 from ecrl.engines.probe import Probe
-from ecrl.engines.vllm.replica import Replica
-from ecrl.engines.vllm.replica_pool import draw
-from ecrl.engines.vllm.requirements import as_dtype, check_config_top_p, check_positive
-from ecrl.engines.vllm.weight_channel import Channel, own_address
+from ecrl.engines.vllm.dispatcher import Dispatcher
+from ecrl.engines.vllm.http_thread import HTTPThread, most_connections
+from ecrl.engines.vllm.replica import Replica, Status
+from ecrl.engines.vllm.requirements import as_dtype, check_config_top_p, check_positive, check_top_p
+from ecrl.engines.vllm.shared_secret import bearer, token_of
+from ecrl.engines.vllm.weight_sync import WeightSync
 from ecrl.engines.vllm.worker import describe
 from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.meta_model import meta_model
 from ecrl.policy.model import PolicyModel, load_config, load_tokenizer
 from ecrl.policy.tiny_model import build_tokenizer
 
-CONNECT = 120.0  # seconds for all ends of a channel to connect
 
-
-class VLLMServerEngine(WaveEngine):
+class VLLMServerEngine(StreamingEngine):
     """Every process of the run sends its share of prompts to all replicas; the first sends the weights.
 
-    A replica that fails is dropped and the others take over its work. The next weight sync that finds it
-    healthy uses it again.
+    A replica that is gone or hangs is left out, and the others take over its work. The next weight sync that
+    finds it healthy uses it again.
 
     Args:
         model: the policy.
@@ -42,11 +43,11 @@ class VLLMServerEngine(WaveEngine):
         max_in_flight: the most requests that one process has open at one replica.
         dtype: type of the servers' weights, a name such as ``bfloat16``.
         probe_tolerance: see ``Probe``, nats.
-        timeout: seconds for one completion, or for one weight sync.
+        timeout: seconds without a token from a replica that has requests, or without an answer to one call
+            of a weight sync.
 
     Attributes:
         replicas: all replicas.
-        live: the replicas that hold the current weights and answer.
     """
 
     logprobs_exact = False
@@ -67,19 +68,26 @@ class VLLMServerEngine(WaveEngine):
         probe_tolerance: float | None = None,
         timeout: float = 600.0,
     ) -> None:
-        super().__init__()
         self.model = model
         self.process_group = process_group
         self.max_in_flight = max_in_flight
         self.timeout = timeout
         self.version: int | None = None
         self.replicas = [Replica(url, timeout) for url in urls or []]
-        self.live: list[Replica] = []
         self._dtype: torch.dtype = as_dtype(dtype)
         self._probe = Probe(model, self._dtype, probe_tolerance)
-        self._channel: Channel | None = None
-        self._members: list[Replica] = []
         self.manifest = WeightManifest()
+        token = token_of("engine=vllm_server")
+        self._connections = most_connections()
+        self._http = HTTPThread(token)
+        self._dispatcher = Dispatcher(self._http, max_in_flight, timeout, say)
+        self._sync = WeightSync(self.replicas, self._http, model.device, token, timeout, say)
+        self._longest = 0
+
+    @property
+    def live(self) -> list[Replica]:
+        """The replicas that hold the current weights and answer."""
+        return self._dispatcher.live
 
     @classmethod
     def check(cls, config: Config) -> None:
@@ -96,26 +104,42 @@ class VLLMServerEngine(WaveEngine):
         replicas = [Replica(url, config.engine.get("timeout", 600.0)) for url in urls]
         if len({replica.url for replica in replicas}) < len(replicas):
             raise UsageError(f"engine.urls names a server twice: {', '.join(urls)}.")
-        for replica in replicas:
-            replica.check()
-        policy = _describe_policy(config.model)
-        for replica in replicas:
-            replica.check_model(policy, dtype, longest_completion(config) + 1)
+        token = token_of("engine=vllm_server")
+        longest = longest_completion(config) + (config.rollout.max_prompt_tokens or 1)
+        asyncio.run(_check(replicas, token, config.model, dtype, longest))
 
-    def draw(
-        self, prompts: Sequence[Sequence[int]], sampling: Sampling, keys: Sequence[int]
-    ) -> list[Completion]:
-        """See ``WaveEngine.draw``. Each request has its own generator, seeded with its key.
+    def submit(self, requests: Sequence[Request]) -> None:
+        """See ``Engine.submit``. Each request has its own generator, seeded with its key.
 
         Raises:
-            EcrlError: no replica is left, or one refuses a request.
+            UsageError: top-p is below 1, or a prompt and its completion are too long for the servers.
+            EcrlError: no weights were sent yet.
         """
         if self.version is None:
             raise EcrlError("The vLLM servers hold no weights: call sync_weights before generate.")
-        jobs = [(list(prompt), key) for prompt, key in zip(prompts, keys, strict=True)]
-        settings = sampling, self.model.eos_ids, self.version
-        completions, self.live = draw(jobs, self.live, settings, self.max_in_flight, self.timeout)
-        return completions
+        for sampling in {request.sampling for request in requests}:
+            check_top_p("vllm_server", sampling.top_p)
+        longest = max((len(r.prompt) + r.sampling.max_new_tokens for r in requests), default=0)
+        if longest > self._longest:
+            self.cancel()
+            raise UsageError(
+                f"A prompt and its completion may take {longest} tokens, more than the servers' "
+                f"max_model_len={self._longest}; start them with more, or lower rollout.max_new_tokens or "
+                "rollout.max_prompt_tokens."
+            )
+        self._dispatcher.submit(requests, self.model.eos_ids, self.version)
+
+    def poll(self) -> list[tuple[int, Completion]]:
+        """See ``Engine.poll``.
+
+        Raises:
+            EcrlError: no replica is left, one refuses a request, or a request fails again and again.
+        """
+        return self._dispatcher.poll(POLL_SECONDS)
+
+    def cancel(self) -> None:
+        """See ``Engine.cancel``."""
+        self._dispatcher.cancel()
 
     def sync_weights(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """See ``Engine.sync_weights``. Continues with the replicas that stay alive.
@@ -123,11 +147,11 @@ class VLLMServerEngine(WaveEngine):
         Raises:
             EcrlError: no replica stays alive, or one holds other weights than it was sent.
         """
-        if self.process_group.first(lambda: version == self.version and self._all_healthy()):
+        if self.process_group.first(lambda: version == self.version and self._sync.all_there()):
             return
         self.version = None
         for _ in range(len(self.replicas) + 1):
-            self.process_group.first(self._connect)
+            self.process_group.first(self._sync.connect)
             self.manifest = WeightManifest()
             if self._send(self.manifest.record(weights, self._dtype), version):
                 break
@@ -142,10 +166,33 @@ class VLLMServerEngine(WaveEngine):
         Raises:
             EcrlError: a replica does not use them.
         """
-        probes = self.process_group.first(lambda: self._confirm_members(version))
-        for logprobs in probes.values():
+        members, probes = self.process_group.first(lambda: self._prove(version))
+        for logprobs in probes:
             self._probe.check(torch.tensor(logprobs), version)
-        self.live = [replica for replica in self.replicas if replica.url in probes]
+        live = [(replica, members[replica.url]) for replica in self.replicas if replica.url in members]
+        self._longest = min(status.max_model_len for _, status in live)
+        self._dispatcher.use(live, self._connections)
+
+    def _send(self, weights: Iterable[tuple[str, Tensor]], version: int) -> bool:
+        """Send the weights to every member; return whether one received them. Every process iterates."""
+        if not self.process_group.is_first:
+            for _ in weights:
+                pass
+            return self.process_group.first(lambda: False)
+        sent = self._sync.send(weights, version)
+        return self.process_group.first(lambda: sent)
+
+    def _prove(self, version: int) -> tuple[dict[str, Status], list[list[float]]]:
+        """Have every member prove what it holds; return who did, by URL, and their log-probs of the probe."""
+        for receipts in self._sync.receipts(self.manifest.shapes).values():
+            self.manifest.check(receipts, version)
+        probes = self._sync.accept(version, self._probe.token_ids)
+        if not probes:
+            raise EcrlError(
+                "No vLLM server could generate with its new weights; continue from the last checkpoint with "
+                "resume=RUN_DIR."
+            )
+        return {r.url: status for r, status in self._sync.members.items()}, list(probes.values())
 
     def sleep(self) -> None:
         """Do nothing: the servers have their own devices."""
@@ -154,81 +201,25 @@ class VLLMServerEngine(WaveEngine):
         """Do nothing."""
 
     def close(self) -> None:
-        """Close the channel; the servers keep running for the next run."""
-        self._channel = None
+        """Close all connections; the servers keep running for the next run."""
+        self._sync.close()
+        self._http.close()
 
-    def _all_healthy(self) -> bool:
-        """Whether every replica took part in the last sync and still answers."""
-        return len(self.live) == len(self.replicas) and all(r.healthy() for r in self.live)
 
-    def _connect(self) -> None:
-        """Open a channel to the healthy replicas unless it is open. Only the first process calls it."""
-        members = [replica for replica in self.replicas if replica.healthy()]
-        if not members:
-            raise EcrlError(
-                f"No vLLM server answers any more ({', '.join(r.url for r in self.replicas)}); start them "
-                "again and continue from the last checkpoint with resume=RUN_DIR."
-            )
-        if self._channel is not None and members == self._members:
-            return
-        limit = min(self.timeout, CONNECT)
-        self._members = members
-        try:
-            # Rank 0 sends; each worker of each member receives.
-            firsts = list(accumulate((r.workers() for r in members), initial=1))
-            size = firsts.pop()
-        except httpx.HTTPError:
-            self._channel = None  # `_send` then fails, and `sync_weights` tries again
-            return
-        try:
-            address = own_address(r.host for r in members)
-            self._channel = Channel(address, 0, 0, size, self.model.device, limit)
-        except (OSError, RuntimeError) as error:
-            raise EcrlError(f"No channel for weights could be opened: {str(error).splitlines()[0]}") from None
-        port = self._channel.port
-        with ThreadPoolExecutor(len(members)) as threads:
-            joins = [
-                threads.submit(r.rpc, "ecrl_join", address, port, first, size, limit)
-                for first, r in zip(firsts, members, strict=True)
-            ]
-            try:
-                self._channel.open()
-                for join in joins:
-                    join.result()
-            except (RuntimeError, httpx.HTTPError):
-                self._channel = None
+def say(line: str) -> None:
+    """Show a line to the user."""
+    print(f"ecrl: {line}", file=sys.stderr, flush=True)
 
-    def _send(self, weights: Iterable[tuple[str, Tensor]], version: int) -> bool:
-        """Send the weights to every member; return whether all received them. Every process iterates."""
-        if not self.process_group.is_first or self._channel is None:
-            for _ in weights:
-                pass
-            return self.process_group.first(lambda: False)
-        with ThreadPoolExecutor(len(self._members)) as threads:
-            receipts = [threads.submit(r.rpc, "ecrl_receive", version) for r in self._members]
-            try:
-                self._channel.send(weights)
-                for receipt in receipts:
-                    receipt.result()
-                sent = True
-            except (RuntimeError, httpx.HTTPError):
-                self._channel, sent = None, False  # closes the channel, so the other members stop waiting
-        return self.process_group.first(lambda: sent)
 
-    def _confirm_members(self, version: int) -> dict[str, list[float]]:
-        """Check the weights that every member holds; return its log-probs of the probe, by URL."""
-        probes: dict[str, list[float]] = {}
-        causes = []
-        for replica in self._members:
-            try:
-                self.manifest.check(replica.receipts(self.manifest.shapes), version)
-                replica.accept(version)
-                probes[replica.url] = replica.probe(self._probe.token_ids)
-            except httpx.HTTPError as error:  # it died meanwhile; the next sync tries it again
-                causes.append(f"{replica.url}: {str(error).splitlines()[0]}")
-        if not probes:
-            raise EcrlError(f"No vLLM server could generate with its new weights ({'; '.join(causes)}).")
-        return probes
+async def _check(
+    replicas: Sequence[Replica], token: str, model: ModelConfig, dtype: str, longest: int
+) -> None:
+    """Check all servers side by side; see ``Replica.check`` and ``check_model``."""
+    headers: dict[str, Any] = {"Authorization": bearer(token)}
+    async with httpx.AsyncClient(headers=headers, trust_env=False) as client:
+        await asyncio.gather(*(replica.check(client) for replica in replicas))
+        policy = _describe_policy(model)
+        await asyncio.gather(*(r.check_model(client, policy, dtype, longest) for r in replicas))
 
 
 def _describe_policy(config: ModelConfig) -> dict[str, int]:

@@ -1,110 +1,284 @@
-"""Sends weights from one process to several: tensors by broadcast, names and shapes through a store.
+"""Sends weights from one process to several, each of which has proved that it knows the secret.
 
-The processes need not share a default process group. NCCL carries the tensors between GPUs, and gloo
-between CPUs.
+Names and shapes go over a TCP connection to each receiver. So do the tensors, unless all ends are on GPUs:
+then NCCL broadcasts them, in a group of its own. A receiver that fails closes its connection, so the sender
+knows at once, and the others go on (with NCCL they have to start again).
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import socket
-from collections.abc import Iterable, Iterator
-from datetime import timedelta
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from ipaddress import ip_address
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
-from torch._C._distributed_c10d import PrefixStore, TCPStore
 
-_END = b"end"
+from ecrl.engines.vllm.nccl_group import NCCLGroup
+from ecrl.engines.vllm.shared_secret import proof
+
+_CHALLENGE = 32  # bytes
+_HELLO = struct.Struct(">I?32s")  # rank, whether it is on a GPU, proof
+_LENGTH = struct.Struct(">I")
+_LONGEST = 1 << 16  # bytes of a header
+_INTRODUCTION = 10.0  # seconds for one who connects to show that it has the secret
+_WAITING = 64  # the most who may be introducing themselves at a time
 
 
-class Channel:
-    """One process's end of the channel; all processes must open theirs at the same time.
+class ChannelError(Exception):
+    """The other end is gone, silent, or not one of ours."""
+
+
+class Sender:
+    """The trainer's end.
 
     Args:
-        address: host name or address of the sender.
-        port: port of the sender; 0 lets the sender take a free port.
-        rank: 0 for the sender, 1 and up for receivers.
-        size: number of processes.
+        address: address of this machine to listen on.
+        size: number of processes, with the sender.
         device: device of the tensors.
-        timeout: seconds after which a silent peer is an error.
+        token: the secret.
+        timeout: seconds after which a silent receiver counts as gone.
+
+    Attributes:
+        port: port to connect to.
+        lost: ranks of receivers that are gone.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+
+    def __init__(self, address: str, size: int, device: torch.device, token: str, timeout: float) -> None:
+        self.device, self.lost = device, set[int]()
+        self._size, self._token, self._timeout = size, token, timeout
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._listener = socket.create_server((address, 0), family=family, backlog=_WAITING)
+        self._listener.settimeout(0.2)
+        self.port: int = self._listener.getsockname()[1]
+        self._receivers: dict[int, socket.socket] = {}
+        self._group: NCCLGroup | None = None
+
+    def open(self, timeout: float, failed: Callable[[], bool]) -> None:
+        """Wait until all receivers are there; nobody can connect afterwards.
+
+        Args:
+            timeout: seconds.
+            failed: asked in between whether one will not come.
+
+        Raises:
+            ChannelError: one did not come.
+        """
+        arrived: SimpleQueue[tuple[int, bool, socket.socket]] = SimpleQueue()
+        waiting = threading.Semaphore(_WAITING)
+        on_gpu: list[bool] = [self.device.type == "cuda"]
+        end = time.monotonic() + timeout
+        with self._listener:
+            while len(self._receivers) < self._size - 1:
+                if failed() or time.monotonic() > end:
+                    self.close()
+                    raise ChannelError("not all servers connected")
+                with suppress(TimeoutError):
+                    connection, _ = self._listener.accept()
+                    if waiting.acquire(blocking=False):
+                        threading.Thread(
+                            target=self._introduce, args=(connection, arrived, waiting), daemon=True
+                        ).start()
+                    else:
+                        connection.close()
+                with suppress(Empty):
+                    rank, gpu, connection = arrived.get_nowait()
+                    self._receivers[rank] = connection
+                    on_gpu.append(gpu)
+        self._say({"nccl": all(on_gpu)})
+        if all(on_gpu):
+            self._group = NCCLGroup(0, self._size, self.device, self._timeout)
+            self._group.open(lambda unique_id: self._say({"id": unique_id.hex()}))
+
+    def _introduce(
+        self,
+        connection: socket.socket,
+        arrived: SimpleQueue[tuple[int, bool, socket.socket]],
+        waiting: threading.Semaphore,
+    ) -> None:
+        """Admit one who answers a fresh challenge with the secret; hang up on anybody else."""
+        try:
+            connection.settimeout(_INTRODUCTION)
+            challenge = secrets.token_bytes(_CHALLENGE)
+            connection.sendall(challenge)
+            rank, gpu, answer = _HELLO.unpack(_read(connection, _HELLO.size))
+            known = secrets.compare_digest(answer, proof(self._token, challenge, rank))
+            if not known or not 0 < rank < self._size or rank in self._receivers:
+                raise ChannelError("not one of ours")
+            _prepare(connection, self._timeout)
+            arrived.put((rank, gpu, connection))
+        except (OSError, ChannelError, struct.error):
+            connection.close()
+        finally:
+            waiting.release()
+
+    def send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Send weights one at a time to all who are left; iterates to the end even if none is."""
+        for name, tensor in weights:
+            if self._ready():
+                header = {
+                    "name": name,
+                    "shape": list(tensor.shape),
+                    "dtype": str(tensor.dtype).removeprefix("torch."),
+                }
+                self._say(header)
+                self._send_tensor(tensor.to(self.device).contiguous().view(-1).view(torch.uint8))
+        self._say({"end": True})
+
+    def drop(self, rank: int) -> None:
+        """Give a receiver up; may be called in another thread, which wakes the sender."""
+        self.lost.add(rank)
+        with suppress(OSError, KeyError):
+            self._receivers[rank].shutdown(socket.SHUT_RDWR)
+        if self._group is not None:
+            self._group.abort()
+
+    def close(self) -> None:
+        """Hang up."""
+        for connection in self._receivers.values():
+            connection.close()
+        if self._group is not None:
+            self._group.abort()
+
+    def _ready(self) -> bool:
+        """Whether anybody is left to send to; with NCCL all must be, and a whole group."""
+        if self._group is not None and self.lost:
+            self.lost.update(self._receivers)
+        return len(self.lost) < len(self._receivers)
+
+    def _send_tensor(self, raw: Tensor) -> None:
+        if self._group is None:
+            data: Any = raw.cpu().numpy()
+            self._to_all(lambda connection: connection.sendall(data))
+        elif not self.lost:
+            try:
+                self._group.broadcast(raw)
+            except RuntimeError:
+                self.lost.update(self._receivers)
+
+    def _say(self, header: dict[str, Any]) -> None:
+        data = json.dumps(header).encode()
+        self._to_all(lambda connection: connection.sendall(_LENGTH.pack(len(data)) + data))
+
+    def _to_all(self, act: Callable[[socket.socket], None]) -> None:
+        for rank, connection in self._receivers.items():
+            if rank not in self.lost:
+                try:
+                    act(connection)
+                except OSError:
+                    self.lost.add(rank)
+                    connection.close()
+
+
+class Receiver:
+    """A server's end.
+
+    Args:
+        address: of the sender.
+        port: of the sender.
+        rank: 1 and up.
+        size: number of processes, with the sender.
+        device: device of the tensors.
+        token: the secret.
+        timeout: seconds after which a silent sender counts as gone.
+
+    Raises:
+        ChannelError: the sender is not there, or does not accept the secret.
     """
 
     def __init__(
-        self, address: str, port: int, rank: int, size: int, device: torch.device, timeout: float
+        self,
+        address: str,
+        port: int,
+        rank: int,
+        size: int,
+        device: torch.device,
+        token: str,
+        timeout: float,
     ) -> None:
         self.device = device
-        self._limit = timedelta(seconds=timeout)
-        self._store: Any = TCPStore(
-            address, port, is_master=rank == 0, wait_for_workers=False, timeout=self._limit
-        )
-        self.port: int = self._store.port
-        self._rank, self._size = rank, size
-        self._group: Any = None
-        self._round = 0
-
-    def open(self) -> None:
-        """Connect with the other processes.
-
-        Raises:
-            RuntimeError: one of them did not connect in time.
-        """
-        make: Any = dist.ProcessGroupGloo
-        limit: Any = self._limit
-        if self.device.type == "cuda":
-            make, limit = dist.ProcessGroupNCCL, dist.ProcessGroupNCCL.Options()
-            limit._timeout = self._limit
-        self._group = make(PrefixStore("group", self._store), self._rank, self._size, limit)
-
-    def send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Send weights one at a time; iterates to the end even if sending fails.
-
-        Raises:
-            RuntimeError: a receiver is gone.
-        """
-        failure: RuntimeError | None = None
-        number = 0
-        for name, tensor in weights:
-            if failure is None:
-                try:
-                    self._announce(number, name, tensor)
-                    self._broadcast(tensor.to(self.device).contiguous())
-                except RuntimeError as error:
-                    failure = error
-                number += 1
-        if failure is not None:
-            raise failure
-        self._store.set(self._key(number), _END)
-        self._round += 1
+        self._group: NCCLGroup | None = None
+        try:
+            self._connection = socket.create_connection((address, port), timeout=_INTRODUCTION)
+        except OSError as error:
+            raise ChannelError(f"{address}:{port} cannot be reached ({error})") from None
+        challenge = _read(self._connection, _CHALLENGE)
+        self._connection.sendall(_HELLO.pack(rank, device.type == "cuda", proof(token, challenge, rank)))
+        _prepare(self._connection, timeout)
+        if self._header()["nccl"]:
+            self._group = NCCLGroup(rank, size, device, timeout)
+            self._group.join(bytes.fromhex(self._header()["id"]))
 
     def receive(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the weights that the sender sends.
 
         Raises:
-            RuntimeError: the sender is gone.
+            ChannelError: the sender is gone.
+            RuntimeError: NCCL failed.
         """
-        number = 0
-        while (header := bytes(self._store.get(self._key(number)))) != _END:
-            name, shape, dtype = json.loads(header)
-            tensor = torch.empty(shape, dtype=getattr(torch, dtype), device=self.device)
-            self._broadcast(tensor)
-            yield name, tensor
-            number += 1
-        self._round += 1
+        while "end" not in (header := self._header()):
+            dtype: torch.dtype = getattr(torch, header["dtype"])
+            at = self.device if self._group is not None else torch.device("cpu")
+            tensor = torch.empty(header["shape"], dtype=dtype, device=at)
+            raw = tensor.view(-1).view(torch.uint8)
+            if self._group is not None:
+                self._group.broadcast(raw)
+            else:
+                into: Any = raw.numpy()
+                _fill(self._connection, memoryview(into))
+            yield header["name"], tensor.to(self.device)
 
-    def _announce(self, number: int, name: str, tensor: Tensor) -> None:
-        header = [name, list(tensor.shape), str(tensor.dtype).removeprefix("torch.")]
-        self._store.set(self._key(number), json.dumps(header))
+    def close(self) -> None:
+        """Hang up."""
+        self._connection.close()
+        if self._group is not None:
+            self._group.abort()
 
-    def _broadcast(self, tensor: Tensor) -> None:
-        # As bytes, because gloo does not support every type.
-        self._group.broadcast(tensor.view(-1).view(torch.uint8), 0).wait(self._limit)
+    def _header(self) -> dict[str, Any]:
+        (length,) = _LENGTH.unpack(_read(self._connection, _LENGTH.size))
+        if length > _LONGEST:
+            raise ChannelError("the sender talks nonsense")
+        header: dict[str, Any] = json.loads(_read(self._connection, length))
+        return header
 
-    def _key(self, number: int) -> str:
-        return f"{self._round}/{number}"
+
+def _prepare(connection: socket.socket, timeout: float) -> None:
+    """Let silence of the peer, or of its machine, end the connection."""
+    connection.settimeout(timeout)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):  # not on every platform
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+
+
+def _read(connection: socket.socket, count: int) -> bytes:
+    data = bytearray(count)
+    _fill(connection, memoryview(data))
+    return bytes(data)
+
+
+def _fill(connection: socket.socket, into: memoryview) -> None:
+    try:
+        while into:
+            count = connection.recv_into(into)
+            if count == 0:
+                raise ChannelError("the other end hung up")
+            into = into[count:]
+    except OSError as error:
+        raise ChannelError(f"the other end is silent or gone ({error})") from None
 
 
 def own_address(hosts: Iterable[str]) -> str:

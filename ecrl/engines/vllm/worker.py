@@ -13,7 +13,8 @@ from transformers import AutoTokenizer
 
 from ecrl.engines.checksum import Part, Receipt, checksum, read
 from ecrl.engines.vllm.held_weights import find_weights
-from ecrl.engines.vllm.weight_channel import Channel
+from ecrl.engines.vllm.shared_secret import token_of
+from ecrl.engines.vllm.weight_channel import ChannelError, Receiver
 from ecrl.hashing import stable_hash
 
 #: The extension's name for vLLM: ``LLM(worker_extension_cls=EXTENSION)``.
@@ -31,7 +32,7 @@ class WeightsExtension:
     """
 
     ecrl_version: int = -1
-    ecrl_channel: Channel
+    ecrl_receiver: Receiver | None = None
     model_runner: Any
     device: torch.device
     rank: int
@@ -42,12 +43,8 @@ class WeightsExtension:
         self.model_runner.reload_weights(weights_iterator=weights)
         self.ecrl_stamp(version)
 
-    def ecrl_rank(self) -> int:
-        """Return the worker's number in its engine."""
-        return self.rank
-
     def ecrl_join(self, address: str, port: int, first: int, size: int, timeout: float) -> None:
-        """Open this worker's end of the trainer's channel; see ``Channel``.
+        """Open this worker's end of the trainer's channel; see ``Receiver``.
 
         Args:
             address: of the trainer.
@@ -56,12 +53,28 @@ class WeightsExtension:
             size: number of the channel's processes.
             timeout: seconds.
         """
-        self.ecrl_channel = Channel(address, port, first + self.rank, size, self.device, timeout)
-        self.ecrl_channel.open()
+        self._ecrl_leave()
+        token = token_of("A vLLM worker")
+        self.ecrl_receiver = Receiver(address, port, first + self.rank, size, self.device, token, timeout)
 
     def ecrl_receive(self, version: int) -> None:
-        """Load the weights that the trainer sends through the channel."""
-        self.ecrl_load(self.ecrl_channel.receive(), version)
+        """Load the weights that the trainer sends through the channel; hangs up if that fails.
+
+        Raises:
+            ChannelError: the trainer is gone.
+        """
+        if self.ecrl_receiver is None:
+            raise ChannelError("no channel is open")
+        try:
+            self.ecrl_load(self.ecrl_receiver.receive(), version)
+        except BaseException:
+            self._ecrl_leave()
+            raise
+
+    def _ecrl_leave(self) -> None:
+        if self.ecrl_receiver is not None:
+            self.ecrl_receiver.close()
+            self.ecrl_receiver = None
 
     def ecrl_model(self) -> dict[str, Any]:
         """Describe the model, to compare it with the policy before anything is sent."""
@@ -105,4 +118,4 @@ def describe(config: Any, tokenizer: Any) -> dict[str, int]:
 @cache
 def _tokenizer(path: str) -> Any:
     """Load the model's tokenizer, which a server that works on token ids has not loaded."""
-    return AutoTokenizer.from_pretrained(path)
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=False)

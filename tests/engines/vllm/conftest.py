@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -9,9 +10,18 @@ import pytest
 
 from ecrl.config.schema import ModelConfig
 from ecrl.policy.tiny_model import build_model, build_tokenizer
+from tests.support.scripted_server import TOKEN
 
 collect_ignore_glob = [] if find_spec("vllm") else ["test_colocated*", "test_server*"]
 collect_ignore_glob += [] if find_spec("vllm") and find_spec("ray") else ["test_ray*"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def secret() -> Iterator[None]:
+    """Servers and runs of these tests share a secret."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ECRL_SERVER_TOKEN", TOKEN)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -24,6 +24,7 @@ from ecrl.policy.model import load_policy, load_tokenizer
 from ecrl.policy.weights import HFWeights
 from tests.support.paths import ROOT
 from tests.support.processes import session_processes
+from tests.support.scripted_server import TOKEN
 
 pytestmark = pytest.mark.slow
 
@@ -79,9 +80,9 @@ def example(model: Path) -> Iterator[Example]:
 
 
 def drawn(url: str) -> float:
-    """Return how many completions a replica has drawn."""
-    counts = re.findall(r"^vllm:request_success_total\{.*\} (.*)$", httpx.get(f"{url}/metrics").text, re.M)
-    return sum(map(float, counts))
+    """Return how many tokens a replica has processed."""
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    return float(httpx.post(f"{url}/status", json={}, headers=headers).json()["processed"])
 
 
 @pytest.mark.timeout(3 * SECONDS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -15,25 +16,34 @@ import pytest
 from transformers import Qwen2Config
 
 from ecrl.cli import main
-from ecrl.engines.base import Sampling
+from ecrl.engines.base import Request, Sampling
 from ecrl.engines.vllm import weight_channel as channel
 from ecrl.engines.vllm.replica import Replica
-from ecrl.engines.vllm.replica_pool import draw
 from ecrl.engines.vllm.requirements import check_split, is_old, refuse_batch_invariance, require_vllm
-from ecrl.errors import EcrlError, UsageError
+from ecrl.errors import UsageError
 
-VLLM = {"/version": {"version": "0.32.0"}, "/weight_info": {}}
+STATUS = {
+    "vllm": "0.32.0",
+    "boot": "x",
+    "version": -1,
+    "processed": 0,
+    "workers": 1,
+    "max_model_len": 64,
+    "max_num_seqs": 8,
+}
+GOOD = {"/status": STATUS}
 
 
 @contextmanager
 def answering(pages: dict[str, object]) -> Iterator[str]:
-    """A server that has these pages and no others; yields its URL."""
+    """A server that has these pages, or statuses, and no others; yields its URL."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200 if self.path in pages else 404)
+            page = pages.get(self.path, 404)
+            self.send_response(page if isinstance(page, int) else 200)
             self.end_headers()
-            self.wfile.write(json.dumps(pages.get(self.path)).encode())
+            self.wfile.write(json.dumps(page).encode())
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
@@ -69,17 +79,16 @@ def test_which_versions_are_too_old(found: str, old: bool) -> None:
 @pytest.mark.parametrize(
     ("pages", "says"),
     [
-        ({"/version": {"version": "0.28.1"}, "/weight_info": {}}, "runs vLLM 0.28.1; 0.29 or later"),
-        ({"/version": {"version": "0.32.0"}}, "cannot take weights; start it with `ecrl serve`"),
-        ({"/version": {"version": "0.32.0"}, "/weight_info": {}}, "not started by this version's"),
-        ({"/version": {"version": "a fine one"}}, "answers, but is not an `ecrl serve`"),
-        ({"/version": "welcome"}, "answers, but is not an `ecrl serve`"),
-        ({"/version": []}, "answers, but is not an `ecrl serve`"),
-        ({**VLLM, "/collective_rpc": []}, "answers, but is not an `ecrl serve`"),
-        ({**VLLM, "/collective_rpc": {"results": []}}, "answers, but is not an `ecrl serve`"),
-        ({**VLLM, "/collective_rpc": {"results": [None]}}, "answers, but is not an `ecrl serve`"),
-        ({**VLLM, "/collective_rpc": {"results": [{"dtype": "x"}]}}, "answers, but is not an `ecrl serve`"),
-        ({"/": "welcome"}, "No vLLM server answers"),
+        ({"/status": {**STATUS, "vllm": "0.28.1"}}, "runs vLLM 0.28.1; 0.29 or later"),
+        ({"/status": 401}, "does not accept this run's secret (401): ECRL_SERVER_TOKEN must be the same"),
+        ({"/status": {**STATUS, "vllm": "a fine one"}}, "answers, but is not an `ecrl serve`"),
+        ({"/status": {**STATUS, "processed": "7"}}, "answers, but is not an `ecrl serve`"),
+        ({"/status": "welcome"}, "answers, but is not an `ecrl serve`"),
+        ({"/status": []}, "answers, but is not an `ecrl serve`"),
+        ({**GOOD, "/model": []}, "answers, but is not an `ecrl serve`"),
+        ({**GOOD, "/model": {"dtype": "x"}}, "answers, but is not an `ecrl serve`"),
+        ({**GOOD, "/model": 500}, "cannot describe its model (it answers 500)"),
+        ({"/": "welcome"}, "was not started by this version's `ecrl serve` (it answers 404)"),
     ],
 )
 def test_another_server(pages: dict[str, object], says: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,15 +96,44 @@ def test_another_server(pages: dict[str, object], says: str, capsys: pytest.Capt
         assert says in refused(capsys, url)
 
 
-@pytest.mark.parametrize("nonsense", [[], {"choices": []}, {"choices": [{"weight_versions": 3}]}])
-def test_one_that_talks_nonsense_in_mid_run_is_dropped(nonsense: object) -> None:
-    with answering({"/inference/v1/generate": nonsense, "/collective_rpc": {"results": [[]]}}) as url:
-        replica = Replica(url, 5.0)
-        for ask in (lambda: replica.receipts({}), lambda: replica.probe([1, 2])):
-            with pytest.raises(httpx.HTTPError, match="answers, but is not"):
-                ask()
-        with pytest.raises(EcrlError, match=r"No vLLM server is left .*answers, but is not"):
-            draw([([1], 0)], [replica], (Sampling(), [1], 0), 1, 5.0)
+@pytest.mark.parametrize(
+    "nonsense", [[], {"tokens": "AA"}, {"tokens": "", "logprobs": "", "finish": "x", "versions": []}]
+)
+def test_one_that_talks_nonsense_in_mid_run(nonsense: object) -> None:
+    async def ask(url: str) -> None:
+        replica, request = Replica(url, 5.0), Request(0, [1], 0, Sampling())
+        async with httpx.AsyncClient() as client:
+            for answer in (
+                replica.receipts(client, {}),
+                replica.probe(client, [1, 2]),
+                replica.complete(client, request, [1], 0),
+            ):
+                with pytest.raises(httpx.HTTPError, match="answers, but is not"):
+                    await answer
+
+    with answering({"/generate": nonsense, "/probe": nonsense, "/weights/receipts": nonsense}) as url:
+        asyncio.run(ask(url))
+
+
+@pytest.mark.parametrize("token", ["", "short", "with spaces in between", "ünprintable-ünprintable"])
+def test_a_run_needs_the_secret(
+    token: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECRL_SERVER_TOKEN", token)
+    with answering(GOOD) as url:
+        error = refused(capsys, url)
+    assert "ECRL_SERVER_TOKEN" in error and "openssl rand -hex 32" in error
+    assert not token or token not in error
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "node7"])
+def test_a_server_for_others_needs_the_secret(
+    host: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ECRL_SERVER_TOKEN", raising=False)
+    assert main(["serve", "model.path=x", f"host={host}"]) == 2
+    error = capsys.readouterr().err
+    assert f"`ecrl serve host={host}` needs the secret" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("here", ["127.0.0.1", "::1"])

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import httpx
+import psutil
 import pytest
 from transformers import Qwen2Tokenizer
 
@@ -20,11 +25,14 @@ from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine
 from ecrl.engines.vllm.server import VLLMServerEngine
-from ecrl.errors import EcrlError
+from ecrl.engines.vllm.wire import pack_ints
+from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.model import PolicyModel, load_policy, load_tokenizer
 from ecrl.policy.tiny_model import build_model, build_tokenizer
 from ecrl.policy.weights import HFWeights
+from tests.support.processes import session_processes
 from tests.support.runs import history, run
+from tests.support.scripted_server import TOKEN
 from tests.support.tiny import TINY
 from tests.support.vllm_servers import Server, disturb, free_port, tokens
 
@@ -88,14 +96,150 @@ def test_a_completion_is_the_same_on_any_replica(servers: list[Server], model: P
 def test_other_weights_than_were_sent_are_noticed(servers: list[Server], model: PolicyModel) -> None:
     engine = engine_for(servers, model)
     engine.sync_weights(HFWeights(model.lm), 1)
-    engine.replicas[0].rpc("ecrl_stamp", 5)
+    # Others who have the secret update the same servers meanwhile.
+    engine_for(servers[:1], model).sync_weights(HFWeights(model.lm), 5)
     with pytest.raises(EcrlError, match="version 5, not 1"):
         engine.confirm(1)
-    # One who updates the same servers meanwhile: the completions carry another version.
-    other = engine_for(servers, model)
-    other.sync_weights(HFWeights(model.lm), 2)
-    with pytest.raises(EcrlError, match=r"answered with weights \['2'\], not 1"):
+    engine_for(servers, model).sync_weights(HFWeights(model.lm), 2)
+    with pytest.raises(EcrlError, match=r"answered with weights \[2\], not 1"):
         engine.generate(PROMPTS, SAMPLING, KEYS)
+    engine.close()
+
+
+@pytest.mark.timeout(600)
+def test_a_stranger_gets_nothing(
+    servers: list[Server],
+    model: PolicyModel,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, engine = servers[0], engine_for(servers[:1], model)
+    engine.sync_weights(HFWeights(model.lm), 11)
+    want = tokens(engine.generate(PROMPTS, SAMPLING, KEYS))
+    before = server.call("/status").json()
+    calls = ["/status", "/model", "/generate", "/probe", "/pause", "/collective_rpc", "/v1/completions"]
+    calls += [f"/weights/{name}" for name in ("join", "receive", "receipts", "accept")]
+    for path in [*calls, "/health", "/metrics", "/docs", "/openapi.json", "/", "/inference/v1/generate"]:
+        for token in ("", TOKEN[:-1], TOKEN + "x", TOKEN.upper()):
+            assert server.call(path, token).status_code == 401
+        for method in ("GET", "PUT", "DELETE", "OPTIONS", "HEAD"):
+            assert httpx.request(method, server.url + path).status_code == 401
+    # Malformed, huge and half-sent requests; with the secret they are refused as well.
+    for raw in (
+        b"\x00" * 10_000,
+        b"GET / HTTP/9\r\n\r\n",
+        b"POST /generate HTTP/1.1\r\n" + b"a: b\r\n" * 10**5,
+    ):
+        with socket.create_connection(("127.0.0.1", server.port)) as stranger, suppress(OSError):
+            stranger.sendall(raw)
+    half = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(100)]
+    for connection in half:
+        connection.sendall(b"POST /status HTTP/1.1\r\nContent-Length: 1000000000000\r\n\r\nx")
+    for token, status in (("", 401), (TOKEN, 413)):
+        with suppress(httpx.WriteError, httpx.ReadError):  # the server may hang up before all is sent
+            assert server.call("/generate", token, json=None, content=b"[" * (65 << 20)).status_code == status
+    sampling = {"max_tokens": 2, "logprobs": 0}
+    for path, body in [
+        ("/generate", {"prompt": pack_ints([10**6]), "sampling": sampling}),
+        ("/generate", {"prompt": pack_ints([-5]), "sampling": sampling}),
+        ("/generate", {"prompt": pack_ints([]), "sampling": sampling}),
+        ("/generate", {"prompt": pack_ints([1] * 127), "sampling": sampling}),
+        ("/generate", {"prompt": pack_ints([1]), "sampling": {**sampling, "temperature": -1}}),
+        ("/generate", {"prompt": pack_ints([1]), "sampling": {**sampling, "logprobs": -2}}),
+        ("/generate", {"prompt": [1], "sampling": sampling}),
+        ("/weights/receipts", {"shapes": {"x": "__import__('os')"}}),
+        ("/weights/join", {"address": "127.0.0.1"}),
+    ]:
+        assert server.call(path, json=body).status_code == 400, (path, body)
+    assert server.call("/collective_rpc", json={"method": "ecrl_model"}).status_code == 404
+    # A run without the secret ends before it starts, in one line that does not show it.
+    monkeypatch.setenv("ECRL_SERVER_TOKEN", "another-secret-of-another-run")
+    command = ["train", "engine=vllm_server", f"engine.urls=[{server.url}]", f"model.path={tiny_model}"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "ecrl", *command, f"run_dir={tmp_path}/run"], capture_output=True, text=True
+    )
+    assert ended.returncode == 2 and "does not accept this run's secret (401)" in ended.stderr
+    assert "another-secret" not in ended.stderr + ended.stdout and not (tmp_path / "run").exists()
+    # Nothing has changed for those who have it.
+    for connection in half:
+        connection.close()
+    after = server.call("/status").json()
+    assert {**after, "processed": 0} == {**before, "processed": 0}
+    assert tokens(engine.generate(PROMPTS, SAMPLING, KEYS)) == want
+    engine.close()
+
+
+def test_only_the_port_is_open_to_others(servers: list[Server]) -> None:
+    own = session_processes(servers[0].process.pid)
+    listening = [c for pid in own for c in psutil.Process(pid).net_connections("tcp") if c.status == "LISTEN"]
+    assert servers[0].port in {c.laddr.port for c in listening}
+    assert {c.laddr.ip for c in listening} <= {"127.0.0.1", "::1"}
+
+
+def test_what_a_server_cannot_hold_is_refused(servers: list[Server], model: PolicyModel) -> None:
+    engine = engine_for(servers, model)
+    engine.sync_weights(HFWeights(model.lm), 1)
+    with pytest.raises(UsageError, match=r"may take 130 tokens, more than the servers' max_model_len=128"):
+        engine.generate([[1] * 30], Sampling(1.0, 1.0, 100), [0])
+    (whole,) = engine.generate([[1] * 28], Sampling(1.0, 1.0, 100), [0])
+    assert whole.finish_reason == "stop" or len(whole.token_ids) == 100
+    engine.close()
+
+
+@pytest.mark.timeout(600)
+def test_syncs_with_servers_that_stand_still_die_and_come_back(
+    servers: list[Server], model: PolicyModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, (first, second) = engine_for(servers, model), servers
+    engine.sync_weights(HFWeights(model.lm), 1)
+    both, one = [first.url, second.url], [second.url]
+
+    def sync(version: int, during: Callable[[], None] = lambda: None) -> list[str]:
+        """Sync while something happens; it must not take the time-out of 60 s."""
+
+        def weights() -> Iterator[tuple[str, Any]]:
+            for number, pair in enumerate(HFWeights(model.lm)):
+                if number == 4:
+                    during()
+                yield pair
+
+        disturb(model, seed=version)
+        start = time.monotonic()
+        engine.sync_weights(Repeated(weights), version)
+        assert time.monotonic() - start < 45
+        want = HFEngine(model, ProcessGroup()).generate(PROMPTS[:4], Sampling(0.0, 1.0, 8), KEYS[:4])
+        assert tokens(engine.generate(PROMPTS[:4], Sampling(0.0, 1.0, 8), KEYS[:4])) == tokens(want)
+        return [replica.url for replica in engine.live]
+
+    os.killpg(first.process.pid, signal.SIGSTOP)
+    assert sync(2) == one and sync(3) == one
+    os.killpg(first.process.pid, signal.SIGCONT)
+    assert sync(4) == both
+    assert sync(5, lambda: os.killpg(first.process.pid, signal.SIGKILL)) == one
+    said = capsys.readouterr().err
+    assert f"ecrl: the server at {first.url} does not answer" in said
+    assert f"ecrl: the server at {first.url} is left out: it did not receive the weights" in said
+    first.process.wait()
+    first.start()
+    first.wait()
+    assert sync(6) == both
+    # Restarted between two syncs: the old channel must not be used.
+    first.kill()
+    first.start()
+    first.wait()
+    assert sync(7) == both
+    engine.close()
+
+
+class Repeated:
+    """Weights that can be iterated over again."""
+
+    def __init__(self, make: Callable[[], Iterator[tuple[str, Any]]]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        return self._make()
 
 
 @pytest.mark.timeout(600)
@@ -194,6 +338,7 @@ def test_what_does_not_fit_the_policy_is_one_line(
         (swapped, [], "another tokenizer: its token ids mean other texts"),
         (tiny_model, ["engine.dtype=bfloat16"], "serves float32, but engine.dtype=bfloat16"),
         (tiny_model, ["rollout.max_new_tokens=128"], "takes 128 tokens a sequence"),
+        (tiny_model, ["rollout.max_new_tokens=64", "rollout.max_prompt_tokens=65"], "may have 129"),
     ]:
         base = ["engine=vllm_server", f"engine.urls=[{servers[0].url}]", "engine.dtype=float32"]
         run_dir = tmp_path / "run"
