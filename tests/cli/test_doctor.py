@@ -41,5 +41,19 @@ def test_a_missing_package_is_named(
     assert "sympy │ missing" in shown and "pip install 'ecrl[data]'" in shown
 
 
+def test_a_package_of_another_name_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {"vllm": ["vllm-of-some-device"]}
+    monkeypatch.setattr("ecrl.runs.versions.metadata.packages_distributions", lambda: known)
+    real = metadata.version
+    monkeypatch.setattr(
+        "ecrl.runs.versions.metadata.version",
+        lambda name: "0.32.0" if name == "vllm-of-some-device" else real(name),
+    )
+    assert main(["doctor"]) == 0
+    assert "vllm │ 0.32.0" in " ".join(capsys.readouterr().out.split())
+
+
 def cells_of(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip("│").split("│")] if line.startswith("│") else []

