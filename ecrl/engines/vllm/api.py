@@ -124,10 +124,15 @@ class Api:
         return {}
 
     async def receive(self, body: Body) -> dict[str, Any]:
-        """Load the weights that the trainer sends; until they are accepted, completions are of no version."""
+        """Load the weights that the trainer sends; until they are accepted, nothing is drawn."""
         version = _get(body, "version", int)
+        await self._engine.pause_generation(mode="keep", clear_cache=False)
         await self.forget()
-        await self._engine.collective_rpc("ecrl_receive", args=(version,))
+        try:
+            await self._engine.collective_rpc("ecrl_receive", args=(version,))
+        except BaseException:
+            await self._engine.resume_generation()  # what is drawn now is of no version
+            raise
         return {}
 
     async def receipts(self, body: Body) -> dict[str, Any]:
@@ -138,11 +143,15 @@ class Api:
         return {"workers": await self._engine.collective_rpc("ecrl_receipt", args=(shapes,))}
 
     async def accept(self, body: Body) -> dict[str, Any]:
-        """Empty the prefix cache of older weights, and mark later completions with this version."""
+        """Draw on with the weights received, and mark later tokens with their version.
+
+        The caches of older weights are emptied; what is open keeps its tokens, and reads them again.
+        """
         version = _get(body, "version", int)
-        if not await self._engine.reset_prefix_cache():
+        if not await self._engine.reset_prefix_cache(reset_running_requests=True):
             raise RuntimeError("the prefix cache of older weights could not be emptied")
         await self._label(str(version))
+        await self._engine.resume_generation()
         return {}
 
     async def forget(self) -> None:

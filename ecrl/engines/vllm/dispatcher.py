@@ -18,7 +18,7 @@ import httpx
 
 from ecrl.engines.base import Completion, Request
 from ecrl.engines.vllm.http_thread import HTTPThread
-from ecrl.engines.vllm.replica import Replica, StaleReplicaError, Status, cause
+from ecrl.engines.vllm.replica import Replica, Status, cause
 from ecrl.errors import EcrlError
 
 PULSE = 2.0  # seconds between two looks at a replica
@@ -35,7 +35,7 @@ class Job:
     Attributes:
         request: the request.
         eos_ids: token ids that end its completion.
-        version: version of the weights that must draw it.
+        version: version of the weights that must draw it, or any later one that the servers were sent.
         tries: how often it has failed.
         avoid: URL of the replica where it failed last.
     """
@@ -93,12 +93,17 @@ class Dispatcher:
         self._lanes: dict[str, Lane] = {}
         self._waiting: list[tuple[int, int, Job]] = []
         self._order = 0
+        self._version = -1
         self._done: SimpleQueue[tuple[int, Completion] | EcrlError] = SimpleQueue()
         self._watching: asyncio.Task[None] | None = None
         self._causes: list[str] = []
 
+    def expect(self, version: int) -> None:
+        """Allow completions of this version of the weights, which the servers get now."""
+        self._version = version
+
     def use(self, replicas: Sequence[tuple[Replica, Status]], connections: int) -> None:
-        """Draw with these replicas from now on; no request may be open.
+        """Draw with these replicas from now on, also what is open.
 
         Args:
             replicas: each with its status.
@@ -110,11 +115,8 @@ class Dispatcher:
                 f"this process may open {connections} connections, so only {each} requests go to a server at "
                 "a time; raise the limit of open files (ulimit -n)."
             )
-        self._lanes = {
-            replica.url: Lane(replica, status.boot, min(self._max_in_flight, status.max_num_seqs, each))
-            for replica, status in replicas
-        }
-        self._causes = []
+        lanes = [Lane(r, s.boot, min(self._max_in_flight, s.max_num_seqs, each)) for r, s in replicas]
+        self._http.run(self._use({lane.replica.url: lane for lane in lanes}))
 
     @property
     def live(self) -> list[Replica]:
@@ -127,7 +129,7 @@ class Dispatcher:
         Args:
             requests: the requests.
             eos_ids: token ids that end a completion.
-            version: version of the weights that must draw them.
+            version: version of the weights that must draw them, or any later one.
         """
         self._http.run(self._accept([Job(request, eos_ids, version) for request in requests]))
 
@@ -168,6 +170,17 @@ class Dispatcher:
         if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch())
 
+    async def _use(self, lanes: dict[str, Lane]) -> None:
+        before, self._causes = self._lanes, []
+        kept = {url: lane for url, lane in before.items() if url in lanes and lane.boot == lanes[url].boot}
+        for url, lane in kept.items():
+            lane.slots, lane.strikes, lane.misses = lanes[url].slots, 0, 0
+            lane.since = time.monotonic()  # it stood still while it took weights
+        self._lanes = lanes | kept
+        for url in before.keys() - kept.keys():
+            self._requeue(before[url])
+        self._fill()
+
     async def _cancel(self) -> None:
         self._waiting = []
         tasks = [task for lane in self._lanes.values() for task in lane.open]
@@ -205,16 +218,18 @@ class Dispatcher:
     async def _answer(self, lane: Lane, job: Job) -> None:
         """Have a replica answer a request."""
         try:
-            completion = await lane.replica.complete(self._http.client, job.request, job.eos_ids, job.version)
-        except StaleReplicaError as error:
-            self._drop(lane, str(error))
+            completion = await lane.replica.complete(self._http.client, job.request, job.eos_ids)
         except EcrlError as refused:
             self._done.put(refused)
         except httpx.HTTPError as error:
             await self._failed(lane, job, error)
         else:
-            lane.strikes = 0
-            self._done.put((job.request.id, completion))
+            held = {completion.weights_version, *(version for version, _ in completion.earlier)}
+            if job.version <= min(held) and max(held) <= self._version:
+                lane.strikes = 0
+                self._done.put((job.request.id, completion))
+            else:
+                self._drop(lane, f"it answered with weights {sorted(held)}, not {self._version}")
         task = asyncio.current_task()
         if task is not None:
             lane.open.pop(task, None)
@@ -276,7 +291,7 @@ class Dispatcher:
             self._drop(lane, f"it has processed no token for {self._timeout:g} s (engine.timeout)")
 
     def _drop(self, lane: Lane, reason: str) -> None:
-        """Use a replica no more, and have others draw what it had in flight."""
+        """Use a replica no more."""
         if self._lanes.get(lane.replica.url) is not lane:
             return
         del self._lanes[lane.replica.url]
@@ -285,13 +300,17 @@ class Dispatcher:
             f"the server at {lane.replica.url} is left out: {reason}. Servers left: {len(self._lanes)}; "
             "the next weight sync looks for it again."
         )
+        self._requeue(lane)
+        self._fill()
+
+    def _requeue(self, lane: Lane) -> None:
+        """Have others draw what a replica had in flight."""
         mine = asyncio.current_task()
         tasks, lane.open = lane.open, {}
         for task, job in tasks.items():
             self._queue(job)
             if task is not mine:
                 task.cancel()
-        self._fill()
 
 
 def _out_of_files(error: BaseException) -> bool:

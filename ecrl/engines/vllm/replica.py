@@ -21,10 +21,6 @@ from ecrl.errors import EcrlError, UsageError
 QUICK = 5.0  # seconds for a request that does no work
 
 
-class StaleReplicaError(Exception):
-    """A replica answered with other weights than it was sent, e.g. because it was restarted."""
-
-
 class ForeignServerError(httpx.HTTPError):
     """The answer is not one of `ecrl serve`: another server or a proxy runs at this URL."""
 
@@ -213,19 +209,15 @@ class Replica:
                 raise ValueError(len(logprobs))
             return logprobs
 
-    async def complete(
-        self, client: httpx.AsyncClient, request: Request, eos_ids: list[int], version: int
-    ) -> Completion:
+    async def complete(self, client: httpx.AsyncClient, request: Request, eos_ids: list[int]) -> Completion:
         """Generate one completion; it may take any time.
 
         Args:
             client: the HTTP client to use.
             request: what to generate.
             eos_ids: token ids that end a completion.
-            version: version of the weights that the server must use.
 
         Raises:
-            StaleReplicaError: the server used other weights.
             EcrlError: the server refuses the request.
         """
         params = completion_params(request.sampling, request.key, eos_ids)
@@ -237,18 +229,17 @@ class Replica:
                 raise EcrlError(f"The server at {self.url} refuses a request: {cause(error)}.") from None
             raise
         with _parsing_answer(self.url):
+            versions = [(int(held), int(count)) for held, count in answer["versions"]]
             completion = Completion(
                 token_ids=unpack_ints(answer["tokens"]),
                 logprobs=unpack_floats(answer["logprobs"]),
                 entropy=None,
                 finish_reason={"stop": "stop", "length": "length"}[answer["finish"]],  # type: ignore[arg-type]
-                weights_version=version,
+                weights_version=versions[-1][0],
+                earlier=tuple(versions[:-1]),
             )
             if len(completion.logprobs) != len(completion.token_ids):
                 raise ValueError(len(completion.logprobs))
-            versions = {int(held) for held, _ in answer["versions"]}
-        if versions != {version}:
-            raise StaleReplicaError(f"{self.url} answered with weights {sorted(versions)}, not {version}")
         return completion
 
     async def _post(

@@ -54,6 +54,7 @@ class VLLMServerEngine(StreamingEngine):
     reports_entropy = False
     shares_weights = False
     disaggregated = True
+    pausable = True
     lockstep = False
     resumable = frozenset({"urls", "max_in_flight", "probe_tolerance", "timeout"})
 
@@ -150,6 +151,7 @@ class VLLMServerEngine(StreamingEngine):
         if self.process_group.first(lambda: version == self.version and self._sync.all_there()):
             return
         self.version = None
+        self._dispatcher.expect(version)
         for _ in range(len(self.replicas) + 1):
             self.process_group.first(self._sync.connect)
             self.manifest = WeightManifest()
@@ -193,6 +195,12 @@ class VLLMServerEngine(StreamingEngine):
                 "resume=RUN_DIR."
             )
         return {r.url: status for r, status in self._sync.members.items()}, list(probes.values())
+
+    def pause(self) -> None:
+        """Do nothing: each server pauses by itself from the first weight that it gets to the last."""
+
+    def resume(self) -> None:
+        """Do nothing; see ``pause``."""
 
     def sleep(self) -> None:
         """Do nothing: the servers have their own devices."""

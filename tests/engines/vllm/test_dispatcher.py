@@ -42,6 +42,7 @@ class Client:
         self.dispatcher = Dispatcher(self.http, in_flight, timeout, self.said.append)
         replicas = [Replica(server.url, 5.0) for server in servers]
         statuses = [self.http.run(replica.status(self.http.client)) for replica in replicas]
+        self.dispatcher.expect(0)
         self.dispatcher.use(list(zip(replicas, statuses, strict=True)), connections)
 
     def submit(self, keys: Sequence[int], budgets: Sequence[int] = ()) -> None:
@@ -140,13 +141,13 @@ def test_the_other_does_what_a_dead_one_left(servers: list[ScriptedServer], clie
     assert f"{servers[0].url} is left out: a request failed" in line and "Servers left: 1" in line
 
 
-@pytest.mark.parametrize("fault", ["restarted", "stale", "stuck", "always fails"])
+@pytest.mark.parametrize("fault", ["restarted", "stale", "foreign", "stuck", "always fails"])
 def test_what_costs_a_replica(servers: list[ScriptedServer], fault: str) -> None:
     client, bad = Client(servers, in_flight=4, timeout=0.6), servers[0]
     if fault == "restarted":
         bad.boot, bad.hold = "second", set(range(100))
-    elif fault == "stale":
-        bad.version = -1
+    elif fault in ("stale", "foreign"):
+        bad.version = -1 if fault == "stale" else 3
     elif fault == "stuck":
         bad.stuck, bad.hold = True, set(range(100))
     else:
@@ -156,12 +157,29 @@ def test_what_costs_a_replica(servers: list[ScriptedServer], fault: str) -> None
     assert client.live() == [servers[1].url] and len(client.said) == 1
     expected = {
         "restarted": "it was restarted",
-        "stale": r"answered with weights [-1], not 0",
+        "stale": "it answered with weights [-1], not 0",
+        "foreign": "it answered with weights [3], not 0",
         "stuck": "it has processed no token for 0.6 s",
         "always fails": "5 requests in a row failed",
     }
     assert expected[fault] in client.said[0]
     client.http.close()
+
+
+def test_what_is_open_goes_on_with_new_weights(servers: list[ScriptedServer], client: Client) -> None:
+    for server in servers:
+        server.hold = {3, 4}
+    client.submit(range(6))
+    assert len(client.wait(4)) == 4
+    # One server gets new weights, and is asked for what the other, which is not there any more, had open.
+    client.dispatcher.expect(1)
+    servers[0].version = 1
+    first = client.dispatcher.live[0]
+    client.dispatcher.use([(first, client.http.run(first.status(client.http.client)))], 1000)
+    servers[0].hold = set()
+    done = client.wait(2)
+    assert {number: c.weights_version for number, c in done.items()} == {103: 1, 104: 1}
+    assert not client.said
 
 
 def test_none_left(servers: list[ScriptedServer], client: Client) -> None:

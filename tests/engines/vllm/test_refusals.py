@@ -106,7 +106,7 @@ def test_one_that_talks_nonsense_in_mid_run(nonsense: object) -> None:
             for answer in (
                 replica.receipts(client, {}),
                 replica.probe(client, [1, 2]),
-                replica.complete(client, request, [1], 0),
+                replica.complete(client, request, [1]),
             ):
                 with pytest.raises(httpx.HTTPError, match="answers, but is not"):
                     await answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 import signal
@@ -17,12 +18,13 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import torch
 from transformers import Qwen2Tokenizer
 
 from ecrl.cli import main
 from ecrl.config.schema import ModelConfig
 from ecrl.distributed.process_group import ProcessGroup
-from ecrl.engines.base import Sampling
+from ecrl.engines.base import Completion, Request, Sampling
 from ecrl.engines.hf import HFEngine
 from ecrl.engines.vllm.server import VLLMServerEngine
 from ecrl.engines.vllm.wire import pack_ints
@@ -230,6 +232,47 @@ def test_syncs_with_servers_that_stand_still_die_and_come_back(
     first.wait()
     assert sync(7) == both
     engine.close()
+
+
+@pytest.mark.timeout(600)
+def test_what_is_open_goes_on_with_new_weights(servers: list[Server], model: PolicyModel) -> None:
+    engine = engine_for(servers, model)
+    engine.sync_weights(HFWeights(model.lm), 1)
+    long = Sampling(1.0, 1.0, 110)
+    requests = [Request(i, PROMPTS[i % 4], key, long) for i, key in enumerate(range(16))]
+    engine.submit(requests)
+    done: dict[int, Completion] = {}
+    while not done:
+        done |= dict(engine.poll())
+    old = copy.deepcopy(model)
+    disturb(model, seed=5)
+    assert engine.pausable
+    engine.pause()
+    engine.sync_weights(HFWeights(model.lm), 2)
+    engine.resume()
+    while len(done) < len(requests):
+        done |= dict(engine.poll())
+    assert len([c for c in done.values() if c.earlier]) >= 4
+    for number, completion in done.items():
+        ids, count = completion.token_ids, len(completion.token_ids)
+        spans = [
+            *completion.earlier,
+            (completion.weights_version, count - sum(n for _, n in completion.earlier)),
+        ]
+        assert [version for version, _ in spans] in ([1], [2], [1, 2]) and all(n > 0 for _, n in spans)
+        drawn = [v for version, n in spans for v in [version] * n]
+        prompt = requests[number].prompt
+        by = {version: scores(m, [*prompt, *ids])[len(prompt) - 1 :] for version, m in ((1, old), (2, model))}
+        want = torch.stack([by[version][i] for i, version in enumerate(drawn)])
+        assert torch.tensor(completion.logprobs) == pytest.approx(want, abs=1e-3)
+    engine.close()
+
+
+@torch.no_grad()
+def scores(model: PolicyModel, ids: Sequence[int]) -> torch.Tensor:
+    """Log-probabilities of the tokens after the first, by transformers."""
+    logprobs = model.lm(torch.tensor([ids])).logits.log_softmax(-1)[0, :-1]
+    return logprobs.gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
 
 
 class Repeated:
