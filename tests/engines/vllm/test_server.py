@@ -139,7 +139,7 @@ def test_a_stranger_gets_nothing(
     for connection in half:
         connection.sendall(b"POST /status HTTP/1.1\r\nContent-Length: 1000000000000\r\n\r\nx")
     for token, status in (("", 401), (TOKEN, 413)):
-        with suppress(httpx.WriteError, httpx.ReadError):  # the server may hang up before all is sent
+        with suppress(httpx.TransportError):  # the server may hang up before all is sent
             assert server.call("/generate", token, json=None, content=b"[" * (65 << 20)).status_code == status
     sampling = {"max_tokens": 2, "logprobs": 0}
     for path, body in [
