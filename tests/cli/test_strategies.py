@@ -12,6 +12,7 @@ from ecrl.cli import main
 from ecrl.config.groups import options
 from ecrl.config.source import definition
 from ecrl.config.targets import resolve
+from ecrl.report.methods_page import as_markdown
 from tests.support.conformance import ROWS, node
 from tests.support.paths import ROOT
 
@@ -108,3 +109,10 @@ def test_what_cannot_be_read_is_said_in_one_line(
     assert main(["strategies", "show", "mine", "--config-dir", str(tmp_path)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"ecrl: strategy.mine._target_='{target}'")
+
+
+def test_the_page_is_what_the_sources_say() -> None:
+    page = (ROOT / "docs" / "strategies.md").read_text()
+    assert page == as_markdown(), "write it anew: python -m ecrl.report.methods_page > docs/strategies.md"
+    for name in (*options("strategy"), *options("objective")):
+        assert f"\n### {name}\n" in page
