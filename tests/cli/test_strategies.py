@@ -113,6 +113,14 @@ def test_what_cannot_be_read_is_said_in_one_line(
 
 def test_the_page_is_what_the_sources_say() -> None:
     page = (ROOT / "docs" / "strategies.md").read_text()
-    assert page == as_markdown(), "write it anew: python -m ecrl.report.methods_page > docs/strategies.md"
+    assert page == as_markdown(ROOT / "docs" / "strategies"), (
+        "write it anew: python -m ecrl.report.methods_page > docs/strategies.md"
+    )
     for name in (*options("strategy"), *options("objective")):
         assert f"\n### {name}\n" in page
+
+
+def test_every_method_is_drawn_for_the_page() -> None:
+    arms = OmegaConf.load(ROOT / "benchmarks" / "methods.yaml").arms
+    left_out = {"clip_cov", "kl_cov", "kl_cov_32b", "importance_correction"}  # three have a preset that fits
+    assert set(arms) == {*options("strategy"), *options("objective")} - left_out
