@@ -24,6 +24,7 @@ from ecrl.callbacks.flexible_clip import FlexibleClip
 from ecrl.callbacks.high_entropy_tokens import HighEntropyTokens
 from ecrl.callbacks.importance_correction import ImportanceCorrection
 from ecrl.callbacks.kl_cov import KLCov
+from ecrl.callbacks.lp_reg import LpReg
 from ecrl.callbacks.opefo import OPEFO
 from ecrl.callbacks.positive_reweighting import PositiveReweighting
 from ecrl.callbacks.reference_kl import ReferenceKL
@@ -32,6 +33,7 @@ from ecrl.callbacks.rl_zvp import RLZVP
 from ecrl.callbacks.sequence_mask import SequenceMask
 from ecrl.callbacks.steer import STEER
 from ecrl.callbacks.temperature_controller import TemperatureController
+from ecrl.callbacks.ucas import UCAS
 
 __all__ = [
     "ADAPO",
@@ -40,6 +42,7 @@ __all__ = [
     "OPEFO",
     "RLZVP",
     "STEER",
+    "UCAS",
     "AdaptiveEntropy",
     "Archer",
     "BalancedClip",
@@ -57,6 +60,7 @@ __all__ = [
     "HighEntropyTokens",
     "ImportanceCorrection",
     "KLCov",
+    "LpReg",
     "PositiveReweighting",
     "ReferenceKL",
     "RepoR",

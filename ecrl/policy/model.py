@@ -82,16 +82,26 @@ class PolicyModel(nn.Module):
         """Device of the inputs."""
         return self.compute_device or self.lm.device
 
-    def forward(self, micro_batch: MicroBatch, temperature: float) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        micro_batch: MicroBatch,
+        temperature: float,
+        measure: Callable[..., tuple[Tensor, ...]] = token_stats,
+    ) -> tuple[Tensor, ...]:
         """Score the policy's own tokens of a micro-batch.
+
+        Args:
+            micro_batch: the tokens.
+            temperature: divides the logits.
+            measure: what to compute from the last hidden states: ``token_stats``, ``vocabulary_facts``.
 
         Returns:
             Log-probabilities ``[n]`` and full-vocabulary entropies ``[n]`` at the temperature, nats,
-            float32, both with gradient if enabled.
+            float32, both with gradient if enabled; or what ``measure`` returns.
         """
         hidden = self._hidden(micro_batch)
         lm_head: Any = self.lm.get_output_embeddings()
-        return token_stats(
+        return measure(
             hidden,
             lm_head.weight,
             micro_batch.targets.to(hidden.device),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.sharding import Sharding
 from ecrl.errors import usage_errors
 from ecrl.policy.attention import row_limit, shares_prompts
+from ecrl.policy.lm_head import token_stats, vocabulary_facts
 from ecrl.policy.lora import without_adapters
 from ecrl.policy.model import PolicyModel
 from ecrl.policy.packing import MicroBatch, pack_micro_batches
@@ -92,12 +94,29 @@ class Scorer:
             batch: ``N`` tokens.
             model: the policy if not given.
         """
-        joint = batch.old_logprobs.new_zeros(2, batch.num_tokens)
-        for micro_batch in self.micro_batches(batch):
-            scores = (model or self.model)(micro_batch, batch.temperature)
-            joint[:, micro_batch.order] = torch.stack(scores).to(joint)
-        logprobs, entropy = self.process_group.sum(joint)
+        logprobs, entropy = self._measured(batch, model or self.model, token_stats, 2)
         return logprobs, entropy
+
+    @torch.no_grad()
+    def vocabulary_facts(self, batch: RolloutBatch, keep: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+        """Measure the policy's whole distribution at each token; see ``vocabulary_facts``.
+
+        Returns:
+            Certainty, logit and proxy log-prob, ``[N]`` each, nats; −inf where the proxy has no such token.
+        """
+        measure = partial(vocabulary_facts, keep=keep)
+        certainty, logit, proxy = self._measured(batch, self.model, measure, 3)
+        return certainty, logit, proxy
+
+    def _measured(
+        self, batch: RolloutBatch, model: PolicyModel, measure: Callable[..., tuple[Tensor, ...]], count: int
+    ) -> Tensor:
+        """What ``measure`` gives for each token, over all processes: ``[count, N]``."""
+        joint = batch.old_logprobs.new_zeros(count, batch.num_tokens)
+        for micro_batch in self.micro_batches(batch):
+            values = model(micro_batch, batch.temperature, measure)
+            joint[:, micro_batch.order] = torch.stack(values).to(joint)
+        return self.process_group.sum(joint)
 
     def reference_logprobs(self, batch: RolloutBatch) -> Tensor:
         """Log-probs ``[N]`` of the initial policy, nats: the base without its adapters, or a frozen copy."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,17 +24,21 @@ from ecrl.callbacks import (
     OPEFO,
     RLZVP,
     STEER,
+    UCAS,
     Archer,
     ClipB,
     Entrocraft,
     EntroPIC,
     EntropyBudget,
     FlexibleClip,
+    LpReg,
     PositiveReweighting,
     RepoR,
     TemperatureController,
 )
+from ecrl.callbacks.lp_reg import NONE, PROXY
 from ecrl.callbacks.rl_zvp import UNANIMOUS
+from ecrl.callbacks.ucas import CERTAINTY, LOGIT
 from ecrl.config.compose import build_config
 from ecrl.errors import UsageError
 from tests.support.random_tokens import random_tokens
@@ -426,6 +430,88 @@ class TestRLZVP:
         near(RLZVP().extra_columns(cast(Any, batch))[UNANIMOUS], [1, 1, 1, -1, -1, 0, 0, 0, 0])
 
 
+class TestLpReg:
+    def test_which_tokens_are_shielded(self) -> None:
+        # Of the first four, which are wrong, 0 and 2 are the least likely; below its proxy is 0 alone.
+        proxy = torch.tensor([-3.0, -0.1, NONE, -0.1, -0.1])
+        tokens = make_tokens([-4.0, -1.0, -9.0, -0.5, -8.0], [-1.0] * 4 + [1.0], proxy_logprobs=proxy)
+        strategy = LpReg(fraction=0.5, coefficient=2.0)
+        near(strategy.penalty_coefficients(tokens), [2, 0, 0, 0, 0])
+        # x = −1: e − 2, with gradient 1 − e
+        near(strategy.penalty(tokens)[:1].detach(), [math.e - 2])
+        near(torch.autograd.grad(strategy.penalty(tokens)[0], tokens.logprobs)[0], [1 - math.e, 0, 0, 0, 0])
+        assert added_loss(strategy, tokens) == pytest.approx(2 * (math.e - 2) / 5, abs=1e-6)
+        right = replace(tokens, advantages=torch.ones(5))
+        near(strategy.penalty_coefficients(right), [0] * 5)
+
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_agrees_with_its_paper(self, seed: int) -> None:
+        """The proxy from whole distributions, the choice by sorting."""
+        tokens, distributions = random_tokens(seed)
+        kept = distributions.exp() >= 0.02 * distributions.exp().amax(1, keepdim=True)
+        proxy = (distributions.exp() * kept / (distributions.exp() * kept).sum(1, keepdim=True)).log()
+        proxy = (proxy.gather(1, tokens.token_ids[:, None]).squeeze(1) + 0.2).clamp(min=NONE)
+        tokens = replace(tokens, columns={PROXY: proxy})
+        wrong = sorted((p, i) for i, (p, a) in enumerate(rows(tokens, "logprobs", "advantages")) if a < 0)
+        chosen = {i for p, i in wrong[: int(0.4 * len(wrong))] if p < proxy[i]}
+        wanted = [float(i in chosen) for i in range(len(tokens))]
+        strategy = LpReg(fraction=0.4)
+        assert sum(wanted) > 0 and strategy.penalty_coefficients(tokens).tolist() == wanted
+        x = tokens.logprobs - proxy
+        near = x.abs() < 20
+        torch.testing.assert_close(strategy.penalty(tokens)[near], (torch.exp(-x) - 1 + x)[near])
+
+
+class TestUCAS:
+    def test_advantages(self) -> None:
+        certainty, logit = torch.tensor([1.0, -1.0, 1.0, 1.0]), torch.tensor([0.0, 1.0, 0.5, 1.0])
+        tokens = make_tokens([-1.0] * 4, [2.0, 2.0, -2.0, 0.01], certainty=certainty, scaled_logit=logit)
+        wanted = [2 * math.exp(-0.25), 2 * math.exp(0.25) - 0.05, -2 * math.exp(0.35) - 0.025, 0.0]
+        near(UCAS().advantages(tokens, tokens.advantages), wanted)
+
+    def test_columns(self) -> None:
+        """Sums 3, 5 and 7 of a group have the deviation 2; a group of one has none."""
+        facts = torch.tensor([1.0, 2.0, 5.0, 7.0, 9.0]), torch.tensor([0.0, 2.0, 4.0, 6.0, 8.0])
+        asked = []
+
+        def measure(batch: Any, keep: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+            asked.append(batch)
+            return *facts, facts[0]
+
+        scorer = SimpleNamespace(vocabulary_facts=measure)
+        batch = Measured(torch.tensor([0, 0, 1, 2, 3]), torch.tensor([7, 7, 7, 3]))
+        for strategy in (UCAS(positive=0, negative=0, logit=0), UCAS()):
+            strategy.setup(cast(Any, None), cast(Any, SimpleNamespace(scorer=scorer)), "fit")
+            columns = strategy.extra_columns(cast(Any, batch))
+        assert asked == [batch]
+        torch.testing.assert_close(
+            columns[CERTAINTY], torch.tensor([-1.0, -1.0, 0.0, 1.0, 0.0]), atol=1e-5, rtol=0
+        )
+        near(columns[LOGIT], [0, 0.25, 0.5, 0.75, 1])
+
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_agrees_with_its_paper(self, seed: int) -> None:
+        tokens = random_tokens(seed).tokens
+        z, logit = tokens.entropy - 0.5, tokens.logprobs.exp()
+        tokens = replace(tokens, columns={CERTAINTY: z, LOGIT: logit})
+        wanted = []
+        for a, u, x in zip(tokens.advantages.tolist(), z.tolist(), logit.tolist(), strict=True):
+            value = a * math.exp(-0.25 * u if a > 0 else 0.35 * u) - 0.05 * x
+            wanted.append(max(value, 0.0) if a > 0 else value)
+        agree(UCAS().advantages(tokens, tokens.advantages), wanted)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What UCAS reads of a rollout batch."""
+
+    sequence_ids: Tensor
+    group_ids: Tensor
+
+    def __len__(self) -> int:
+        return len(self.group_ids)
+
+
 class TestTemperatureController:
     def test_temperature(self) -> None:
         strategy = TemperatureController()
@@ -487,6 +573,12 @@ class TestTemperatureController:
         (FlexibleClip, {"slope": -1.6}),
         (FlexibleClip, {"by": 0}),
         (RLZVP, {"alpha": -0.1}),
+        (LpReg, {"fraction": 1.1}),
+        (LpReg, {"keep": 0.0}),
+        (LpReg, {"coefficient": -1.0}),
+        (UCAS, {"positive": -0.1}),
+        (UCAS, {"negative": math.inf}),
+        (UCAS, {"logit": -0.1}),
         (TemperatureController, {"target": 0.0}),
         (TemperatureController, {"gain": -1.0}),
         (TemperatureController, {"low": 0.0}),
@@ -515,6 +607,8 @@ def test_values_out_of_range_are_refused(strategy: type[Strategy], kwargs: dict[
         EPO(coefficient=0),
         FlexibleClip(offset=1, slope=0),
         RLZVP(alpha=0),
+        LpReg(coefficient=0),
+        UCAS(positive=0, negative=0, logit=0),
         TemperatureController(gain=0),
     ],
     ids=lambda strategy: type(strategy).__name__,

@@ -19,8 +19,9 @@ from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.callbacks import EntropyBudget
 from ecrl.callbacks.entropy_budget import _numbers
-from ecrl.callbacks.entropy_ratio_clip import OLD_ENTROPY
+from ecrl.callbacks.lp_reg import PROXY
 from ecrl.callbacks.rl_zvp import UNANIMOUS
+from ecrl.callbacks.ucas import CERTAINTY, LOGIT
 from ecrl.config.compose import build_config
 from ecrl.config.schema import Config
 from ecrl.metrics import MetricsRecorder
@@ -54,8 +55,14 @@ def other_value(row: Row, knob: str, value: float) -> float:
 def tokens() -> TokenBatch:
     drawn = random_tokens(0).tokens
     unanimous = torch.tensor([1.0, -1.0, 0.0], dtype=torch.float64)[drawn.group_ids]
-    columns = {REFERENCE_LOGPROBS: drawn.old_logprobs - 0.1, UNANIMOUS: unanimous}
-    return replace(drawn, columns=columns | {OLD_ENTROPY: drawn.entropy * 1.02})
+    columns = {
+        REFERENCE_LOGPROBS: drawn.old_logprobs - 0.1,
+        UNANIMOUS: unanimous,
+        PROXY: drawn.logprobs + 0.1,
+        CERTAINTY: drawn.advantages - 0.2,
+        LOGIT: drawn.logprobs.exp(),
+    }
+    return replace(drawn, columns=columns)
 
 
 def effect(strategy: Strategy, module: Any) -> list[Tensor | float]:

@@ -83,6 +83,8 @@ ROWS = [
     Row("epo", {"coefficient": 0.1}, {"coefficient": 0.0}),
     Row("flexible_clip", {"offset": 200.0, "slope": -100.0}, {"offset": 1.0, "slope": 0.0}),
     Row("rl_zvp", {"alpha": 1000.0}, {"alpha": 0.0}),
+    Row("lp_reg", {"fraction": 1.0, "keep": 0.3, "coefficient": 10.0}, {"coefficient": 0.0}),
+    Row("ucas", {}, {"positive": 0.0, "negative": 0.0, "logit": 0.0}),
     Row("temperature_controller", {"target": 50.0}, {"gain": 0.0}, draws=True),
     Row("sequence_mask", {"limit": 0.05}, {"limit": None}),
     Row("entropy_ratio_clip", {"low": 0.9, "high": 1.1}, {"low": 0.0, "high": None}),

@@ -6,10 +6,12 @@
 
 The logits are computed tile by tile (some rows, some columns of the vocabulary) and reduced to a running
 maximum, mass and first moment; the backward pass recomputes each tile. The element-wise work on a tile is in
-``eager`` (any device) and ``kernels`` (Triton); everything else is shared.
+``eager`` (any device) and ``kernels`` (Triton); everything else is shared. ``facts`` measures the whole
+distribution of each token, without gradient, in two passes over the tiles.
 """
 
+from ecrl.policy.lm_head.facts import vocabulary_facts
 from ecrl.policy.lm_head.stats import token_stats
 from ecrl.policy.lm_head.vocabulary import VocabShard
 
-__all__ = ["VocabShard", "token_stats"]
+__all__ = ["VocabShard", "token_stats", "vocabulary_facts"]

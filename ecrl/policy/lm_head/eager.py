@@ -29,7 +29,7 @@ class Eager:
     def fold(self, tile: Tile, state: Tensor) -> None:
         """See ``Backend.fold``."""
         top, chosen, mass, moment = state
-        logits, powers = self._logits(tile)
+        logits, powers = self.logits(tile)
         where, inside = _locate(tile)
         chosen.copy_(logits.gather(1, where).where(inside, chosen[:, None]).squeeze(1))
         rebase(state, torch.maximum(top, logits.amax(1)))
@@ -40,7 +40,7 @@ class Eager:
 
     def grad_logits(self, tile: Tile, upstream: Upstream) -> Tensor:
         """See ``Backend.grad_logits``."""
-        logits, spare = self._logits(tile)
+        logits, spare = self.logits(tile)
         grad_logits = upstream.grad_logprobs[:, None]
         logits.sub_(upstream.total[:, None])
         if upstream.grad_entropy is None:
@@ -55,7 +55,7 @@ class Eager:
         logits.scatter_add_(1, where, inside * -grad_logits)
         return logits.to(tile.hidden.dtype)
 
-    def _logits(self, tile: Tile) -> tuple[Tensor, Tensor]:
+    def logits(self, tile: Tile) -> tuple[Tensor, Tensor]:
         """Return the logits of a tile in bits, and a second buffer of their shape."""
         shape = len(tile.hidden), len(tile.weight)
         logits, spare = (buffer[: shape[0] * shape[1]].view(shape) for buffer in self.buffers)

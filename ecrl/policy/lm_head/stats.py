@@ -51,7 +51,7 @@ def token_stats(
         ValueError: the shapes do not match, a number is not positive, or a DTensor has another placement.
     """
     weight, bias, vocabulary = unwrap(weight, bias, vocabulary)
-    _check(hidden, weight, targets, bias, temperature, chunk_logits, has_all_rows=vocabulary is None)
+    check(hidden, weight, targets, bias, temperature, chunk_logits, has_all_rows=vocabulary is None)
     apply: Any = _TokenStats.apply
     logprobs, entropy = apply(hidden, weight, bias, targets, vocabulary, temperature, chunk_logits)
     return logprobs, entropy
@@ -72,7 +72,7 @@ class _TokenStats(torch.autograd.Function):
         chunk_logits: int | None,
     ) -> tuple[Tensor, Tensor]:
         ctx.vocabulary = vocabulary
-        ctx.settings = temperature, chunk_logits, *_precision(hidden, weight)
+        ctx.settings = temperature, chunk_logits, *precision(hidden, weight)
         rows = targets if vocabulary is None else targets - vocabulary.start
         with torch.autocast(hidden.device.type, enabled=False):
             state = scan(Head(hidden, weight, bias, rows, *ctx.settings))
@@ -112,7 +112,7 @@ class _TokenStats(torch.autograd.Function):
         return d_hidden, d_weight, d_bias, None, None, None, None
 
 
-def _precision(hidden: Tensor, weight: Tensor) -> tuple[torch.dtype, torch.dtype]:
+def precision(hidden: Tensor, weight: Tensor) -> tuple[torch.dtype, torch.dtype]:
     """Return the types of the logits and of the operands of matrix products.
 
     CUDA can accumulate half-precision operands in float32; on other devices they are converted first.
@@ -125,7 +125,7 @@ def _precision(hidden: Tensor, weight: Tensor) -> tuple[torch.dtype, torch.dtype
     return torch.float32, torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else widest
 
 
-def _check(
+def check(
     hidden: Tensor,
     weight: Tensor,
     targets: Tensor,
@@ -134,6 +134,11 @@ def _check(
     chunk_logits: int | None,
     has_all_rows: bool,
 ) -> None:
+    """Refuse shapes that do not match and numbers that are not positive.
+
+    Raises:
+        ValueError: says what was given and what is wanted.
+    """
     given = [hidden, weight, targets] + ([] if bias is None else [bias])
     fits = [t.dim() for t in given] == [2, 2, 1, 1][: len(given)] and (len(weight) > 0 or not has_all_rows)
     fits = fits and hidden.shape[1] == weight.shape[1] and len(hidden) == len(targets)

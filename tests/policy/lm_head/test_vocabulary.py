@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tenso
 from torch.distributed.tensor.parallel import ColwiseParallel, parallelize_module
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from ecrl.policy.lm_head import VocabShard, token_stats
+from ecrl.policy.lm_head import VocabShard, token_stats, vocabulary_facts
 from tests.support.lm_head import problem
 from tests.support.marks import slow_unless
 
@@ -60,6 +60,8 @@ def shards_equal_the_whole(rank: int, size: int) -> None:
         outside = made | {"targets": torch.full((TOKENS,), VOCABULARY)}
         logprobs, _ = token_stats(**outside, vocabulary=shard)
         assert logprobs.isnan().all()
+        facts = {"keep": 0.3, "temperature": 0.7, "chunk_logits": 8}
+        close(vocabulary_facts(**made, **facts, vocabulary=shard), vocabulary_facts(**inputs(), **facts))
 
 
 def dtensors_equal_the_whole(rank: int, size: int) -> None:
