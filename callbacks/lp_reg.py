@@ -48,6 +48,7 @@ class LpReg(Strategy, PenaltyMixin):
     """
 
     needs_current = True
+    needs_facts = True
     _scorer: Scorer
 
     def __init__(self, *, fraction: float = 0.01, keep: float = 0.02, coefficient: float = 1.0) -> None:

@@ -44,6 +44,7 @@ class UCAS(Strategy, AdvantageMixin):
         logit: what the largest logit of the rollout costs, in the advantage's unit, not negative.
     """
 
+    needs_facts = True
     _scorer: Scorer
 
     def __init__(self, *, positive: float = 0.25, negative: float = 0.35, logit: float = 0.05) -> None:

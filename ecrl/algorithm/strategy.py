@@ -78,6 +78,7 @@ class Strategy(L.Callback):
             rollout's. Costs a pass without gradient for each micro-batch of a minibatch but the first.
         needs_entropy: it reads the rollout's entropies when it arrives, before any pass.
         needs_reference: it reads log-probs of the initial policy, so that a run keeps a frozen copy of it.
+        needs_facts: it measures the whole distribution at each token of a rollout, by a pass over it.
         needs_updates: it acts on how far the policy moved since the rollout, so that the first update of a
             rollout does not feel it.
         corrects_staleness: it corrects for tokens that older weights drew.
@@ -88,6 +89,7 @@ class Strategy(L.Callback):
     needs_current: bool = False
     needs_entropy: bool = False
     needs_reference: bool = False
+    needs_facts: bool = False
     needs_updates: bool = False
     corrects_staleness: bool = False
     resumable: frozenset[str] = frozenset()

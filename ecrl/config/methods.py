@@ -28,6 +28,7 @@ CHANGES = {
 _NEEDS = {
     "needs_current": "a pass",
     "needs_reference": "the initial policy",
+    "needs_facts": "a pass over the rollout",
     "needs_entropy": "entropies of the rollout",
     "needs_updates": "several updates a rollout",
 }

@@ -19,6 +19,7 @@ from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.callbacks import EntropyBudget
 from ecrl.callbacks.entropy_budget import _numbers
+from ecrl.callbacks.entropy_ratio_clip import OLD_ENTROPY
 from ecrl.callbacks.lp_reg import PROXY
 from ecrl.callbacks.rl_zvp import UNANIMOUS
 from ecrl.callbacks.ucas import CERTAINTY, LOGIT
@@ -58,6 +59,7 @@ def tokens() -> TokenBatch:
     columns = {
         REFERENCE_LOGPROBS: drawn.old_logprobs - 0.1,
         UNANIMOUS: unanimous,
+        OLD_ENTROPY: drawn.entropy * 0.97,
         PROXY: drawn.logprobs + 0.1,
         CERTAINTY: drawn.advantages - 0.2,
         LOGIT: drawn.logprobs.exp(),
