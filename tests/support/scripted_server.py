@@ -14,6 +14,14 @@ from ecrl.engines.vllm.wire import pack_floats, pack_ints
 TOKEN = "the-secret-of-these-tests"
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 512
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: a client that hangs up is part of the tests."""
+
+
 class ScriptedServer:
     """Draws the key of each request as its one token.
 
@@ -60,9 +68,7 @@ class ScriptedServer:
 
             def log_message(self, *_: object) -> None: ...
 
-        ThreadingHTTPServer.daemon_threads = True
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.request_queue_size = 512
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 

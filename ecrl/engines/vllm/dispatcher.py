@@ -94,7 +94,7 @@ class Dispatcher:
         self._waiting: list[tuple[int, int, Job]] = []
         self._order = 0
         self._version = -1
-        self._done: SimpleQueue[tuple[int, Completion] | EcrlError] = SimpleQueue()
+        self._done: SimpleQueue[tuple[int, Completion] | BaseException] = SimpleQueue()
         self._watching: asyncio.Task[None] | None = None
         self._causes: list[str] = []
 
@@ -141,7 +141,7 @@ class Dispatcher:
         """
         finished: list[tuple[int, Completion]] = []
         for outcome in self._outcomes(seconds):
-            if isinstance(outcome, EcrlError):
+            if isinstance(outcome, BaseException):
                 self.cancel()
                 raise outcome
             finished.append(outcome)
@@ -153,7 +153,7 @@ class Dispatcher:
         for _ in self._outcomes(0):
             pass
 
-    def _outcomes(self, seconds: float) -> Iterator[tuple[int, Completion] | EcrlError]:
+    def _outcomes(self, seconds: float) -> Iterator[tuple[int, Completion] | BaseException]:
         try:
             yield self._done.get(timeout=seconds) if seconds else self._done.get_nowait()
             while True:
@@ -198,14 +198,17 @@ class Dispatcher:
 
     def _fill(self) -> None:
         """Send what waits to the replicas with the most room."""
-        while self._waiting and (
-            free := [lane for lane in self._lanes.values() if len(lane.open) < lane.slots]
-        ):
-            job = heapq.heappop(self._waiting)[2]
-            lane = min(free, key=lambda lane: (lane.replica.url == job.avoid, len(lane.open) / lane.slots))
-            if not lane.open:
-                lane.since = time.monotonic()
-            lane.open[asyncio.create_task(self._answer(lane, job))] = job
+        later = []
+        while self._waiting and (free := [a for a in self._lanes.values() if len(a.open) < a.slots]):
+            entry = heapq.heappop(self._waiting)
+            # A request that failed waits for another replica, if there is one.
+            fit = [a for a in free if len(self._lanes) == 1 or a.replica.url != entry[2].avoid]
+            if fit:
+                self._send(min(fit, key=lambda lane: len(lane.open) / lane.slots), entry[2])
+            else:
+                later.append(entry)
+        for entry in later:
+            heapq.heappush(self._waiting, entry)
         if not self._lanes and self._waiting:
             self._done.put(
                 EcrlError(
@@ -215,13 +218,20 @@ class Dispatcher:
             )
             self._waiting = []
 
+    def _send(self, lane: Lane, job: Job) -> None:
+        if not lane.open:
+            lane.since = time.monotonic()
+        task = asyncio.create_task(self._answer(lane, job))
+        task.add_done_callback(self._report)
+        lane.open[task] = job
+
     async def _answer(self, lane: Lane, job: Job) -> None:
         """Have a replica answer a request."""
         try:
             completion = await lane.replica.complete(self._http.client, job.request, job.eos_ids)
         except EcrlError as refused:
             self._done.put(refused)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
             await self._failed(lane, job, error)
         else:
             held = {completion.weights_version, *(version for version, _ in completion.earlier)}
@@ -235,7 +245,12 @@ class Dispatcher:
             lane.open.pop(task, None)
         self._fill()
 
-    async def _failed(self, lane: Lane, job: Job, error: httpx.HTTPError) -> None:
+    def _report(self, task: asyncio.Task[None]) -> None:
+        """Let the next poll raise an error that nobody expected."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._done.put(error)
+
+    async def _failed(self, lane: Lane, job: Job, error: Exception) -> None:
         """Try a failed request again, and look at its replica."""
         if _out_of_files(error):  # our own trouble
             lane.slots = max(len(lane.open) - 1, 1)
@@ -273,9 +288,11 @@ class Dispatcher:
         """
         try:
             status = await lane.replica.status(self._http.client)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
+            if _out_of_files(error):  # our own trouble
+                return
             lane.misses += 1
-            hung = isinstance(error, httpx.TimeoutException) or _out_of_files(error)
+            hung = isinstance(error, httpx.TimeoutException)
             if lane.misses >= MISSES or (reason and not hung and lane.misses > 1):
                 self._drop(lane, reason or f"it did not answer {MISSES} looks ({cause(error)})")
             elif reason and not hung:  # again, on a connection that is new
