@@ -5,8 +5,9 @@
     w_i ← w_i·min(ρ_i, cap)                                    mode: truncate
     w_i ← w_i·ρ_i where floor ≤ ρ_i ≤ cap, else 0              mode: mask
 
-μ is not π_old where the engine computes in other numerics than the trainer, or holds older weights. Both
-are full-vocabulary distributions at the sampling temperature: what top-p cuts off is not corrected.
+μ is not π_old where the engine computes in other numerics than the trainer, or holds older weights. π_old is
+the full-vocabulary distribution at the sampling temperature. So is the default engine's μ: what top-p and
+top-k cut off is not corrected there; vLLM's μ is what is left after them, and ρ is then below 1.
 Σ and mean run over all response tokens of the sequence. ``sequence`` is the exact importance weight
 of a whole response and its variance grows with the length; ``token`` has little variance and some bias;
 ``geometric`` is no importance weight but a measure of a response's mismatch that its length does not

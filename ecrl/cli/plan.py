@@ -42,6 +42,7 @@ Beside the overrides of `ecrl train` it takes:
   utilisation=SHARE  of the GPU's FLOP/s that training reaches                   (default: 0.35)
   length=SHARE       expected length of a completion, of rollout.max_new_tokens  (default: 0.2)
   prompt=TOKENS      expected length of a prompt                                 (default: 200)
+  server_gpus=N      GPUs of each server of engine=vllm_server                   (default: 1)
 Kinds of GPU:
 {fill(", ".join(CARDS), 98, initial_indent="  ", subsequent_indent="  ")}
 Exit code 1 if the run does not fit; the last line says what would make it fit.

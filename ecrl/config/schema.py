@@ -163,6 +163,7 @@ class RolloutConfig:
         group_size: G, completions per problem.
         temperature: of the softmax, above 0.
         top_p: nucleus share in (0, 1]; 1 draws from the whole vocabulary.
+        top_k: number of most likely tokens to draw from; 0 draws from the whole vocabulary.
         max_new_tokens: longest completion, in tokens.
         max_prompt_tokens: the most tokens that the policy reads before a turn: the prompt, and in an episode
             of several turns all that came before, which ends there as truncated. None takes what the model's
@@ -183,6 +184,7 @@ class RolloutConfig:
     group_size: int = count(8, least=1, most=65536)
     temperature: float = number(1.0, above=0, wanted="above 0 (a policy gradient needs samples)")
     top_p: float = number(1.0, above=0, most=1, wanted="in (0, 1]")
+    top_k: int = count(0, least=0)
     max_new_tokens: int = count(16, least=1)
     max_prompt_tokens: int | None = count(None, least=1)
     overlong_prompts: str = choice("drop", OVERLONG)

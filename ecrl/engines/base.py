@@ -25,9 +25,11 @@ class Completion:
 
     Attributes:
         token_ids: the generated tokens, including the end-of-sequence token if it was generated.
-        logprobs: log-probability of each token under the full-vocabulary distribution at the
-            sampling temperature (before top-p), in nats.
-        entropy: entropy of that distribution at each token, in nats; None if the engine reports none.
+        logprobs: log-probability of each token at the sampling temperature, in nats. An engine with
+            ``logprobs_exact`` takes the full-vocabulary distribution, before top-p and top-k; another one
+            that from which the token was drawn.
+        entropy: entropy of the full-vocabulary distribution at each token, in nats; None if the engine
+            reports none.
         finish_reason: ``stop`` at the end-of-sequence token, ``length`` at the token limit.
         weights_version: version of the weights that generated it, or its last tokens.
         earlier: where the weights changed meanwhile: the versions before, each with its number of tokens, in
@@ -50,11 +52,13 @@ class Sampling:
         temperature: softmax temperature; 0 is greedy decoding.
         top_p: probability mass of the nucleus, in (0, 1]; 1 samples from the whole vocabulary.
         max_new_tokens: the most tokens that one completion may have.
+        top_k: number of most likely tokens to sample from, before top-p; 0 samples from all.
     """
 
     temperature: float = 1.0
     top_p: float = 1.0
     max_new_tokens: int = 32
+    top_k: int = 0
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,8 @@ class StreamingEngine(ABC):
 
     waves = False
     pausable = False
+    lockstep: bool
+    process_group: ProcessGroup
 
     @abstractmethod
     def submit(self, requests: Sequence[Request]) -> None:
@@ -221,9 +227,12 @@ class StreamingEngine(ABC):
         done: dict[int, Completion] = {}
         try:
             self.submit([Request(i, *one, sampling) for i, one in enumerate(zip(prompts, keys, strict=True))])
-            done.update(self.poll())  # also for no prompts: in lockstep every process polls
-            while len(done) < len(prompts):
+            goes_on = True  # also for no prompts: in lockstep every process polls
+            while goes_on:
                 done.update(self.poll())
+                goes_on = len(done) < len(prompts)
+                if self.lockstep:
+                    goes_on = self.process_group.any(goes_on)
         except BaseException:
             self.cancel()
             raise
@@ -234,8 +243,6 @@ class WaveEngine(StreamingEngine):
     """An engine that generates all that was submitted at once, by its own ``draw``."""
 
     waves = True
-    lockstep: bool
-    process_group: ProcessGroup
 
     def __init__(self) -> None:
         self._open: list[Request] = []

@@ -148,6 +148,8 @@ class StreamSampler:
         ]
 
     def _draw(self, probs: Tensor, rows: NDArray[np.int64]) -> Tensor:
+        if self._sampling.top_k:
+            probs = _most_likely(probs, self._sampling.top_k)
         if self._sampling.top_p < 1:
             probs = _nucleus(probs, self._sampling.top_p)
         cdf = probs.double().cumsum(-1)
@@ -170,8 +172,14 @@ def _completion(
     )
 
 
+def _most_likely(probs: Tensor, top_k: int) -> Tensor:
+    """Set all probabilities to 0 except the ``top_k`` largest."""
+    values, index = probs.topk(min(top_k, probs.shape[-1]))
+    return torch.zeros_like(probs).scatter(1, index, values)
+
+
 def _nucleus(probs: Tensor, top_p: float) -> Tensor:
-    """Set all probabilities to 0 except the smallest set of most likely tokens with mass ``top_p``."""
+    """Set all probabilities to 0 except the smallest set of most likely tokens with share ``top_p``."""
     ordered, index = torch.sort(probs, dim=-1, descending=True, stable=True)
-    outside = ordered.cumsum(-1) - ordered >= top_p
+    outside = ordered.cumsum(-1) - ordered >= top_p * ordered.sum(-1, keepdim=True)
     return probs.scatter(1, index, ordered.masked_fill(outside, 0.0))

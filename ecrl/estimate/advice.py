@@ -11,9 +11,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ecrl.config.compose import as_object
-from ecrl.errors import EcrlError
-from ecrl.estimate.job import Job
-from ecrl.estimate.memory import GIB, RESERVE, Parts, moments, reserve, resident
+from ecrl.errors import EcrlError, UsageError
+from ecrl.estimate.job import ENGINE_SHARE, Job
+from ecrl.estimate.memory import GIB, RESERVE, Parts, engine_parts, moments, reserve, resident
 
 
 def check_fit(job: Job) -> None:
@@ -22,6 +22,8 @@ def check_fit(job: Job) -> None:
     Raises:
         EcrlError: it does not fit; the message names the largest part and overrides that would help.
     """
+    if job.disaggregated:
+        _check_servers(job)
     if missing(job) <= 0:
         return
     parts = _fullest(job)
@@ -33,6 +35,16 @@ def check_fit(job: Job) -> None:
         f"{job.model.name} does not fit on {job.gpus} × {job.given.memory:g} GiB: {short:.1f} "
         f"GiB too much on each GPU. The largest part is {largest} ({parts[largest] / GIB:.1f} GiB); {advice}."
     )
+
+
+def _check_servers(job: Job) -> None:
+    need, have = sum(engine_parts(job).values()), ENGINE_SHARE * job.given.memory * GIB
+    if need > have:
+        raise EcrlError(
+            f"{job.model.name} does not fit on a server of server_gpus={job.engine_gpus}: weights, working "
+            f"memory and one sequence of {job.longest:,} tokens take {need / GIB:.1f} GiB on each GPU, and "
+            f"vLLM has {have / GIB:.1f} GiB; split it over more, with `ecrl serve tensor_parallel_size=…`."
+        )
 
 
 def missing(job: Job) -> float:
@@ -50,7 +62,10 @@ def ways_out(job: Job) -> Iterator[str]:
     for name, keys, times in _changes(job):
         if times > 1 and more_gpus_found:
             continue
-        other = changed(job, keys, times)
+        try:
+            other = changed(job, keys, times)
+        except UsageError:  # sizes that do not divide
+            continue
         fits = missing(other) <= 0
         share = "" if fits else _with_engine_share(other)
         if (name and fits) or (share and not (name and share_suffices)):
@@ -75,6 +90,11 @@ def _changes(job: Job) -> Iterator[tuple[str, dict[str, Any], int]]:
     for kind in ("selective", "full"):
         yield f"model.activation_checkpointing={kind}", {"model": {"activation_checkpointing": kind}}, 1
     yield f"update.max_tokens={job.longest}", {"update": {"max_tokens": job.longest}}, 1
+    if not (job.shares_weights or job.disaggregated):
+        for size in (2, 4, 8):
+            if size > job.engine_gpus:
+                split = {"engine": {"tensor_parallel_size": size}}
+                yield f"engine.tensor_parallel_size={size}", split, 1
     if trainer.parallel == "ddp":
         yield "trainer.parallel=fsdp", {"trainer": {"parallel": "fsdp"}}, 1
     for times in (2, 4, 8):

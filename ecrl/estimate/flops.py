@@ -20,6 +20,7 @@ from ecrl.policy.attention import row_limit
 DECODE_BANDWIDTH = 0.4  # share of the GPU's memory bandwidth that decoding reaches; see docs/scale.md
 UPDATE_BANDWIDTH = 0.8  # share of it that the fused optimizer reaches: an estimate
 HOST_BANDWIDTH = 20e9  # bytes/s of host memory for each process: an estimate
+ALL_REDUCE = 15e-6  # seconds of one sum over the GPUs of an engine, of which a layer takes two: an estimate
 
 
 @dataclass(frozen=True)
@@ -178,23 +179,29 @@ def _decode(job: Job) -> Phase:
     """Decode all sequences to the expected length, then the longest completion alone to its end."""
     model, prompt, response = job.model, job.given.prompt, job.completion
     work = body_flops(model, job.completions * response, job.completions * _response_pairs(prompt, response))
-    size = job.compute_bytes if job.shares_weights else job.engine_bytes
-    share = job.completions / job.gpus
-    together = max(min(share, _most_at_once(job)), 1)
-    speed = job.given.card.bandwidth * DECODE_BANDWIDTH
-    weights, cache = size * model.matrix_parameters, kv_bytes_per_token(model, size)
-    busy = share / together * response * (weights + together * (prompt + response / 2) * cache) / speed
     longest = job.config.rollout.max_new_tokens
-    alone = (longest - response) * (weights + (prompt + longest) * cache) / speed
+    share = job.completions / job.engines
+    together = max(min(share, _most_at_once(job)), 1)
+    busy = share / together * response * _step_seconds(job, together, prompt + response / 2)
+    alone = (longest - response) * _step_seconds(job, 1, prompt + longest)
     return Phase(work + head_flops(model, job.completions * response), busy + alone)
 
 
+def _step_seconds(job: Job, sequences: float, length: float) -> float:
+    """Return the time in which an engine adds a token to each of its sequences of a mean length."""
+    model, split = job.model, job.engine_gpus
+    size = job.compute_bytes if job.shares_weights else job.engine_bytes
+    read = size * model.matrix_parameters / split
+    read += sequences * length * kv_bytes_per_token(model, size, split)
+    sums = 2 * model.layers * ALL_REDUCE if split > 1 else 0.0
+    return read / (job.given.card.bandwidth * DECODE_BANDWIDTH) + sums
+
+
 def _most_at_once(job: Job) -> int:
-    """Return how many sequences one GPU decodes at once."""
+    """Return how many sequences one engine decodes at once."""
     if job.shares_weights:
         return job.batch_size
-    most = job.given.card.sequences
-    return most if job.disaggregated else min(most, concurrent(job, job.given.prompt + job.completion))
+    return min(job.given.card.sequences, concurrent(job, job.given.prompt + job.completion))
 
 
 def _response_pairs(prompt: float, response: float) -> float:

@@ -10,11 +10,11 @@ import torch
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.strategy_stack import build_strategies
-from ecrl.config.limits import check_limits, choice, number
+from ecrl.config.limits import check_limits, choice, count, number
 from ecrl.config.schema import Config
 from ecrl.config.targets import build, resolve
 from ecrl.engines.base import Engine
-from ecrl.engines.vllm.requirements import check_memory_share
+from ecrl.engines.vllm.requirements import check_groups, check_memory_share, check_split
 from ecrl.errors import UsageError
 from ecrl.estimate.architecture import Architecture, architecture
 from ecrl.estimate.cards import CARDS, Card
@@ -22,6 +22,8 @@ from ecrl.policy.attention import choose_attention, sharing_pays
 from ecrl.policy.decoder_layers import compiles
 from ecrl.policy.optimizer import state_bytes
 from ecrl.policy.weight_types import held_bytes, held_dtype, trained_dtype
+
+ENGINE_SHARE = 0.9  # of a GPU's memory, where vLLM is not told
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Assumptions:
         utilisation: share of the GPU's FLOP/s that training reaches; recomputation counts as work.
         length: expected length of a completion, as a share of ``rollout.max_new_tokens``.
         prompt: expected length of a prompt, tokens.
+        server_gpus: GPUs of each server of ``engine=vllm_server``, its ``tensor_parallel_size``.
 
     Raises:
         UsageError: the kind of GPU is unknown.
@@ -45,6 +48,7 @@ class Assumptions:
     utilisation: float = number(0.35, above=0, most=1, wanted="in (0, 1]")
     length: float = number(0.2, above=0, most=1, wanted="in (0, 1]")
     prompt: int = number(200, above=0)
+    server_gpus: int = count(1, least=1)
 
     def __post_init__(self) -> None:
         check_limits(self)
@@ -81,16 +85,21 @@ class Job:
                 f"trainer.precision={self.precision}: the {self.given.gpu} has no bfloat16; set "
                 "trainer.precision=32-true, or auto."
             )
-        check_memory_share(self.config.engine.get("gpu_memory_utilization", 0.9))
+        check_memory_share(self.config.engine.get("gpu_memory_utilization", ENGINE_SHARE))
+        if not self.shares_weights:
+            key = "server_gpus" if self.disaggregated else "engine.tensor_parallel_size"
+            check_split(self.model.config, self.engine_gpus, key)
+        if not self.disaggregated:
+            check_groups(self.config)
         size = self.tensor_parallel
-        for count, what in (
+        for divided, what in (
             (self.gpus, "GPUs"),
             (self.model.heads, f"query heads of {self.model.name}"),
             (self.model.kv_heads, f"key-value heads of {self.model.name}"),
         ):
-            if count % size:
+            if divided % size:
                 raise UsageError(
-                    f"trainer.tensor_parallel_size={size} does not divide the {count} {what}; "
+                    f"trainer.tensor_parallel_size={size} does not divide the {divided} {what}; "
                     "choose a divisor."
                 )
 
@@ -267,6 +276,20 @@ class Job:
     def disaggregated(self) -> bool:
         """Whether the engine has GPUs of its own, which this estimate leaves out."""
         return self._engine.disaggregated
+
+    @property
+    def engine_gpus(self) -> int:
+        """Number of GPUs over which an engine splits its model."""
+        if self.disaggregated:
+            return self.given.server_gpus
+        return int(self.config.engine.get("tensor_parallel_size", 1))
+
+    @property
+    def engines(self) -> int:
+        """Number of engines that draw at the same time."""
+        if self.disaggregated and (urls := self.config.engine.get("urls")):
+            return len(urls)
+        return max(self.gpus // self.engine_gpus, 1)
 
     @property
     def batch_size(self) -> int:

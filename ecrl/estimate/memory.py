@@ -8,7 +8,7 @@ optimizer's state, and the LM head of ``ecrl.policy.lm_head``.
 from __future__ import annotations
 
 from ecrl.estimate.architecture import Architecture
-from ecrl.estimate.job import Job
+from ecrl.estimate.job import ENGINE_SHARE, Job
 from ecrl.policy.lm_head.tiles import CPU_TILE, GPU_TILE
 
 GIB = 2**30
@@ -88,14 +88,15 @@ def head_bytes(
     return tiles + states + trained * model.head_parameters * compute / tensor_parallel
 
 
-def kv_bytes_per_token(model: Architecture, size: int = HALF) -> int:
-    """Bytes of the keys and values of one token in all layers.
+def kv_bytes_per_token(model: Architecture, size: int = HALF, split: int = 1) -> int:
+    """Bytes of the keys and values of one token in all layers, on one GPU.
 
     Args:
         model: the architecture.
         size: bytes of a number.
+        split: number of GPUs that divide the heads; with more GPUs than heads some hold the same head.
     """
-    return 2 * model.layers * model.kv_heads * model.head_dim * size
+    return 2 * model.layers * -(-model.kv_heads // split) * model.head_dim * size
 
 
 def resident(job: Job) -> Parts:
@@ -137,16 +138,16 @@ def reserve(job: Job) -> float:
 
 
 def concurrent(job: Job, length: float) -> int:
-    """Number of sequences of ``length`` tokens that the KV cache of one GPU holds at once."""
-    cache = moments(job)["rollout"].get("KV cache", 0.0)
-    return int(cache // (length * kv_bytes_per_token(job.model, job.engine_bytes)))
+    """Number of sequences of ``length`` tokens that the KV cache of one engine holds at once."""
+    cache = engine_parts(job)["KV cache"]
+    return int(cache // (length * kv_bytes_per_token(job.model, job.engine_bytes, job.engine_gpus)))
 
 
 def _rollout_moment(job: Job) -> Parts:
     """The engine generates completions."""
     if job.disaggregated:
         return {}
-    return _shared_weights_parts(job) if job.shares_weights else _vllm_parts(job)
+    return _shared_weights_parts(job) if job.shares_weights else engine_parts(job)
 
 
 def _shared_weights_parts(job: Job) -> Parts:
@@ -158,15 +159,15 @@ def _shared_weights_parts(job: Job) -> Parts:
     return _gathered(job, 0) | {"KV cache": cache, "logits": logits}
 
 
-def _vllm_parts(job: Job) -> Parts:
-    """vLLM beside the trainer's state takes its share of the GPU, or the configured size of KV cache."""
+def engine_parts(job: Job) -> Parts:
+    """What vLLM takes of a GPU: its share, or the configured size of KV cache."""
     engine = job.config.engine
-    weights = job.engine_bytes * job.model.parameters
-    share = engine.get("gpu_memory_utilization", 0.9) * job.given.memory * GIB
+    weights = job.engine_bytes * job.model.parameters / job.engine_gpus
+    share = engine.get("gpu_memory_utilization", ENGINE_SHARE) * job.given.memory * GIB
     configured = engine.get("kv_cache_gib")
     cache = configured * GIB if configured is not None else share - weights - ENGINE_RESERVE
     # vLLM does not start unless one longest completion fits.
-    least = job.longest * kv_bytes_per_token(job.model, job.engine_bytes)
+    least = job.longest * kv_bytes_per_token(job.model, job.engine_bytes, job.engine_gpus)
     return {
         "vLLM weights": float(weights),
         "vLLM working memory": float(ENGINE_RESERVE),

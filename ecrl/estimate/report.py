@@ -6,7 +6,7 @@ from rich.table import Table
 
 from ecrl.estimate.flops import DECODE_BANDWIDTH, iteration, tokens
 from ecrl.estimate.job import Job
-from ecrl.estimate.memory import GIB, RESERVE, concurrent, host_or_gpu_state, moments, reserve
+from ecrl.estimate.memory import GIB, RESERVE, concurrent, engine_parts, host_or_gpu_state, moments, reserve
 from ecrl.estimate.remedies import gains
 from ecrl.policy.varlen import VARLEN
 
@@ -73,8 +73,12 @@ def notes(job: Job) -> list[str]:
         host = sum(host_or_gpu_state(job).values())
         lines.append(f"Host memory: {host / GIB:.1f} GiB for each process (trainer.cpu_offload).")
     if job.disaggregated:
-        lines.append("The engine's own GPUs are not part of this estimate.")
-    elif not job.shares_weights:
+        gpus, held = job.engine_gpus, engine_parts(job)["vLLM weights"] / GIB
+        lines.append(
+            f"Servers: {job.engines} of {gpus} {'GPU' if gpus == 1 else 'GPUs'} each (server_gpus), "
+            f"{held:.1f} GiB of weights on each; beside the GPUs above."
+        )
+    if not job.shares_weights:
         full = concurrent(job, job.longest)
         lines.append(f"KV cache: {full:,} sequences of {job.longest:,} tokens in each copy of the engine.")
     return lines
@@ -100,7 +104,8 @@ def _where(job: Job) -> str:
     trainer = job.config.trainer
     kind = "one GPU" if job.gpus == 1 else f"{job.gpus} × {'fsdp' if job.shards > 1 else 'ddp'}"
     split = f", tensor parallel {trainer.tensor_parallel_size}" if trainer.tensor_parallel_size > 1 else ""
-    return f"{kind}{split}, {job.precision}"
+    engine = f", engines of {job.engine_gpus} GPUs" if job.engine_gpus > 1 and not job.disaggregated else ""
+    return f"{kind}{split}{engine}, {job.precision}"
 
 
 def _gib(size: float) -> str:

@@ -66,7 +66,7 @@ class Drawing:
 
     def sampling(self, temperature: float) -> Sampling:
         """Return how training's completions are drawn."""
-        return Sampling(temperature, self._config.top_p, self._config.max_new_tokens)
+        return Sampling(temperature, self._config.top_p, self._config.max_new_tokens, self._config.top_k)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rollouts drawn ahead, when they are complete, and the number of the next problem."""

@@ -21,7 +21,7 @@ def test_a_plan_that_fits(capsys: pytest.CaptureFixture[str]) -> None:
     ("words", "largest"),
     [
         pytest.param(
-            ["experiment=paper_32b_kl_cov", "gpus=32", "trainer.cpu_offload=false"],
+            ["experiment=paper_32b_kl_cov", "gpus=32", "engine.tensor_parallel_size=1"],
             "vLLM weights (61.0 GiB)",
             marks=pytest.mark.slow,
         ),
@@ -51,6 +51,12 @@ def test_a_plan_that_does_not_fit(words: list[str], largest: str, capsys: pytest
         (["utilisation=0"], "in (0, 1]"),
         (["gpu=t4", "trainer.precision=bf16-mixed"], "the t4 has no bfloat16; set trainer.precision=32-true"),
         (["gpu_memory=-1"], "must be above 0"),
+        (["engine=vllm", "gpus=6", "engine.tensor_parallel_size=4"], "does not divide the 6 processes"),
+        (["experiment=paper_7b_grpo", "engine.tensor_parallel_size=8"], "the model's 28 attention heads"),
+        (
+            ["engine=vllm_server", "server_gpus=3"],
+            "server_gpus=3 does not divide the model's 4",
+        ),
         (["gpu_memory=inf"], "must be a finite number"),
         (["engine.gpu_memory_utilization=2", "engine=vllm"], "(0, 1]"),
         (["gpu_memory=much"], "gpu_memory takes a number"),
@@ -62,3 +68,13 @@ def test_bad_input_is_one_line(words: list[str], says: str, capsys: pytest.Captu
     assert main(["plan", *words]) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
+
+
+def test_servers_have_gpus_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "experiment=paper_32b_grpo", "engine=vllm_server", "engine.urls=[http://a:1,http://b:1]"]
+    assert main([*words, "server_gpus=4"]) == 0
+    assert "Servers: 2 of 4 GPUs each (server_gpus), 15.3 GiB of weights on each" in capsys.readouterr().out
+    assert main(words) == 0
+    assert main([*words, "gpu_memory=48", "trainer.devices=32"]) == 1
+    error = capsys.readouterr().err
+    assert "does not fit on a server of server_gpus=1" in error and error.count("\n") == 1

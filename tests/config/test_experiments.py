@@ -40,8 +40,9 @@ def test_what_all_share(name: str) -> None:
     assert config.trainer.precision == "bf16-mixed" and config.trainer.parallel == "fsdp"
     large = "32b" in name
     assert (config.trainer.devices, config.trainer.num_nodes) == (8, 4 if large else 1)
-    assert config.trainer.cpu_offload == large
-    assert config.engine["gpu_memory_utilization"] == (0.9 if large else 0.6)
+    assert not config.trainer.cpu_offload
+    assert config.engine["gpu_memory_utilization"] == 0.6
+    assert config.engine.get("tensor_parallel_size", 1) == (8 if large else 1)
     assert config.model.path == ("Qwen/Qwen2.5-32B" if large else "Qwen/Qwen2.5-7B")
     assert check_stack(config, build_strategies(config.strategy)) == []
 

@@ -79,6 +79,9 @@ def test_temperature_and_nucleus() -> None:
     nucleus = draw(logits, Sampling(1.0, 0.6, 1))
     assert shares(nucleus, 3) == pytest.approx([0.625, 0.375, 0.0], abs=0.03)
     # Log-probs are those of the whole vocabulary, so that the policy can be compared with itself.
+    two = draw(logits, Sampling(1.0, 1.0, 1, top_k=2))
+    assert shares(two, 3) == pytest.approx([0.625, 0.375, 0.0], abs=0.03)
+    assert shares(draw(logits, Sampling(1.0, 0.6, 1, top_k=2)), 3) == [1.0, 0.0, 0.0]  # 0.6 of those two
     assert max(c.logprobs[0] for c in nucleus) == pytest.approx(float(logits[0, 0]), abs=1e-6)
     (cold,) = draw(logits[:1], Sampling(0.5, 1.0, 1))
     # p ∝ p^(1/T): 0.25, 0.09, 0.04 over 0.38

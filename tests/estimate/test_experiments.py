@@ -31,6 +31,14 @@ def test_the_table_is_what_the_plan_says(words: str) -> None:
     assert missing(plan) <= 0
 
 
+@pytest.mark.parametrize("method", slow_unless("grpo".__eq__, ["grpo", "clip_higher", "clip_cov", "kl_cov"]))
+def test_the_largest_models_decode_for_less_than_60_percent_of_the_time(method: str) -> None:
+    plan = job(f"experiment=paper_32b_{method}")
+    phases = iteration(plan)
+    assert not plan.offloads
+    assert phases["decode"].seconds < 0.6 * sum(phase.seconds for phase in phases.values())
+
+
 def test_the_table_has_every_experiment_and_every_model() -> None:
     rows = "\n".join(TABLE)
     assert set(re.findall(r"experiment=(\w+)", rows)) == set(options("experiment"))

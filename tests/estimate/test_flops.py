@@ -103,3 +103,12 @@ def test_published_trainer_of_qwen3(length: int, mfu: float, rate: float, memory
     )
     peak = max(sum(parts.values()) for name, parts in moments(plan).items() if name != "rollout")
     assert peak / GIB == pytest.approx(memory, rel=0.12)
+
+
+def test_an_engine_of_several_gpus_reads_its_weights_in_parts() -> None:
+    """By hand: Qwen2.5-32B on 8 GPUs as one engine; each step also sums twice a layer over the GPUs."""
+    words = ["experiment=paper_32b_grpo", "trainer.num_nodes=1", "rollout.prompts=8", "rollout.group_size=1"]
+    plan = job(*words, length=1.0, prompt=1)
+    weights, cache = 2 * plan.model.matrix_parameters / 8, 2 * 64 * 1 * 128 * 2
+    read = 8192 * (weights + 8 * (1 + 4096) * cache) / (0.4 * 3.35e12)
+    assert iteration(plan)["decode"].seconds == pytest.approx(read + 8192 * 2 * 64 * 15e-6)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import Qwen2Config
 
-from ecrl.estimate.memory import host_or_gpu_state, moments
+from ecrl.estimate.memory import concurrent, host_or_gpu_state, moments
 from tests.support.jobs import job
 from tests.support.paths import ROOT
 
@@ -116,3 +116,14 @@ def test_only_an_engine_on_the_trainers_gpus_takes_their_memory() -> None:
     servers = job("engine=vllm_server", "engine.urls=[http://localhost:8000]")
     assert moments(servers)["rollout"].keys() == {"weights", "gradients", "optimizer"}
     assert "logits" in moments(job("engine=hf"))["rollout"]
+
+
+def test_the_gpus_of_an_engine_divide_its_weights_and_key_heads() -> None:
+    words = ["model.path=Qwen/Qwen2.5-7B", "engine=vllm_bf16", "engine.kv_cache_gib=8"]
+    for split, heads in ((1, 4), (2, 2), (4, 1)):  # of 28 query heads and 4 key heads
+        plan = job(*words, f"engine.tensor_parallel_size={split}", gpus=8)
+        parts = moments(plan)["rollout"]
+        assert parts["vLLM weights"] == 2 * 7_615_616_512 / split
+        # Two numbers of 2 bytes for each of 128 columns in 28 layers.
+        assert concurrent(plan, 1000) == 8 * 2**30 // (1000 * 2 * 28 * heads * 128 * 2)
+        assert plan.engines == 8 / split

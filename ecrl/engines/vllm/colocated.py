@@ -1,11 +1,12 @@
-"""The colocated engine: vLLM in the trainer's process, on the trainer's device."""
+"""The colocated engine: vLLM in the trainer's processes, on the trainer's devices."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from secrets import token_hex
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -17,13 +18,13 @@ from ecrl.distributed.watchdog import watchdog
 from ecrl.engines.base import POLL_SECONDS, Completion, Request, StreamingEngine
 from ecrl.engines.checksum import WeightManifest
 from ecrl.engines.probe import Probe
+from ecrl.engines.vllm.engine_group import EngineGroup
 from ecrl.engines.vllm.in_process import apart_from_trainer, shutdown, start
 from ecrl.engines.vllm.requirements import (
     as_dtype,
-    check_config_top_p,
+    check_groups,
     check_memory_share,
     check_positive,
-    check_top_p,
     refuse_batch_invariance,
     require_vllm,
 )
@@ -32,20 +33,51 @@ from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.model import PolicyModel
 
 _GIB = 1 << 30
+#: The most steps of a poll of several processes.
+STEPS = 32
+
+
+class Told(NamedTuple):
+    """What a process tells the others of its group before they step.
+
+    Attributes:
+        rank: its data-parallel rank.
+        requests: what it submitted since.
+        cancelled: whether it wants no more of what it submitted before.
+    """
+
+    rank: int
+    requests: list[Request]
+    cancelled: bool
+
+
+class Asked(NamedTuple):
+    """Who asked for a completion, and under which number.
+
+    Attributes:
+        rank: data-parallel rank of the process.
+        id: number of its request.
+    """
+
+    rank: int
+    id: int
 
 
 class VLLMEngine(StreamingEngine):
-    """Each process of the run generates its share with its own vLLM, which holds the whole model.
+    """Each process of the run generates its share with its own vLLM, or with that of a group of processes.
 
-    It starts without weights; they arrive with ``sync_weights`` only. Sleeping discards them, on platforms
-    where vLLM can sleep (not on CPU).
+    A group holds the model together, and all of its processes generate what any of them submits, in the same
+    steps (vLLM's external launcher). It starts without weights; they arrive with ``sync_weights`` only.
+    Sleeping discards them, on platforms where vLLM can sleep (not on CPU).
 
     Args:
         model: the policy.
         process_group: the run's processes.
         gpu_memory_utilization: share of the device's memory (on CPU: of the machine's) for weights and
             KV cache while awake.
-        kv_cache_gib: size of the KV cache in GiB; None takes what that share leaves beside the weights.
+        tensor_parallel_size: number of consecutive processes that form one engine and split each layer.
+        kv_cache_gib: size of a process's KV cache in GiB; None takes what that share leaves beside the
+            weights.
         max_model_len: longest prompt and completion together, in tokens; None takes the model's limit.
         dtype: type of vLLM's weights, a name such as ``bfloat16``; None takes that in which the policy
             computes.
@@ -67,6 +99,7 @@ class VLLMEngine(StreamingEngine):
         process_group: ProcessGroup,
         *,
         gpu_memory_utilization: float = 0.4,
+        tensor_parallel_size: int = 1,
         kv_cache_gib: float | None = None,
         max_model_len: int | None = None,
         dtype: str | None = None,
@@ -81,12 +114,18 @@ class VLLMEngine(StreamingEngine):
         self.dtype = as_dtype(dtype) if dtype else model.compute_dtype
         self.manifest = WeightManifest()
         self._probe = Probe(model, self.dtype, probe_tolerance)
-        self._open: dict[str, int] = {}  # ids of requests, by vLLM's numbers
+        self.lockstep = tensor_parallel_size > 1
+        self._group = EngineGroup(tensor_parallel_size, timeout)
+        self._waiting: list[Request] = []
+        self._cancelled = False
+        self._open: dict[str, Asked] = {}  # by vLLM's numbers
         self._owns_group = not dist.is_initialized()
         with self._calling("Starting vLLM"):
             self._llm: Any = start(
                 model,
                 self.dtype,
+                process_group.first(lambda: token_hex(8)),
+                tensor_parallel_size=tensor_parallel_size,
                 gpu_memory_utilization=gpu_memory_utilization,
                 kv_cache_memory_bytes=None if kv_cache_gib is None else int(kv_cache_gib * _GIB),
                 max_model_len=max_model_len,
@@ -100,9 +139,9 @@ class VLLMEngine(StreamingEngine):
         """See ``Engine.check``."""
         require_vllm()
         refuse_batch_invariance()
-        check_config_top_p("vllm", config)
         check_memory_share(config.engine.get("gpu_memory_utilization", 0.4))
         check_positive(config.engine, "timeout", "probe_tolerance", "kv_cache_gib", "max_model_len")
+        check_groups(config)
         if config.engine.get("dtype") is not None:
             as_dtype(config.engine["dtype"])
 
@@ -110,45 +149,72 @@ class VLLMEngine(StreamingEngine):
         """See ``Engine.submit``. Each request has its own generator, seeded with 63 bits of its key.
 
         Raises:
-            UsageError: top-p is below 1, or a prompt is too long for ``max_model_len``.
+            UsageError: a prompt is too long for ``max_model_len``.
             EcrlError: no weights were sent yet.
         """
         if self.version is None:
             raise EcrlError("The vLLM engine holds no weights: call sync_weights before generate.")
-        for sampling in {request.sampling for request in requests}:
-            check_top_p("vllm", sampling.top_p)
         longest = max((len(r.prompt) + r.sampling.max_new_tokens for r in requests), default=0)
         if longest > self.max_model_len:
             raise UsageError(
                 f"A prompt and its completion may take {longest} tokens, more than engine.max_model_len="
                 f"{self.max_model_len}; raise it, or lower rollout.max_new_tokens."
             )
-        params = [completion_params(r.sampling, r.key, self.model.eos_ids) for r in requests]
-        with self._calling(f"vLLM's taking in of {len(requests)} requests"):
-            taken = self._llm.enqueue(*_arguments([r.prompt for r in requests], params), use_tqdm=False)
-        # vLLM appends random letters to the number under which the output comes back.
-        numbers = (name.partition("-")[0] for name in taken)
-        self._open.update(zip(numbers, (request.id for request in requests), strict=True))
+        self._waiting += requests
 
     def poll(self) -> list[tuple[int, Completion]]:
         """See ``Engine.poll``. Steps until something is finished, but not for long."""
         done: list[tuple[int, Completion]] = []
-        if not self._open:
+        if not (self._waiting or self._open or self.lockstep):
             return done
-        until = time.monotonic() + POLL_SECONDS
         with self._calling("A step of vLLM"):
-            while not done and time.monotonic() < until:
-                for output in self._llm.llm_engine.step():
-                    if output.finished:
-                        completion = self._completion(output.outputs[0], self.version or 0)
-                        done.append((self._open.pop(output.request_id), completion))
+            self._take_in()
+            for output in self._step():
+                asked = self._open.pop(output.request_id)
+                if asked.rank == self.process_group.rank:
+                    done.append((asked.id, self._completion(output.outputs[0], self.version or 0)))
         return done
 
+    def _step(self) -> list[Any]:
+        """Step until something is finished, but not for long; return what is finished."""
+        finished: list[Any] = []
+        until, steps = time.monotonic() + POLL_SECONDS, 0
+        # In lockstep all processes take the same number of steps, however long these take.
+        while self._open and not finished and (steps < STEPS if self.lockstep else time.monotonic() < until):
+            finished = [output for output in self._llm.llm_engine.step() if output.finished]
+            steps += 1
+        return finished
+
     def cancel(self) -> None:
-        """See ``Engine.cancel``."""
-        if self._open:
-            self._llm.llm_engine.abort_request(list(self._open))
-            self._open = {}
+        """See ``Engine.cancel``. The others of a group learn of it at the next poll or sync."""
+        self._waiting, self._cancelled = [], True
+        if not self.lockstep:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        """Give vLLM what the processes of the group submitted, and take back what they cancelled.
+
+        The order is the same in all of them. Processes that share a replica of the trainer ask for the same.
+        """
+        told = self._group.gather(Told(self.process_group.rank, self._waiting, self._cancelled))
+        self._waiting, self._cancelled = [], False
+        for by in {one.rank: one for one in told}.values():
+            if by.cancelled:
+                self._abort([number for number, asked in self._open.items() if asked.rank == by.rank])
+            self._enqueue(by.rank, by.requests)
+
+    def _enqueue(self, rank: int, requests: Sequence[Request]) -> None:
+        params = [completion_params(r.sampling, r.key, self.model.eos_ids) for r in requests]
+        taken = self._llm.enqueue(*_arguments([r.prompt for r in requests], params), use_tqdm=False)
+        # vLLM appends random letters to the number under which the output comes back.
+        for name, request in zip(taken, requests, strict=True):
+            self._open[name.partition("-")[0]] = Asked(rank, request.id)
+
+    def _abort(self, numbers: list[str]) -> None:
+        if numbers:
+            self._llm.llm_engine.abort_request(numbers)
+        for number in numbers:
+            del self._open[number]
 
     @staticmethod
     def _completion(output: Any, version: int) -> Completion:
@@ -176,6 +242,7 @@ class VLLMEngine(StreamingEngine):
         self.version = None
         self.manifest = WeightManifest()
         with self._calling(f"vLLM's sync to weights version {version}"), torch.inference_mode(False):
+            self._take_in()
             self._rpc("ecrl_load", self.manifest.record(weights, self.dtype), version)
             # Only now: gathering the weights takes memory, and the KV cache takes most of what is free.
             self._allocate("kv_cache")
@@ -190,7 +257,8 @@ class VLLMEngine(StreamingEngine):
         Raises:
             EcrlError: vLLM does not use them.
         """
-        self.manifest.check([self._rpc("ecrl_receipt", self.manifest.shapes)], version)
+        receipts = self._group.gather(self._rpc("ecrl_receipt", self.manifest.shapes))
+        self.manifest.check(receipts, version)
         self._probe.check(self._probe_logprobs(), version)
 
     def _probe_logprobs(self) -> Tensor:

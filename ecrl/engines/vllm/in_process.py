@@ -22,13 +22,23 @@ from ecrl.policy.model import PolicyModel
 from ecrl.runs.cache import cache_folder, make_whole
 
 
-def start(model: PolicyModel, dtype: torch.dtype, *, enforce_eager: bool, **knobs: Any) -> Any:
+def start(
+    model: PolicyModel,
+    dtype: torch.dtype,
+    run: str,
+    *,
+    enforce_eager: bool,
+    tensor_parallel_size: int,
+    **knobs: Any,
+) -> Any:
     """Start a vLLM with the policy's architecture and without weights.
 
     Args:
         model: the policy.
         dtype: type of vLLM's weights.
+        run: a name that no other run on this machine has.
         enforce_eager: whether to skip compilation and CUDA graphs; they are always skipped on CPU.
+        tensor_parallel_size: number of processes that start one vLLM together.
         **knobs: further arguments of ``vllm.LLM``.
 
     Returns:
@@ -45,7 +55,7 @@ def start(model: PolicyModel, dtype: torch.dtype, *, enforce_eager: bool, **knob
     vllm_plugin.register()
     check_head_size(model.lm.config)
     # Tensors made in inference mode, which the trainer may use here, could not be written to later.
-    with _launcher_variables(), torch.inference_mode(False):
+    with _launcher_variables(), _shared_memory(run), torch.inference_mode(False):
         return LLM(
             model=str(_architecture(model)),
             skip_tokenizer_init=True,
@@ -59,6 +69,9 @@ def start(model: PolicyModel, dtype: torch.dtype, *, enforce_eager: bool, **knob
             worker_extension_cls=EXTENSION,
             # If the trainer has a default process group, vLLM makes its own groups inside that one.
             distributed_executor_backend="external_launcher" if dist.is_initialized() else "uni",
+            tensor_parallel_size=tensor_parallel_size,
+            # The processes of one vLLM must schedule alike, so nothing may depend on what is ready first.
+            async_scheduling=False if tensor_parallel_size > 1 else None,
             **knobs,
         )
 
@@ -137,3 +150,19 @@ def _launcher_variables() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _shared_memory(run: str) -> Iterator[None]:
+    """Let vLLM's CPU workers name the memory that they share after the run.
+
+    They name it after the end of their launcher's address, which is the same for all runs on a machine.
+    """
+    from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher as Launcher
+
+    found = Launcher._distributed_args
+    Launcher._distributed_args = lambda executor: (f"env://:{run}", *found(executor)[1:])
+    try:
+        yield
+    finally:
+        Launcher._distributed_args = found

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from packaging.version import Version
 
-from ecrl.config.eval_sets import validation_sets
 from ecrl.config.schema import Config
 from ecrl.engines.checksum import WORD
 from ecrl.errors import UsageError
+from ecrl.policy.meta_model import model_config
 from ecrl.runs.versions import version_of, version_of_module
 
 #: First release with the weight transfer, reload by iterator and sleep mode that are used here.
@@ -47,29 +47,6 @@ def is_old(found: str) -> bool:
         ValueError: the text is not a version.
     """
     return Version(found).release[:2] < OLDEST
-
-
-def check_config_top_p(engine: str, config: Config) -> None:
-    """Refuse nucleus sampling in training or validation.
-
-    Raises:
-        UsageError: a ``top_p`` is below 1.
-    """
-    for top_p in (config.rollout.top_p, *(of.top_p for of in validation_sets(config))):
-        check_top_p(engine, top_p)
-
-
-def check_top_p(engine: str, top_p: float) -> None:
-    """Refuse nucleus sampling, for which vLLM reports no log-probabilities over the whole vocabulary.
-
-    Raises:
-        UsageError: ``top_p`` is below 1.
-    """
-    if top_p < 1:
-        raise UsageError(
-            f"engine={engine} cannot sample with top_p={top_p}: vLLM's log-probabilities at a temperature "
-            "are those after top-p, not of the whole vocabulary; set top_p=1 or engine=hf."
-        )
 
 
 def refuse_batch_invariance() -> None:
@@ -139,6 +116,29 @@ def check_split(config: Any, size: int, key: str) -> None:
             f"{key}={size} does not split the model's intermediate size {inner} into multiples of {_WHOLE}; "
             "take a smaller one."
         )
+
+
+def check_groups(config: Config) -> None:
+    """Refuse an ``engine.tensor_parallel_size`` for which processes or layers cannot be divided.
+
+    The layers of a hub id whose ``config.json`` is not here yet are left for vLLM to judge.
+
+    Raises:
+        UsageError: says what it does not divide.
+    """
+    key, size = "engine.tensor_parallel_size", config.engine.get("tensor_parallel_size", 1)
+    if size < 1:
+        raise UsageError(f"{key} must be at least 1, got {size}.")
+    if config.trainer.devices % size:
+        raise UsageError(
+            f"{key}={size} does not divide the {config.trainer.devices} processes of a node "
+            "(trainer.devices), which form the engines; take a divisor."
+        )
+    try:
+        model = model_config(config.model)
+    except UsageError:
+        return
+    check_split(model, size, key)
 
 
 def check_memory_share(share: float) -> None:

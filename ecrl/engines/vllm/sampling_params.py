@@ -17,6 +17,8 @@ def completion_params(sampling: Sampling, key: int, eos_ids: list[int]) -> dict[
     """
     return {
         "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
         "max_tokens": sampling.max_new_tokens,
         "seed": key & (2**63 - 1),
         "stop_token_ids": eos_ids,

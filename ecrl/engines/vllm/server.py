@@ -20,7 +20,7 @@ from ecrl.engines.probe import Probe
 from ecrl.engines.vllm.dispatcher import Dispatcher
 from ecrl.engines.vllm.http_thread import HTTPThread, most_connections
 from ecrl.engines.vllm.replica import Replica, Status
-from ecrl.engines.vllm.requirements import as_dtype, check_config_top_p, check_positive, check_top_p
+from ecrl.engines.vllm.requirements import as_dtype, check_positive
 from ecrl.engines.vllm.shared_secret import bearer, token_of
 from ecrl.engines.vllm.weight_sync import WeightSync
 from ecrl.engines.vllm.worker import describe
@@ -99,7 +99,6 @@ class VLLMServerEngine(StreamingEngine):
                 "engine=vllm_server needs the replicas that `ecrl serve` started: "
                 "engine.urls=[http://HOST:PORT,…]."
             )
-        check_config_top_p("vllm_server", config)
         check_positive(config.engine, "timeout", "probe_tolerance", "max_in_flight")
         dtype = str(as_dtype(config.engine.get("dtype", "bfloat16"))).removeprefix("torch.")
         replicas = [Replica(url, config.engine.get("timeout", 600.0)) for url in urls]
@@ -113,13 +112,11 @@ class VLLMServerEngine(StreamingEngine):
         """See ``Engine.submit``. Each request has its own generator, seeded with its key.
 
         Raises:
-            UsageError: top-p is below 1, or a prompt and its completion are too long for the servers.
+            UsageError: a prompt and its completion are too long for the servers.
             EcrlError: no weights were sent yet.
         """
         if self.version is None:
             raise EcrlError("The vLLM servers hold no weights: call sync_weights before generate.")
-        for sampling in {request.sampling for request in requests}:
-            check_top_p("vllm_server", sampling.top_p)
         longest = max((len(r.prompt) + r.sampling.max_new_tokens for r in requests), default=0)
         if longest > self._longest:
             self.cancel()

@@ -132,6 +132,24 @@ def test_log_probs_are_the_policys_at_the_temperature(synced: VLLMEngine, temper
         assert completion.entropy is None
 
 
+@pytest.mark.parametrize(("top_p", "top_k"), [(0.7, 0), (1.0, 5), (0.7, 5)])
+def test_log_probs_are_those_of_what_is_left_to_draw_from(
+    synced: VLLMEngine, top_p: float, top_k: int
+) -> None:
+    lm: Any = synced.model.lm
+    for prompt, completion in zip(PROMPTS, draw(synced, Sampling(0.9, top_p, 12, top_k)), strict=True):
+        with torch.no_grad():
+            logits = lm(input_ids=torch.tensor([prompt + completion.token_ids])).logits[0]
+        probs = (logits / 0.9).softmax(-1)[len(prompt) - 1 : -1]
+        for row, token, logprob in zip(probs, completion.token_ids, completion.logprobs, strict=True):
+            ordered, index = row.sort(descending=True)
+            ordered = ordered[: top_k or None] / ordered[: top_k or None].sum()
+            kept = ordered[ordered.cumsum(0) - ordered < top_p]
+            place = index.tolist().index(token)
+            assert place < len(kept)
+            assert logprob == pytest.approx(float((kept[place] / kept.sum()).log()), abs=1e-5)
+
+
 def test_a_completion_depends_on_its_own_key_only(synced: VLLMEngine) -> None:
     together = tokens(draw(synced, RANDOM))
     alone = [tokens(synced.generate([p], RANDOM, [k]))[0] for p, k in zip(PROMPTS, KEYS, strict=True)]
@@ -263,7 +281,5 @@ def test_a_weight_that_is_not_sent_is_named(synced: VLLMEngine, part: str) -> No
 
 
 def test_what_it_cannot_draw_is_refused(synced: VLLMEngine) -> None:
-    with pytest.raises(UsageError, match=r"top_p=0\.9"):
-        draw(synced, Sampling(1.0, 0.9, 12))
     with pytest.raises(UsageError, match=r"257 tokens, more than engine\.max_model_len=256"):
         synced.generate([[5] * 6], Sampling(1.0, 1.0, 251), [0])

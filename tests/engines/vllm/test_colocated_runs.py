@@ -114,10 +114,16 @@ def test_heads_that_its_attention_cannot_take_are_refused(policy: PolicyModel) -
 
 
 def test_a_run_draws_with_the_policy_that_it_trains(tiny: Callable[..., Config]) -> None:
-    config = tiny(*KNOBS, "iterations=3", "eval.every=1", "eval.problems=4", "eval.k=2")
+    config = tiny(
+        *KNOBS,
+        *["iterations=3", "eval.every=1", "eval.problems=4", "eval.k=2"],
+        *["rollout.top_p=0.9", "eval.top_p=0.8", "strategy=[importance_correction]"],
+    )
     rows = read_metrics(train(config, lambda line: None).run_dir / "metrics.jsonl")
     assert [row["iteration"] for row in rows] == [0, 1, 2, 3]
     assert all(row["rollout/length"] > 0 for row in rows[1:])
+    # What top-p cuts off is at most a tenth of the mass.
+    assert all(1e-3 < row["mismatch/max"] < 0.106 for row in rows[1:])
     assert not dist.is_initialized()
 
 
@@ -163,16 +169,22 @@ def test_the_command_line_trains_with_it(tiny_model: Path, tmp_path: Path) -> No
 
 
 def test_shards_and_adapters_reach_it(tiny_model: Path, tmp_path: Path) -> None:
-    """Two processes that shard a policy with adapters draw what one draws, with the weights they train."""
+    """Two processes that shard a policy with adapters draw what one draws, with the weights they train.
+
+    Each has an engine of its own, or both are one engine.
+    """
     base = [*TINY, *KNOBS, f"model.path={tiny_model}", "iterations=3", "model.lora.r=4", "update.lr=1e-2"]
     rows = {}
-    for processes in (1, 2):
-        run_dir = tmp_path / str(processes)
+    for processes, split in ((1, 1), (2, 1), (2, 2)):
+        run_dir = tmp_path / f"{processes}-{split}"
         overrides = [*base, f"run_dir={run_dir}", f"trainer.devices={processes}", "trainer.accelerator=cpu"]
+        overrides += [f"engine.tensor_parallel_size={split}"]
         subprocess.run([sys.executable, "-m", "ecrl", "train", *overrides], check=True, timeout=400)
-        rows[processes] = read_metrics(run_dir / "metrics.jsonl")
-    assert rows[1][-1]["policy/kl_behaviour"] > 1e-5  # the adapters moved, by far more than rounding
-    for one, two in zip(rows[1], rows[2], strict=True):
-        assert max(one["mismatch/max"], two["mismatch/max"]) < 1e-4
-        drawn = [name for name in one if name.startswith("rollout/")]
-        assert [one[name] for name in drawn] == [two[name] for name in drawn]
+        rows[processes, split] = read_metrics(run_dir / "metrics.jsonl")
+    one = rows.pop((1, 1))
+    assert one[-1]["policy/kl_behaviour"] > 1e-5  # the adapters moved, by far more than rounding
+    for two in rows.values():
+        for a, b in zip(one, two, strict=True):
+            assert max(a["mismatch/max"], b["mismatch/max"]) < 1e-4
+            drawn = [name for name in a if name.startswith("rollout/")]
+            assert [a[name] for name in drawn] == [b[name] for name in drawn]

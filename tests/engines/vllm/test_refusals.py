@@ -16,10 +16,17 @@ import pytest
 from transformers import Qwen2Config
 
 from ecrl.cli import main
+from ecrl.config.compose import build_config
 from ecrl.engines.base import Request, Sampling
 from ecrl.engines.vllm import weight_channel as channel
 from ecrl.engines.vllm.replica import Replica
-from ecrl.engines.vllm.requirements import check_split, is_old, refuse_batch_invariance, require_vllm
+from ecrl.engines.vllm.requirements import (
+    check_groups,
+    check_split,
+    is_old,
+    refuse_batch_invariance,
+    require_vllm,
+)
 from ecrl.errors import UsageError
 
 STATUS = {
@@ -193,6 +200,21 @@ def test_what_cannot_be_split(kv_heads: int, size: int, says: str | None) -> Non
     config = Qwen2Config(num_attention_heads=12, num_key_value_heads=kv_heads, intermediate_size=160)
     with pytest.raises(UsageError, match=says) if says else nullcontext():
         check_split(config, size, "tensor_parallel_size")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["trainer.devices=8"], None),
+        (["trainer.devices=6"], r"tensor_parallel_size=4 does not divide the 6 processes of a node"),
+        (["trainer.devices=8", "model.heads=2"], r"does not divide the model's 2 attention heads"),
+        (["engine.tensor_parallel_size=0"], r"engine\.tensor_parallel_size must be at least 1, got 0"),
+    ],
+)
+def test_processes_that_form_no_engine(words: list[str], says: str | None) -> None:
+    config = build_config(["engine=vllm", "engine.tensor_parallel_size=4", *words])
+    with pytest.raises(UsageError, match=says) if says else nullcontext():
+        check_groups(config)
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is here")
