@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from threading import Event
 
 import gymnasium as gym
 import numpy as np
@@ -91,7 +92,12 @@ class Collector:
         self._process_group = process_group or ProcessGroup()
         self._timeout = timeout
         self.prompt_limit = prompt_limit
+        self._stopping = Event()
         self.engine_clock = engine_clock or BusyClock("engine")
+
+    def stop(self) -> None:
+        """End what is being played in other threads; nothing is collected afterwards."""
+        self._stopping.set()
 
     def share_options(self, other: Collector) -> None:
         """Take the options of another collector, now and when they change."""
@@ -189,7 +195,14 @@ class Collector:
 
         waited = shared_stats()
         Player(
-            self.engine, self._chat, step, self._process_group, self._timeout, self.engine_clock, recorder
+            self.engine,
+            self._chat,
+            step,
+            self._process_group,
+            self._timeout,
+            self.engine_clock,
+            recorder,
+            self._stopping.is_set,
         ).play(episodes, sampling)
         stats = shared_stats()
         if calls := stats.calls - waited.calls:

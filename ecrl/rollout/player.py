@@ -17,6 +17,7 @@ from ecrl.metrics import MetricsRecorder
 from ecrl.rollout.busy_clock import BusyClock
 from ecrl.rollout.chat import Chat
 from ecrl.rollout.episode import Episode
+from ecrl.rollout.shared_engine import AbandonedError
 from ecrl.rollout.trajectory import Turn
 from ecrl.rollout.verification import Verification
 
@@ -35,6 +36,7 @@ class Player:
         timeout: seconds in which something must finish: a completion, a verification, a call of the engine.
         clock: runs while the engine has something to do.
         recorder: records the time of generation and of verification.
+        stopping: whether the run has ended elsewhere, so that nobody needs the episodes any more.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Player:
         timeout: float,
         clock: BusyClock,
         recorder: MetricsRecorder,
+        stopping: Callable[[], bool],
     ) -> None:
         self._engine = engine
         self._chat = chat
@@ -54,6 +57,7 @@ class Player:
         self._timeout = timeout
         self._clock = clock
         self._recorder = recorder
+        self._stopping = stopping
         self._numbers = count()
         self._open: dict[int, Episode] = {}
         self._heard = time.monotonic()  # when a completion last arrived, or was asked for
@@ -62,6 +66,7 @@ class Player:
         """Play episodes until every one has ended.
 
         Raises:
+            AbandonedError: the run has ended elsewhere.
             EcrlError: the engine or an environment's code failed; the engine then has forgotten all requests.
         """
         ready, verification = list(episodes), self._verification
@@ -76,6 +81,8 @@ class Player:
                     all_of = verification.open if self._engine.waves else min(1, verification.open)
                     verified = verification.take(0 if self._open else all_of)
                 ready = [e for e in verified if not (e.terminated or e.truncated)]
+                if self._stopping():
+                    raise AbandonedError("The run has ended.")
         except BaseException:
             self._engine.cancel()
             raise

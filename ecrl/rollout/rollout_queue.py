@@ -9,6 +9,7 @@ from typing import Any
 
 from ecrl.engines.base import Completion
 from ecrl.metrics import MetricsRecorder
+from ecrl.rollout.shared_engine import AbandonedError
 from ecrl.rollout.trajectory import Trajectory, Turn
 
 
@@ -78,7 +79,15 @@ class RolloutQueue:
         first = iteration + len(self._pending)
         for ahead in range(first, iteration + self._staleness + 1):
             self._pending.append(self._start(ahead, version, temperature))
-        return self._pending.pop(0).result()
+        try:
+            return self._pending.pop(0).result()
+        except AbandonedError as error:
+            raise self._cause(error) from None
+
+    def _cause(self, error: BaseException) -> BaseException:
+        """Return why rollouts that are drawn at the same time were abandoned: one of them has failed."""
+        errors = [future.exception() for future in self._pending]
+        return next((e for e in errors if e is not None and not isinstance(e, AbandonedError)), error)
 
     def _start(self, iteration: int, version: int, temperature: float) -> Future[Rollout]:
         self._begin(iteration, temperature)

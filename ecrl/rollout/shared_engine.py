@@ -11,6 +11,10 @@ from ecrl.engines.base import Completion, Engine, Request
 from ecrl.errors import EcrlError
 
 
+class AbandonedError(EcrlError):
+    """A rollout ends because another one has failed, or because the run has."""
+
+
 class SharedEngine:
     """Gives every rollout the completions of its own requests.
 
@@ -44,11 +48,12 @@ class SharedEngine:
         """Let the engine go on, and give each line what finished; not if this line has something already.
 
         Raises:
-            EcrlError: the engine failed, now or under another line.
+            AbandonedError: another line's rollout has failed.
+            EcrlError: the engine fails.
         """
         with self._lock:
             if self._failed:
-                raise EcrlError("Another rollout has ended with an error.")
+                raise AbandonedError("Another rollout has failed.")
             if line.arrived:
                 return
             for number, completion in self._engine.poll():

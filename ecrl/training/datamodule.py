@@ -292,7 +292,7 @@ class RolloutDataModule(L.LightningDataModule):
         if stage == "validate":
             return
         if self._drawing is not None:
-            self._drawing.queue.close()
+            self._drawing.close()
             self._drawing = None
         if self._collector is not None:
             self._collector.engine.close()

@@ -73,6 +73,12 @@ class Drawing:
         ahead = self.queue.state_dict()  # before the number, which drawing changes
         return {"ahead": ahead, "next_problem": self._next_problem}
 
+    def close(self) -> None:
+        """End what is still being drawn."""
+        for collector in (self._collector, *(self._lanes.collectors if self._lanes else ())):
+            collector.stop()
+        self.queue.close()
+
     def _begin(self, iteration: int, temperature: float) -> None:
         """Choose the problems of a rollout before later ones, which are drawn at the same time, choose."""
         if self._lanes is not None:

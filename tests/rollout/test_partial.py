@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from ecrl.config.resume import resumed_config
 from ecrl.engines.base import Completion, Request, Sampling
 from ecrl.errors import EcrlError, UsageError
 from ecrl.rollout.rollout_queue import Rollout, RolloutQueue
-from ecrl.rollout.shared_engine import EngineLine, SharedEngine
+from ecrl.rollout.shared_engine import AbandonedError, EngineLine, SharedEngine
 from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.training.datamodule import RolloutDataModule
 from ecrl.training.preflight import preflight
@@ -102,6 +103,22 @@ def test_rollouts_begin_in_order_and_are_drawn_at_the_same_time() -> None:
     assert begun == [0, 1, 2, 3, 4] and sorted(released) == begun
 
 
+def test_the_rollout_that_failed_says_why() -> None:
+    failed = threading.Event()
+
+    def draw(iteration: int, version: int, temperature: float, recorder: Any) -> Rollout:
+        if iteration == 1:
+            failed.set()
+            raise EcrlError("the verifier is gone")
+        failed.wait()
+        raise AbandonedError("Another rollout has failed.")
+
+    queue = RolloutQueue(draw, 2, True, partial=True)
+    with pytest.raises(EcrlError, match="the verifier is gone"):
+        queue.next(0, 0, 1.0)
+    queue.close()
+
+
 class Scripted:
     """Answers what it is told to; notes what it was asked."""
 
@@ -143,7 +160,7 @@ def test_every_line_gets_its_own() -> None:
     assert [(number, c.token_ids) for number, c in one.poll()] == [(0, [10])]
     one.cancel()
     assert engine.notes == ["pause", "resume", "cancel"]
-    with pytest.raises(EcrlError, match="Another rollout"):
+    with pytest.raises(EcrlError, match="Another rollout has failed"):
         other.poll()
 
 

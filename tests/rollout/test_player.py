@@ -196,3 +196,14 @@ def test_an_engine_that_fails_among_its_answers_loses_nothing(
         run(same, tmp_path / "parts")
     train(resumed_config([f"resume={tmp_path / 'parts'}"]), silent)
     assert_same_run(whole, tmp_path / "parts")
+
+
+@pytest.mark.timeout(300)  # not trainer.timeout
+def test_an_error_of_the_trainer_does_not_wait_for_what_is_being_drawn(
+    base: list[str], tmp_path: Path
+) -> None:
+    ahead = ["rollout.staleness=1", "engine._target_=tests.support.engines.StuckEngine", "eval.every=0"]
+    fault = "monitor.mine={_target_: tests.support.raising.RaisingMonitor, iteration: 1}"
+    with pytest.raises(EcrlError, match="ZeroDivisionError"):
+        run([*base, *ahead, fault], tmp_path / "run")
+    assert not [t for t in threading.enumerate() if t.name.startswith("rollouts")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -166,3 +167,15 @@ def joined(parts: Sequence[Completion]) -> Completion:
         weights_version=parts[-1].weights_version,
         earlier=tuple(spans.items())[:-1],
     )
+
+
+class StuckEngine(DisaggregatedEngine):
+    """Finishes nothing of what the first weights did not draw."""
+
+    waves = False
+
+    def poll(self) -> list[tuple[int, Completion]]:
+        if self.version:
+            time.sleep(0.01)
+            return []
+        return super().poll()
