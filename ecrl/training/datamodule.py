@@ -287,6 +287,11 @@ class RolloutDataModule(L.LightningDataModule):
         """Leave batches where they are: scoring moves what it needs."""
         return batch
 
+    def on_exception(self, exception: BaseException) -> None:
+        """End what is being drawn: else the process would wait for it at its end."""
+        if self._drawing is not None:
+            self._drawing.close()
+
     def teardown(self, stage: str) -> None:
         """Release the engine."""
         if stage == "validate":
