@@ -24,6 +24,9 @@ _DESCRIPTIONS: dict[str, frozenset[str]] = {
     "torch.serialization": frozenset({"_get_layout"}),
     "torch": frozenset({"Size", "device"}),
     "collections": frozenset({"OrderedDict"}),
+    # The folder that it was written to.
+    "pathlib": frozenset({"PosixPath", "WindowsPath"}),
+    "pathlib._local": frozenset({"PosixPath", "WindowsPath"}),  # Python 3.13
 }
 
 
