@@ -222,9 +222,8 @@ def main() -> None:
     if arguments.quick:
         arguments.pairs, arguments.iterations = 1, 2
     os.environ.setdefault("ECRL_SERVER_TOKEN", secrets.token_hex(16))
-    print(
-        f"vLLM {version_of_module('vllm')}, {os.cpu_count()} cores, {arguments.iterations} iterations of each run"
-    )
+    found = version_of_module("vllm")
+    print(f"vLLM {found}, {os.cpu_count()} cores, {arguments.iterations} iterations of each run")
     model, pairs = base_model(), list[dict[str, dict[str, float]]]()
     with tempfile.TemporaryDirectory() as folder, servers(model, Path(folder)) as urls:
         for seed in range(arguments.pairs):

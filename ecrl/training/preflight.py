@@ -247,6 +247,12 @@ def _staleness_warnings(config: Config, strategies: Sequence[Strategy]) -> list[
             "draw all that the run trains on."
         )
     corrected = config.rollout.old_logprobs == "engine" or any(s.corrects_staleness for s in strategies)
+    apart = resolve(config.engine["_target_"], "engine").disaggregated
+    if staleness > 1 and apart and not config.rollout.partial:
+        warnings.append(
+            f"rollout.staleness={staleness} draws no faster than 1: a rollout must be complete before the "
+            "next weights come. Set 1, or rollout.partial=true."
+        )
     if staleness and not corrected:
         warnings.append(
             f"rollout.staleness={staleness} trains on what older weights drew; add importance_correction to "

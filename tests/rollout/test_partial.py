@@ -86,6 +86,14 @@ def test_what_cannot_be_partial_is_refused(override: str, said: str, base: list[
         preflight(build_config([*base, override]))
 
 
+def test_staleness_above_1_without_it_is_warned_of(base: list[str]) -> None:
+    said = "rollout.staleness=2 draws no faster than 1"
+    exact = preflight(build_config([*base, "rollout.staleness=2", "rollout.partial=false"]))
+    assert any(said in warning for warning in exact)
+    for other in (["rollout.staleness=2"], ["rollout.staleness=1", "rollout.partial=false"]):
+        assert not any(said in warning for warning in preflight(build_config([*base, *other])))
+
+
 def test_rollouts_begin_in_order_and_are_drawn_at_the_same_time() -> None:
     begun: list[int] = []
     released: list[int] = []
