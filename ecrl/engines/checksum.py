@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ecrl.errors import EcrlError
+from ecrl.policy.weights import HFWeights
 
 #: Words of 64 bits that are summed at once: 8 MiB, so that the products stay in the cache.
 _BLOCK = 1 << 20
@@ -119,7 +120,7 @@ class WeightManifest:
         self, weights: Iterable[tuple[str, Tensor]], dtype: torch.dtype
     ) -> Iterator[tuple[str, Tensor]]:
         """Cast each tensor to the engine's precision, record it, and yield it."""
-        for name, tensor in weights:
+        for name, tensor in weights.cast(dtype) if isinstance(weights, HFWeights) else weights:
             cast = tensor.detach().to(dtype)
             self.shapes[name] = list(cast.shape)
             self.sums[name] = checksum(cast)

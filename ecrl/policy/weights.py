@@ -62,25 +62,38 @@ class HFWeights:
     Args:
         lm: the policy's transformers model.
         device: where each tensor is gathered and made; None takes that of its parameter.
+        dtype: type in which each tensor is gathered and made; None takes that of its parameter.
     """
 
-    def __init__(self, lm: nn.Module, device: torch.device | None = None) -> None:
+    def __init__(
+        self, lm: nn.Module, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> None:
         self._lm = lm
         self._device = device
+        self._dtype = dtype
+
+    def cast(self, dtype: torch.dtype) -> HFWeights:
+        """Return the same weights in another type; shards are cast before they are gathered."""
+        return HFWeights(self._lm, self._device, dtype)
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return _hf_weights(self._lm, partial(full_tensor, device=self._device))
+        return _hf_weights(self._lm, partial(full_tensor, device=self._device), self._dtype)
 
 
 @torch.no_grad()
-def _hf_weights(lm: nn.Module, whole: Callable[[Tensor], Tensor]) -> Iterator[tuple[str, Tensor]]:
+def _hf_weights(
+    lm: nn.Module, whole: Callable[[Tensor], Tensor], dtype: torch.dtype | None
+) -> Iterator[tuple[str, Tensor]]:
     adapted = {f"{n}.base_layer.weight": m for n, m in lm.named_modules() if isinstance(m, LoraLayer)}
     for name, parameter in lm.named_parameters():
         if ".lora_A." in name or ".lora_B." in name:
             continue
-        tensor = whole(dequantised(parameter) if is_quantised(parameter) else parameter.detach())
+        held = dequantised(parameter) if is_quantised(parameter) else parameter.detach()
         if name in adapted:
-            tensor = tensor + delta(adapted[name], whole)  # float32, so that what takes it rounds once
+            tensor = whole(held) + delta(adapted[name], whole)  # float32, so that it is rounded once
+            tensor = tensor.to(dtype or tensor.dtype)
+        else:
+            tensor = whole(held.to(dtype or held.dtype))
         yield name.replace(".base_layer.", "."), tensor
 
 

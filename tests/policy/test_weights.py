@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
+from ecrl.config.schema import LoraConfig
 from ecrl.errors import UsageError
+from ecrl.policy.lora import add_adapters
 from ecrl.policy.model import check_model, load_policy, load_tokenizer
-from ecrl.policy.weights import read_weights
+from ecrl.policy.weights import HFWeights, read_weights
 
 
 @pytest.fixture
@@ -55,3 +61,35 @@ def test_files_of_another_format_are_left_alone(folder: Path, tiny_model: Path) 
         UsageError, match=r"holds no weights \(model\*\.safetensors or pytorch_model\*\.bin is missing"
     ):
         check_model(str(folder))
+
+
+def test_adapters_are_added_before_the_sum_is_rounded(tiny_model: Path) -> None:
+    lm = load_policy(str(tiny_model), load_tokenizer(str(tiny_model))).lm
+    add_adapters(lm, LoraConfig(r=2))
+    with torch.no_grad():
+        for name, parameter in lm.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(0))
+    whole, rounded = dict(HFWeights(lm)), dict(HFWeights(lm).cast(torch.bfloat16))
+    assert whole.keys() == rounded.keys()
+    assert all(torch.equal(rounded[name], tensor.bfloat16()) for name, tensor in whole.items())
+
+
+def test_shards_are_cast_before_they_are_gathered(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = load_policy(str(tiny_model), load_tokenizer(str(tiny_model))).lm
+    whole = {name: tensor.clone() for name, tensor in HFWeights(lm)}
+    gathered, gather = [], DTensor.full_tensor
+
+    def full_tensor(shards: DTensor) -> Tensor:
+        gathered.append(shards.dtype)
+        return gather(shards)
+
+    monkeypatch.setattr(DTensor, "full_tensor", full_tensor)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        fully_shard(lm)
+        rounded = dict(HFWeights(lm).cast(torch.bfloat16))
+    finally:
+        dist.destroy_process_group()
+    assert gathered == [torch.bfloat16] * len(whole)
+    assert all(torch.equal(rounded[name], tensor.bfloat16()) for name, tensor in whole.items())
