@@ -140,18 +140,19 @@ class TokenBatch:
         Returns:
             ``[N]`` bool.
         """
-        x, lengths = x.detach(), self.lengths.long()
+        x, owner = x.detach(), self.sequence_ids
+        if not len(x):
+            return torch.zeros_like(x, dtype=torch.bool)
+        lengths = torch.bincount(owner)
         counts = lengths - 1 - ((1 - fraction) * (lengths - 1) + 1e-9).long()
-        last = self._ranks(-x) == (counts - 1)[self.sequence_ids]
-        smallest = x.new_full((self.num_sequences,), torch.inf)
-        smallest = smallest.scatter(0, self.sequence_ids[last], x[last])[self.sequence_ids]
-        margin = ROUNDING * x.abs().amax() if len(x) else 0.0
+        last = _ranks(-x, owner) == (counts - 1)[owner]
+        smallest = x.new_full(lengths.shape, torch.inf).scatter(0, owner[last], x[last])[owner]
+        margin = ROUNDING * x.abs().max()
         above = x > smallest + margin
-        tied = ~above & (x >= smallest - margin)
-        left = (counts - self.per_sequence_sum(above.long()))[self.sequence_ids]
-        codes = self._codes(torch.arange(len(x), device=x.device))
-        lots = torch.where(tied, codes + torch.iinfo(torch.long).min, 0)  # tied tokens come before others
-        return above | (tied & (self._ranks(lots) < left))
+        tied = (~above & (x >= smallest - margin)).nonzero().flatten()
+        left = counts - torch.bincount(owner[above], minlength=len(counts))
+        drawn = _ranks(self._codes(tied), owner[tied]) < left[owner[tied]]
+        return above.index_fill(0, tied[drawn], True)
 
     def sample(self, candidates: Tensor, fraction: float) -> Tensor:
         """Draw ``max(⌊fraction·N⌋, 1)`` of the candidates uniformly (all, if there are fewer).
@@ -191,10 +192,11 @@ class TokenBatch:
         codes = hash_u64(self.key, self.uid[index].cpu().numpy(), self.positions[index].cpu().numpy())
         return torch.from_numpy((codes >> 1).astype("int64")).to(index.device)
 
-    def _ranks(self, x: Tensor) -> Tensor:
-        """Place ``[N]`` of each token among those of its own sequence by ascending ``x``, from 0."""
-        order = x.argsort(stable=True)
-        order = order[self.sequence_ids[order].argsort(stable=True)]
-        starts = self.lengths.long().cumsum(0) - self.lengths.long()
-        places = torch.arange(len(x), device=x.device) - starts[self.sequence_ids[order]]
-        return torch.empty_like(order).scatter(0, order, places)
+
+def _ranks(x: Tensor, owner: Tensor) -> Tensor:
+    """Place ``[N]`` of each number among those of the same owner by ascending ``x``, from 0."""
+    order = x.argsort(stable=True)
+    order = order[owner[order].argsort(stable=True)]
+    counts = torch.bincount(owner)
+    places = torch.arange(len(x), device=x.device) - (counts.cumsum(0) - counts)[owner[order]]
+    return torch.empty_like(order).scatter(0, order, places)
