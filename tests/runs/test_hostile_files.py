@@ -72,6 +72,13 @@ def evil_progress(mark: Path) -> bytes:
     return buffer.getvalue()
 
 
+def test_a_checkpoint_of_ours_is_read(finished: Path, tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished, run_dir)
+    assert main(["train", f"resume={run_dir}", "iterations=2"]) == 0
+    assert (run_dir / "checkpoints" / "2").is_dir()
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [(".metadata", evil_metadata), (".metadata", dotted_metadata), ("progress.pt", evil_progress)],
