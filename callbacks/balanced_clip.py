@@ -80,8 +80,8 @@ class BalancedClip(Strategy, RatioMixin):
 
     def ratio_bounds(self, tokens: TokenBatch, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Set the bounds ``[N]`` where the share is reached, or at their ends."""
-        lows = [torch.full_like(low, x) for x in self._levels(self.low, self.low_end)] or [low]
-        highs = [torch.full_like(high, x) for x in self._levels(self.high, self.high_end)] or [high]
+        lows = [low.new_tensor(x).expand_as(low) for x in self._levels(self.low, self.low_end)] or [low]
+        highs = [high.new_tensor(x).expand_as(high) for x in self._levels(self.high, self.high_end)] or [high]
         way = [(lows[0], level) for level in highs] + [(level, highs[-1]) for level in lows[1:]]
         return next((bounds for bounds in way if self._reached(tokens, *bounds)), way[-1])
 
