@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
 
-from ecrl.envs.grading import choices, named_values, symbolic
+from ecrl.envs.grading import choices, named_values, parameters, symbolic
 from ecrl.envs.grading.bases import same_in_base
 from ecrl.envs.grading.dates import same_date, same_time
-from ecrl.envs.grading.intervals import as_interval
+from ecrl.envs.grading.intervals import as_interval, same_variables
 from ecrl.envs.grading.named_values import Named
 from ecrl.envs.grading.names import alike, rename_argument
 from ecrl.envs.grading.normalisation import normalise
 from ecrl.envs.grading.numerals import close, number, ratio, split_percent
+from ecrl.envs.grading.plus_minus import both_values
 from ecrl.envs.grading.powers import prime_factors
 from ecrl.envs.grading.size import DEEPEST, depth
-from ecrl.envs.grading.structure import Node, split, structure
+from ecrl.envs.grading.structure import WORDS, Node, split, structure
 from ecrl.envs.grading.units import FUNCTION, split_unit
 
 LONGEST = 2000  # characters of an answer
 _MOST_PARTS = 64
+_MOST_FAMILIES = 8
 
-_SIGN = re.compile(r"\\(?:pm|mp)(?![a-zA-Z])")
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|lt|gt)(?![a-zA-Z])")
 _ALTERNATIVES = re.compile(r"\bor\b")
 _APPROXIMATELY = re.compile(r"(?:[a-zA-Z]\s*)?\\approx(?![a-zA-Z])\s*")
@@ -52,7 +54,7 @@ def _same(gold: str, answer: str, tolerance: float) -> bool:
     if (verdict := next((verdict for verdict in rules if verdict is not None), None)) is not None:
         return verdict
     gold, answer = _result(gold), _result(_exact(answer))
-    pair = _plus_minus(gold), _plus_minus(answer)
+    pair = both_values(gold), both_values(answer)
     if pair != (gold, answer):
         return _same(*pair, tolerance)
     left, right = structure(gold), structure(answer)
@@ -66,6 +68,7 @@ def _rules(gold: str, answer: str, tolerance: float) -> Iterator[bool | None]:
     yield _same_choice(gold, answer, tolerance)
     yield same_in_base(gold, answer)
     yield same_date(gold, answer)
+    yield _same_parametric(gold, answer, tolerance)
     yield _same_approximate(gold, answer, tolerance)
     yield _same_range(gold, answer, tolerance)
     yield _same_named(gold, answer, tolerance)
@@ -83,6 +86,37 @@ def _same_choice(gold: str, answer: str, tolerance: float) -> bool | None:
     return None
 
 
+def _same_parametric(gold: str, answer: str, tolerance: float) -> bool | None:
+    """Compare answers of which one declares parameters, or both have a constant of integration; else None."""
+    if (constant := parameters.same_constant(gold, answer)) is not None:
+        return _same(gold, constant, tolerance)
+    left, right = parameters.read(gold), parameters.read(answer)
+    if not left.kinds and not right.kinds:
+        return None
+    possible = list(parameters.renamed(left, right))
+    if any(_same(left.text, text, tolerance) for text in possible):
+        return True
+    whole = [name for name, kind in left.kinds.items() if kind == "Z"]
+    return len(whole) == 1 and any(_same_progressions(left.text, text, whole[0]) for text in possible)
+
+
+def _same_progressions(gold: str, answer: str, letter: str) -> bool:
+    """Compare lists of a + bk, k any integer: each may begin at another k."""
+    left, right = named_values.read(gold), named_values.read(answer)
+    if left and right and not alike(left.base, right.base):
+        return False
+    ours, theirs = (
+        split(WORDS.sub(" , ", both_values(named.joined if named and named.of_one else text)), (",",))
+        for named, text in ((left, gold), (right, answer))
+    )
+
+    def same(one: str, other: str) -> bool:
+        return symbolic.same_progression(one, other, letter)
+
+    apart = not any(same(one, other) for one, other in combinations(ours, 2))  # n, n + 1 is a pair of numbers
+    return len(ours) == len(theirs) <= _MOST_FAMILIES and apart and _all_matched(ours, theirs, same)
+
+
 def _same_approximate(gold: str, answer: str, tolerance: float) -> bool | None:
     """Compare with either side of a gold answer such as √2 ≈ 1.414; None for other gold answers."""
     exact, sign, rounded = (side.strip() for side in gold.partition("\\approx"))
@@ -98,7 +132,8 @@ def _same_range(gold: str, answer: str, tolerance: float) -> bool | None:
         return None
     if _INEQUALITY.search((answer if left else gold) if left is None or right is None else ""):
         return symbolic.same(gold, answer)  # -x > -1 is x < 1
-    if left and right and left[0] != right[0]:
+    names = [side[0] for side in (left, right) if side]
+    if not same_variables(names[0], names[1] if len(names) > 1 else None):
         return False
     return _same(left[1] if left else gold, right[1] if right else answer, tolerance)
 
@@ -170,9 +205,14 @@ def _gives_twice(node: Node, gold: str, tolerance: float) -> bool:
 
 
 def _same_in_any_order(gold: tuple[str, ...], answer: tuple[str, ...], tolerance: float) -> bool:
+    return _all_matched(gold, answer, lambda part, other: _same_part(part, other, tolerance))
+
+
+def _all_matched(gold: Sequence[str], answer: Sequence[str], same: Callable[[str, str], bool]) -> bool:
+    """Tell whether each part of the gold answer equals a part of its own of the answer."""
     rest = list(answer)
     for part in gold:
-        found = next((i for i, other in enumerate(rest) if _same_part(part, other, tolerance)), None)
+        found = next((i for i, other in enumerate(rest) if same(part, other)), None)
         if found is None:
             return False
         rest.pop(found)
@@ -235,22 +275,6 @@ def _exact(text: str) -> str:
     """Return the exact side of an approximation, such as π/2 of π/2 ≈ 1.57."""
     before, _, after = text.partition("\\approx")
     return before.strip() if re.search(r"[\\/]", before) and number(after) is not None else text
-
-
-def _plus_minus(text: str) -> str:
-    """Replace each a ± b of a list by its two values; within one part, all signs change together."""
-    parts = split(text, (",",))
-    if all(_SIGN.search(part) is None for part in parts):
-        return text
-    return ", ".join(value for part in parts for value in _both_signs(part))
-
-
-def _both_signs(text: str) -> tuple[str, ...]:
-    if not _SIGN.search(text):
-        return (text,)
-    upper = _SIGN.sub(lambda m: "+" if m.group() == "\\pm" else "-", text)
-    lower = _SIGN.sub(lambda m: "-" if m.group() == "\\pm" else "+", text)
-    return upper.strip().removeprefix("+"), lower.strip().removeprefix("+")
 
 
 def _is_word(text: str) -> bool:

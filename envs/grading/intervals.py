@@ -6,7 +6,7 @@ import re
 
 from ecrl.envs.grading.structure import split
 
-_SIGN = re.compile(r"(<|>|\\(?:le|ge|lt|gt|ne)(?![a-zA-Z]))")
+_SIGN = re.compile(r"(<|>|\\(?:le|ge|lt|gt)(?![a-zA-Z]))")
 _BELOW = {"<": "<", "\\lt": "<", "\\le": "\\le"}
 _ABOVE = {">": "<", "\\gt": "<", "\\ge": "\\le"}  # with both sides swapped
 _ABSOLUTE = re.compile(r"\|\s*([a-zA-Z])\s*\|\s*(<|>|\\(?:le|ge|lt|gt)(?![a-zA-Z]))([^<>|]*)")
@@ -14,6 +14,16 @@ _OR = re.compile(r"\s(?:or)\s|\\(?:lor|vee)(?![a-zA-Z])|,")
 _AND = re.compile(r"\s(?:and)\s|\\(?:land|wedge)(?![a-zA-Z])")
 _SET = re.compile(r"\\\{\s*([a-zA-Z])\s*(?:\\in\s*\\mathbb\s*\{?R\}?\s*)?(?::|\||\\mid)(.*)\\\}")
 _LETTER = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])")
+
+#: What may stand before an inequality: all integers (n ≥ 3), real numbers x such that (x > 2).
+_SUBJECT = re.compile(
+    r"(?:for )?(?:all|any|every)? ?(?:the )?(?:positive (?=[a-z ]+(?:>|\\ge) ?\d))?"
+    r"(?:real )?(?:(integers?)|reals?|numbers?|values? of)? ?"
+    r"(?:([a-zA-Z]),? (?:such that|with|satisfying|where|for which) (?=\2\b))?"
+    r"(?=[a-zA-Z] ?(?:[<>]|\\[lg][et](?![a-zA-Z])))",
+    re.IGNORECASE,
+)
+_COUNTS = "ijklmn"  # letters of integers
 
 _Range = tuple[str, str, str]  # variable, left end with its bracket, right end with its bracket
 
@@ -25,6 +35,10 @@ def as_interval(text: str) -> tuple[str, str] | None:
     """
     if "\\begin" in text:
         return None  # the inequality of a case
+    if (subject := _SUBJECT.match(text)) and subject.group():
+        inside = as_interval(text[subject.end() :])
+        whole = inside is not None and subject.group(1) is not None
+        return (f"integer {inside[0]}", inside[1]) if inside and whole else inside
     if described := _SET.fullmatch(text):  # {x : x > 2}
         inside = as_interval(described.group(2))
         return inside if inside and inside[0] == described.group(1) else None
@@ -33,6 +47,14 @@ def as_interval(text: str) -> tuple[str, str] | None:
     if None in found or len({one[0] for one in ranges}) != 1:
         return None
     return ranges[0][0], " \\cup ".join(f"{left}, {right}" for _, left, right in ranges)
+
+
+def same_variables(gold: str, answer: str | None) -> bool:
+    """Tell whether two variables of `as_interval` may mean the same; an interval itself has none."""
+    if answer is None or gold == answer:
+        return gold == answer or not gold.startswith("integer")
+    one, other = gold.removeprefix("integer "), answer.removeprefix("integer ")
+    return one == other and one in _COUNTS
 
 
 def _either(text: str) -> list[_Range] | None:
@@ -49,8 +71,6 @@ def _either(text: str) -> list[_Range] | None:
         return _around_zero(*around.groups())
     pieces = [piece.strip() for piece in _SIGN.split(text)]
     names, signs = pieces[::2], pieces[1::2]
-    if len(signs) == 1 and signs[0] == "\\ne" and _is_variable(names[0]) and _is_bound(names[1]):
-        return [(names[0], "(-\\infty", f"{names[1]})"), (names[0], f"({names[1]}", "\\infty)")]
     if signs and all(sign in _ABOVE for sign in signs):
         names, signs = names[::-1], [_ABOVE[sign] for sign in signs][::-1]
     elif not signs or any(sign not in _BELOW for sign in signs):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from ecrl.envs.grading.exclusions import without_points
+
 _WRAPPED = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|textnormal|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|vec|mbox|underline|bf|rm"
     r"|(?:textcolor|color)\s*\{\w+\})\s*\{([^{}]*)\}"
@@ -33,7 +35,26 @@ _RAISED_RUN = re.compile("⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
 _ROOT = re.compile(r"([√∛])\s*(\d+)")
 _OUTWARD = re.compile(r"([(\[\]])([^()\[\]]*,[^()\[\]]*)([)\[\]])")  # ]1, 2[ or [1, 2[
 _MARKED = re.compile(r"(\*\*?|[\"'])(.*)\1")
-_INTEGER = re.compile(r"\s*,?\s*(?:where |for )?([a-z]) ?\\in ?\\mathbb ?\{?Z\}?$")
+_BRACES = re.compile(r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])")
+_FRACTION_HALF_BRACES = re.compile(r"\\frac\s*([0-9])\s*\{")
+_FRACTION_TAIL = re.compile(r"(\\frac\s*\{[^{}]*\})\s*([0-9a-zA-Z])")
+_ROOT_WITHOUT_BRACES = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
+_THOUSANDS = re.compile(r"(?<![\d.,(\[{])(?<!\\{)\d{1,3}(?:(?:,|\{,\})\d{3})+(?![\d,])")
+_THOUSANDS_TIGHT = re.compile(r"(?<=\d)\s*(?:(?:,|\{,\})\s*\\!|\{,\})\s*(?=\d{3}(?!\d))")  # 31,\!104
+_THOUSANDS_APART = re.compile(r"(?<![\d.,/])\d{1,3}(?: \d{3})+(?![\d./])")
+_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z])|\bdegrees?\b")
+_TEMPERATURE = re.compile(r"\bdegrees ([CF])\b")
+_DOLLARS = re.compile(r"(?<![\d.])\\\$\s*([\d.,{}]*\d)")
+_CHOOSE = re.compile(r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}")
+_TIMES = re.compile(r"(?<=\d)\s*x\s*(?=10\s*\^)")
+# Without the marks that change the direction of writing, because these change what a reader sees.
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
+_VULGAR = re.compile("[¼-¾⅐-⅞]")
+_RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "0123456789-")
+_RAISED_RUN = re.compile("⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_ROOT = re.compile(r"([√∛])\s*(\d+)")
+_OUTWARD = re.compile(r"([(\[\]])([^()\[\]]*,[^()\[\]]*)([)\[\]])")  # ]1, 2[ or [1, 2[
+_MARKED = re.compile(r"(\*\*?|[\"'])(.*)\1")
 _ALL_BUT = re.compile(r"\\mathbb ?\{?R\}? ?(?:\\setminus|\\backslash|-) ?\\\{([^,{}\\]+)\\\}")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _BY_CASES = re.compile(r"\\\{\s*\\begin\{array\}\s*\{[lcr|\s]*\}(.*)\\end\{array\}\s*\.?$", re.DOTALL)
@@ -44,13 +65,13 @@ _MODULO = re.compile(r"\(?\s*\\?[pb]?mod(?![a-zA-Z])\s*(?:\{\s*(\w+)\s*\}|(\w+))
 _SEGMENT = re.compile(
     r"\\(?:triangle|overline|overrightarrow)\s*(?:\{\s*([A-Z]{2,4})\s*\}|([A-Z]{2,4})(?![a-zA-Z]))"
 )
-_FOR_ALL = re.compile(
-    r"\s*,?\s*for (?:all|any|every)(?: real| integers?)? ([a-z])(?: ?\\in ?\\mathbb ?\{?[NZQR]\}?)?$"
-)
 _SYSTEM = re.compile(r"(?:\\\{\s*)?\\begin\{(cases|array|aligned)\}(?:\s*\{l+\})?([^&]*)\\end\{\1\}\s*\.?")
 #: Answers that may be written in words or as a symbol.
 _MEANINGS = {
-    "(-\\infty, \\infty)": re.compile(r"\\(?:mathbb|mathbf) ?\{?R\}?|(?:all|the) reals?(?: numbers?)?"),
+    "(-\\infty, \\infty)": re.compile(
+        r"(?:[a-z] ?\\in ?)?\\(?:mathbb|mathbf) ?\{?R\}?"
+        r"|(?i:(?:all|any|every|the)(?: the)? reals?(?: numbers?)?(?: [a-z])?)"
+    ),
     "\\emptyset": re.compile(r"(?i:(?:there (?:is|are) )?no solutions?)"),
     "DNE": re.compile(r"(?i:(?:it )?does not exist)"),
 }
@@ -99,6 +120,7 @@ _REPLACED = {
     "\\[": "",
     "\\]": "",
     "\\infin": "\\infty",
+    "\\colon": ":",
     "\\dots": "\\ldots",
     "…": "\\ldots ",
 }
@@ -122,6 +144,7 @@ def normalise(answer: str) -> str:
     text = _SPACES.sub(" ", text)
     for _ in range(3):  # commands may stand within commands
         text = _WRAPPED.sub(r" \1 ", text)
+    text = text.replace("{:}", ":")
     text = _DEGREES.sub(" degrees ", text)
     text = _DOLLARS.sub(r"\1 dollars", text)
     text = re.sub(r"\\?\$", " ", text)
@@ -142,15 +165,14 @@ def normalise(answer: str) -> str:
     text = _TEMPERATURE.sub(lambda m: {"C": "celsius", "F": "fahrenheit"}[m.group(1)], text)
     marked = _MARKED.fullmatch(text)
     text = _without_stop(_without_stop(marked.group(2) if marked else text))
-    text = _FOR_ALL.sub(lambda m: "" if m.group(1) in text[: m.start()] else m.group(), text)
-    text = _INTEGER.sub(lambda m: "" if m.group(1) in text[: m.start()] else m.group(), text)
     text = _SYSTEM.sub(_equations, text) if _SYSTEM.fullmatch(text) else text
     text = _BY_CASES.sub(r"\\begin{cases}\1\\end{cases}", text)
     text = _RATIO_IN_WORDS.sub(r"\1:\2", text) if _RATIO_IN_WORDS.fullmatch(text) else text
     text = _UNIT_IN_BRACKETS.sub(r" \1", text)
-    text = _ALL_BUT.sub(r"(-\\infty, \1) \\cup (\1, \\infty)", text)
     text = braced.group(1).strip() if (braced := _BRACES.fullmatch(text)) else text
-    return next((meaning for meaning, said in _MEANINGS.items() if said.fullmatch(text)), text)
+    return without_points(
+        next((meaning for meaning, said in _MEANINGS.items() if said.fullmatch(text)), text)
+    )
 
 
 def _without_unicode(text: str) -> str:

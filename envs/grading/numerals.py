@@ -19,9 +19,12 @@ WORDS = (
     *("twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"),
 )
 _TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-_WORD = re.compile(
-    rf"({'|'.join(_TENS)})(?:[\s-]({'|'.join(WORDS[1:10])}))?|({'|'.join(WORDS[::-1])})", re.IGNORECASE
-)
+_WORD = re.compile(rf"({'|'.join(_TENS)})(?: ({'|'.join(WORDS[1:10])}))?|({'|'.join(WORDS[::-1])})")
+_SCALES = (
+    (" million", 10**6, 1000),
+    (" thousand", 1000, 1000),
+    (" hundred", 100, 10),
+)  # with their size, the most of them
 _PERCENT = re.compile(r"\s*(?:\\%|%|\b(?:percent|percentage|pct)\b)\s*$", re.IGNORECASE)
 
 
@@ -56,14 +59,26 @@ def number(text: str) -> Fraction | None:
 
 
 def _in_words(text: str) -> Fraction | None:
-    """Return the value of a number from zero to ninety-nine in words."""
-    match = _WORD.fullmatch(text)
+    """Return the value of a number below a billion in words."""
+    value = _word_value(" ".join(text.lower().replace("-", " ").split()))
+    return Fraction(value) if value is not None else None
+
+
+def _word_value(words: str) -> int | None:
+    for scale, size, most in _SCALES:
+        before, found, after = words.partition(scale)
+        if found:
+            count, rest = _word_value(before.strip()), after.strip().removeprefix("and ")
+            below = _word_value(rest) if rest else 0
+            known = count and below is not None and count < most and below < size
+            return count * size + below if known and count and below is not None else None
+    match = _WORD.fullmatch(words)
     if match is None:
         return None
-    tens, ones, below = match.groups()
-    if below:
-        return Fraction(WORDS.index(below.lower()))
-    return Fraction(10 * _TENS.index(tens.lower()) + 20 + (WORDS.index(ones.lower()) if ones else 0))
+    tens, ones, below_twenty = match.groups()
+    if below_twenty:
+        return WORDS.index(below_twenty)
+    return 10 * _TENS.index(tens) + 20 + (WORDS.index(ones) if ones else 0)
 
 
 def ratio(text: str) -> list[Fraction] | None:

@@ -10,6 +10,11 @@ _MATRIX = re.compile(
     r"[(\[]?\s*\\begin\s*\{([pbB]?matrix|array)\}(?:\s*\{[lcr|\s]*\})?(.*?)\\end\s*\{\1\}\s*[)\]]?",
     re.DOTALL,
 )
+_SCALED = re.compile(
+    r"([-+]|[-+]?(?:\d+|\\pi|\\frac\{[^{}a-zA-Z]+\}\{[^{}a-zA-Z]+\}|\\sqrt\{\d+\}|\s|[./])+)\s*(?:\\cdot|\\times)?\s*"
+    r"([(\[]?\s*\\begin.*)",
+    re.DOTALL,
+)
 _CASES = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
 _CONDITION = re.compile(r"^(?:if|for|when|where|as)\b\s*")
 #: What separates several answers, apart from commas.
@@ -43,6 +48,8 @@ def structure(text: str) -> Node | None:
     text = text.strip()
     if match := _MATRIX.fullmatch(text):
         return _matrix(match.group(2))
+    if (match := _SCALED.fullmatch(text)) and (inside := _MATRIX.fullmatch(match.group(2))):
+        return _scaled(match.group(1).strip(), _matrix(inside.group(2)))
     if match := _CASES.fullmatch(text):
         return _cases(match.group(1))
     union = split(text, ("\\cup",))
@@ -79,6 +86,12 @@ def _matrix(body: str) -> Node:
     cells = [[cell.strip() for cell in row.split("&")] for row in rows]
     shape = ",".join(str(len(row)) for row in cells)
     return Node("matrix", tuple(cell for row in cells for cell in row), shape)
+
+
+def _scaled(factor: str, matrix: Node) -> Node:
+    """Return a number times a matrix."""
+    times = factor if factor in "+-" else f"{factor} \\cdot "
+    return Node(matrix.kind, tuple(f"{times}({cell})" for cell in matrix.parts), matrix.border)
 
 
 def _cases(body: str) -> Node | None:

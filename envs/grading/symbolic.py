@@ -7,6 +7,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
+from ecrl.envs.grading.numerals import number
 from ecrl.envs.grading.size import LINEAR, comparable
 
 _POWER_OF_FACTORIAL = re.compile(r"([a-z]|\d+)\s*!\s*\^")
@@ -60,6 +61,16 @@ def parse(text: str) -> Any:
         return None
 
 
+def real_value(text: str) -> float | None:
+    """Return the value of a real number, to put several in order; None for other texts."""
+    if (rational := number(text)) is not None:
+        return float(rational)
+    found = parse(text)
+    if found is None or getattr(found, "free_symbols", True) or not getattr(found, "is_real", False):
+        return None
+    return float(found.evalf(30))
+
+
 def same(gold: str, answer: str) -> bool:
     """Tell whether two expressions are equal, to 300 digits, for all values of their variables.
 
@@ -74,6 +85,23 @@ def same(gold: str, answer: str) -> bool:
         return _same_parsed(left, right)
     except (ArithmeticError, AttributeError, TypeError, ValueError, NotImplementedError):
         return False  # sympy cannot compare them
+
+
+def same_progression(gold: str, answer: str, letter: str) -> bool:
+    """Tell whether a + bk and c + dk are the same numbers if k, the letter, is any integer."""
+    left, right = parse(gold), parse(answer)
+    if left is None or right is None:
+        return False
+    import sympy
+
+    if not (isinstance(left, sympy.Expr) and isinstance(right, sympy.Expr)):
+        return False
+    k = sympy.Symbol(letter)
+    left, right = (e.subs({s: k for s in e.free_symbols if s.name == letter}) for e in (left, right))
+    step, other = left.diff(k), right.diff(k)
+    if step == 0 or step.has(k) or other.has(k) or sympy.simplify(step**2 - other**2) != 0:
+        return False
+    return bool(sympy.simplify((left - right).subs(k, 0) / step).is_integer)
 
 
 def _same_parsed(left: Any, right: Any) -> bool:

@@ -39,9 +39,32 @@ _UNITS = """
     week: weeks
     month: months
     year: years yr yrs
+    mph:
     km/h: kmh kph
-    m/s:
-    mph: mi/h
+    nm: nanometer nanometers
+    μm: µm um micrometer micrometers micron microns
+    Å: angstrom angstroms
+    eV:
+    keV:
+    MeV:
+    GeV:
+    erg: ergs
+    kJ: kilojoule kilojoules
+    kW: kilowatt kilowatts
+    kWh:
+    kPa:
+    MPa:
+    atm:
+    kHz:
+    MHz:
+    GHz:
+    mV:
+    kV:
+    mA:
+    rpm:
+    AU:
+    parsec: parsecs
+    μs: µs
     dollar: dollars usd
     cent: cents
     euro: euros
@@ -75,11 +98,17 @@ _CANONICAL = {
 }
 _WORD = "|".join(re.escape(word) for word in sorted(_CANONICAL, key=len, reverse=True))
 _LONGEST_SYMBOL = 2  # in names up to this length the case matters: mg is not Mg
-_PER = {"h": "h", "hour": "h", "s": "s", "second": "s"}
+#: Names of quotients.
+_QUOTIENTS = {"mph": {"mile": 1, "h": -1}, "km/h": {"km": 1, "h": -1}}
+_POWER = r"(?:\s*\^\s*\{?\s*(-?[1-4])\s*\}?)?"
 _UNIT = re.compile(
-    rf"\s*\b(?P<before>square|cubic|sq)?\s*(?P<unit>(?i:{_WORD}))\b"
-    r"(?:\s*(?:/|\bper\b)\s*(?P<per>h|s|hour|second)\b)?(?:\s*\^\s*\{?\s*(?P<power>-?[1-4])\s*\}?)?\.?$"
+    rf"\s*\b(?P<before>square|cubic|sq\.?)?\s*(?P<unit>(?i:{_WORD}))\b{_POWER}\.?$",
 )
+#: Several units: m/s, m s^{-2}, miles per hour.
+_BETWEEN = r"(\s*(?:/|\bper\b)\s*|\s*(?:\\cdot|\*|·)\s*|\s+)"
+_SEVERAL = re.compile(rf"\s*\b(?i:{_WORD})\b{_POWER}(?:{_BETWEEN}(?i:{_WORD})\b{_POWER}){{1,4}}\.?$")
+_ONE_OF_SEVERAL = re.compile(rf"{_BETWEEN}?(?<![a-zA-Z])((?i:{_WORD}))\b{_POWER}")
+_LONGEST_UNIT = 60  # characters
 #: Functions of an angle; the degrees of their argument are not the unit of the whole answer.
 FUNCTION = re.compile(r"(?<![a-zA-Z])(?:sqrt|sin|cos|tan|log|ln|exp|max|min|abc)(?![a-zA-Z])")
 #: Words beside a number that change it, so that they are no unit.
@@ -88,7 +117,8 @@ _SCALE = re.compile(
     "|percents|or|and|more|less|fewer|plus|minus|times"
 )
 #: A noun in the plural that counts something: eggs, children tickets.
-_COUNTED = re.compile(r"\s((?:[a-z]+ )?[a-z]{3,}s)\.?$")
+_COUNTED = re.compile(r"\s((?:[a-z]+ )?[a-z]{3,}s(?: per [a-z]+)?)\.?$")
+_ENDS_QUANTITY = re.compile(r"(?:[\d})]|\\pi)\s*$")
 _NUMERAL = re.compile(r"[-+]?\s*[\d.,]+\s")
 
 
@@ -98,23 +128,60 @@ def split_unit(text: str) -> tuple[str, str]:
     What is counted is a unit too, after a plain number: 18 eggs.
     A single letter is a unit only after a plain number and a space: ``3m``, ``\\frac{2}{3}g`` are products.
     """
+    if found := _split_several(text):
+        return found
     match = _UNIT.search(text)
     if match is None:
         return _split_counted(text)
-    rest, unit = text[: match.start()], match["unit"]
+    rest, unit, power = text[: match.start()], match["unit"], match.group(3)
     before_unit = text[: match.start("before") if match["before"] else match.start("unit")]
-    single = len(unit) == 1 and not match["before"] and not match["per"] and not match["power"]
+    single = len(unit) == 1 and not match["before"] and not power
     if not rest.strip() or (single and not _NUMERAL.fullmatch(before_unit)):
         return text, ""
-    if not re.search(r"(?:[\d})]|\\pi)\s*$", rest):
-        return text, ""
-    name = _CANONICAL.get(unit) or (len(unit) > _LONGEST_SYMBOL and _CANONICAL.get(unit.lower()))
-    if not name or (name in ("degree", "radian") and FUNCTION.search(rest)):
-        return text, ""  # the wrong case, as in Mg, or the angle of a sine
-    power = match["power"] or {"square": "2", "sq": "2", "cubic": "3"}.get(match["before"] or "", "1")
-    per = f"/{_PER[match['per']]}" if match["per"] else ""
-    full = {"mile/h": "mph"}.get(name + per, name + per)
-    return rest.strip(), full + (f"^{power}" if power != "1" else "")
+    name = _canonical(unit)
+    of_sine = name in ("degree", "radian") and FUNCTION.search(rest)
+    if not name or of_sine or not _ENDS_QUANTITY.search(rest):
+        return _split_counted(text)
+    before = {"square": 2, "sq": 2, "sq.": 2, "cubic": 3}.get(match["before"] or "", 1)
+    return rest.strip(), _standard({name: int(power or before)})
+
+
+def _split_several(text: str) -> tuple[str, str] | None:
+    """Split a unit of several symbols off; None if there is none, or if it may be a product: 2 m g."""
+    begin = max(0, len(text) - _LONGEST_UNIT)
+    match = _SEVERAL.search(text, begin)
+    if match is None or not _ENDS_QUANTITY.search(text[: match.start()]):
+        return None
+    rest = text[: match.start()].strip()
+    powers: dict[str, int] = {}
+    short, divided = True, False
+    for between, unit, power in _ONE_OF_SEVERAL.findall(match.group()):
+        per = between.strip() in ("/", "per")
+        name = _canonical(unit)
+        if not name:
+            return None
+        powers[name] = powers.get(name, 0) + int(power or 1) * (-1 if per else 1)
+        short = short and len(unit) == 1
+        divided = divided or per or power.startswith("-")
+    physical = re.search(r"10\s*\^|\d[eE]-?\d", rest)  # 6.63e-34 J s
+    product = not divided or number(rest) is None or re.search("frac|/", rest) or set("ghl") & set(powers)
+    if short and product and not physical and not match.group().strip().startswith("m/s"):
+        return None
+    return rest, _standard(powers)
+
+
+def _canonical(unit: str) -> str:
+    """Return the standard name of a unit; empty if its case is wrong, as in Mg."""
+    return _CANONICAL.get(unit) or (len(unit) > _LONGEST_SYMBOL and _CANONICAL.get(unit.lower())) or ""
+
+
+def _standard(powers: dict[str, int]) -> str:
+    """Write a product of units in alphabetical order."""
+    total: dict[str, int] = {}
+    for name, power in powers.items():
+        for part, its in _QUOTIENTS.get(name, {name: 1}).items():
+            total[part] = total.get(part, 0) + its * power
+    return " ".join(f"{name}^{power}" for name, power in sorted(total.items()) if power)
 
 
 def _split_counted(text: str) -> tuple[str, str]:

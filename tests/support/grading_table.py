@@ -2,13 +2,14 @@
 
 ``BOXED`` lists, for a gold answer, contents of a box that are right, and that are wrong; ``FREE`` lists whole
 responses. The later batches were written to find faults of the grader; the fourth and fifth are in
-`grading_adversary`, the sixth and seventh in `grading_published`.
+`grading_adversary`, the sixth and seventh in `grading_published`, the later in `grading_unseen`.
 """
 
 from __future__ import annotations
 
 from tests.support.grading_adversary import FIFTH, FIFTH_FREE, FOURTH, FOURTH_FREE
 from tests.support.grading_published import SEVENTH, SEVENTH_FREE, SIXTH, SIXTH_FREE
+from tests.support.grading_unseen import EIGHTH, EIGHTH_FREE, TENTH
 
 BOXED: list[tuple[str, str, list[str], list[str]]] = [
     # area, gold, right, wrong
@@ -409,4 +410,7 @@ PAIRS: list[tuple[str, str, str, bool]] = [
     *(("sixth", *row) for row in SIXTH_FREE),
     *_pairs("seventh", SEVENTH),
     *(("seventh", *row) for row in SEVENTH_FREE),
+    *_pairs("eighth", EIGHTH),
+    *(("eighth", *row) for row in EIGHTH_FREE),
+    *_pairs("tenth", TENTH),
 ]
