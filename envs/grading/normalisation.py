@@ -22,6 +22,7 @@ _ROOT_WITHOUT_BRACES = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
 _THOUSANDS = re.compile(r"(?<![\d.,(\[{])(?<!\\{)\d{1,3}(?:(?:,|\{,\})\d{3})+(?![\d,])")
 _THOUSANDS_TIGHT = re.compile(r"(?<=\d)\s*(?:(?:,|\{,\})\s*\\!|\{,\})\s*(?=\d{3}(?!\d))")  # 31,\!104
 _THOUSANDS_APART = re.compile(r"(?<![\d.,/])\d{1,3}(?: \d{3})+(?![\d./])")
+_IDENTICALLY = re.compile(r"(?<![a-zA-Z\\])([fgh])(\([a-z]\))?\s*\\equiv(?![a-zA-Z])")  # f \equiv 0
 _DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z])|\bdegrees?\b")
 _TEMPERATURE = re.compile(r"\bdegrees ([CF])\b")
 _DOLLARS = re.compile(r"(?<![\d.])\\\$\s*([\d.,{}]*\d)")
@@ -145,6 +146,7 @@ def normalise(answer: str) -> str:
     for _ in range(3):  # commands may stand within commands
         text = _WRAPPED.sub(r" \1 ", text)
     text = text.replace("{:}", ":")
+    text = _IDENTICALLY.sub(lambda m: f"{m.group(1)}{m.group(2) or '(x)'} =", text)
     text = _DEGREES.sub(" degrees ", text)
     text = _DOLLARS.sub(r"\1 dollars", text)
     text = re.sub(r"\\?\$", " ", text)

@@ -19,11 +19,17 @@ _CLAUSE = re.compile(
     rf"(?:\\in\s*\\mathbb\s*\{{?\s*(?P<set>[NZQRC])\s*\}}?\s*(?P<sign>\^\s*\{{?\s*[+*]\s*\}}?)?|(?P<after>{_WORDS}))"
     r"[\s).]*$"
 )
+#: Between two functions: f(x) = 0 for all x, and f(x) = x for all x.
+_IN_BETWEEN = re.compile(
+    r",? for (?:all|any|every) (?:(?:reals?|integers?|numbers?) )*([a-z])(?: ?\\in ?\\mathbb ?\{?[A-Z]\}?)?"
+    r"(?=,? (?:and|or) )"
+)
 _DECLARES = re.compile(rf"\b(?:any|all|every|each|arbitrary|{_KINDS})\b")
 _BUILT = re.compile(r"\\\{(.*?)(?:\\mid(?![a-zA-Z])|[:|])(.*)\\\}")  # {k\pi : k \in Z}
 _SYMBOL = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]{3,}|\b(?:or|ln)\b|[a-zA-Z]")
 _INTEGERS = "klmn"  # letters that need no clause, if the gold answer has one
 _CONSTANT = re.compile(r"(?<![a-zA-Z\\_])\+\s*(?:([CcKk])(?:_\{?\d\}?)?|const(?:ant)?)$")
+_SEVERAL = re.compile(r"(?<![a-zA-Z\\])c_(?=\{?\d)")
 _INTEGRAND = re.compile(r"(?<![a-zA-Z\\])[xtuyzsr](?![a-zA-Z])|\\theta|\|[xtuyzsr]\|")
 
 
@@ -42,30 +48,36 @@ class Parametric:
     @property
     def letters(self) -> set[str]:
         """The single letters of the answer."""
-        return {found for found in _SYMBOL.findall(self.text) if len(found) == 1}
+        return _letters(self.text)
 
 
 def read(text: str) -> Parametric:
     """Return an answer without its clauses, such as *for any constant c*, and what they declare."""
-    if (built := _BUILT.fullmatch(text)) and _clause(f" {built.group(2)}"):
+    if (built := _BUILT.fullmatch(text)) and next(_clauses(f"{built.group(1)}, {built.group(2)}"), None):
         name, rule = built.group(1).strip(), built.group(2).strip()
         text = rule if re.match(rf"{re.escape(name)}\s*=", rule) else f"{name}, {rule}"
     kinds: dict[str, str] = {}
-    while match := _clause(text):
-        before = text[: len(text) - len(match.group())].rstrip(" ,;")
-        letters = re.findall(_LETTER, re.sub(r"\band\b", ",", match["letters"]))
-        if not before or not set(letters) <= {found for found in _SYMBOL.findall(before) if len(found) == 1}:
-            break
-        kinds = dict.fromkeys(letters, _kind(match)) | kinds
-        text = before
+    text = _IN_BETWEEN.sub(lambda m: "" if f"({m.group(1)})" in text else m.group(), text)
+    while found := next(_clauses(text), None):
+        text, declared = found
+        kinds = declared | kinds
     return Parametric(text, kinds)
 
 
-def _clause(text: str) -> re.Match[str] | None:
-    match = _CLAUSE.search(text[-_LONGEST:])
-    if match is None or not (match["set"] or _DECLARES.search(match["before"] + (match["after"] or ""))):
-        return None
-    return match
+def _clauses(text: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the text before a clause at its end, and what the clause declares: letters of the text before."""
+    begin = max(0, len(text) - _LONGEST)
+    while match := _CLAUSE.search(text, begin):
+        begin = match.start() + 1
+        before = text[: match.start()].rstrip(" ,;")
+        letters = re.findall(_LETTER, re.sub(r"\band\b", ",", match["letters"]))
+        words = match["before"] + (match["after"] or "")
+        if (match["set"] or _DECLARES.search(words)) and set(letters) <= _letters(before):
+            yield before, dict.fromkeys(letters, _kind(match))
+
+
+def _letters(text: str) -> set[str]:
+    return {found for found in _SYMBOL.findall(text) if len(found) == 1}
 
 
 def _kind(match: re.Match[str]) -> str:
@@ -82,6 +94,8 @@ def renamed(gold: Parametric, answer: Parametric) -> Iterator[str]:
     ours, theirs = dict(gold.kinds), dict(answer.kinds)
     if not theirs and len(ours) == 1 and list(ours.values()) == ["Z"] and not set(ours) & answer.letters:
         theirs = dict.fromkeys(answer.letters & set(_INTEGERS) - gold.letters, "Z")
+    if not ours and list(theirs.values()) == ["R"] and gold.letters - answer.letters == {"C"}:
+        ours = {"C": "R"}  # the usual name of a constant that the gold answer does not declare
     if len(ours) != len(theirs) or len(ours) > _MOST:
         if _restricts(gold, theirs) or _restricts(answer, ours):
             return
@@ -108,7 +122,9 @@ def _restricts(one: Parametric, others: dict[str, str]) -> bool:
 
 
 def same_constant(gold: str, answer: str) -> str | None:
-    """Return an answer that ends in *+ c* with the gold answer's constant of integration; else None."""
+    """Return an answer with the gold answer's names of its constants of integration: + c, c_1; else None."""
+    if re.search(r"C_\{?\d", gold) and "C" not in answer and "c_" not in gold:
+        return _SEVERAL.sub("C_", answer) if _SEVERAL.search(answer) else None
     ours, theirs = _CONSTANT.search(gold), _CONSTANT.search(answer)
     if ours is None or theirs is None or ours.group() == theirs.group() or ours.group(1) != "C":
         return None

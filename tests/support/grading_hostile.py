@@ -72,5 +72,12 @@ HOSTILE = {
     "powers of sums": "\\boxed{((9^{9}+1)^{9}+1)^{12}}",
     "power of a factorial": "\\boxed{(60!)^{300}}",
     "floors": "\\boxed{" + "+".join(f"\\lfloor n/{i}.5 \\rfloor" for i in range(2, 22)) + "}",
+    "clauses": "\\boxed{" + "k \\in \\mathbb{Z}, " * 100 + "}",
+    "words of a clause": "\\boxed{" + "for " * 480 + "k}",
+    "progression of powers": "\\boxed{(9^{99}k)^{9}, k \\in \\mathbb{Z}}",
+    "excluded points": "\\boxed{x \\ne 9^{300}, 8^{300}, " + "\\sqrt{2}, " * 100 + "1}",
+    "products of units": "\\boxed{5 " + "kg m " * 380 + "}",
+    "matrix times numbers": "\\boxed{" + "1 " * 900 + "\\begin{pmatrix} 1 \\end{pmatrix}}",
+    "scales in words": "\\boxed{" + "one hundred thousand million " * 60 + "}",
     "turned around": "\\boxed{\u202e5\u202c1}",
 }  # fmt: skip
