@@ -11,12 +11,12 @@ _NAME = "|".join([r"\d{1,2}", *reversed(_NAMES)])
 _DIGITS = r"(?:\(\s*([0-9A-Za-z]+)\s*\)|\{\s*([0-9A-Za-z]+)\s*\}|([0-9A-Za-z]+))"
 _BASE = re.compile(rf"{_DIGITS}\s*_\s*\{{?\s*\(?\s*(?:base\s*)?({_NAME})\s*\)?\s*\}}?", re.IGNORECASE)
 _IN_BASE = re.compile(rf"{_DIGITS}\s*\(?\s*(?:in\s+)?base[\s-]*({_NAME})\)?", re.IGNORECASE)
-_APART = re.compile(r"^([A-F]+) (?=\w+\s*_)")  # A 32_{16}, from \text{A}32_{16}
+_APART = re.compile(r"^(?=[0-9 ]*[A-F])[0-9A-F]+(?: [0-9A-F]+)+(?=\s*_)")  # A 32_{16}, from \text{A}32_{16}
 
 
 def in_base(text: str) -> tuple[str, int] | None:
     """Return digits and base of a numeral that names its base; None if the text is no such numeral."""
-    text = _APART.sub(r"\1", text.strip())
+    text = _APART.sub(lambda m: m.group().replace(" ", ""), text.strip())
     match = _BASE.fullmatch(text) or _IN_BASE.fullmatch(text)
     if match is None:
         return None

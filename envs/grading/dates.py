@@ -32,4 +32,4 @@ def _date(text: str) -> list[int] | None:
 
 
 def _clock(text: str) -> str:
-    return re.sub(r"[\s.]", "", text.lower())
+    return re.sub(r"[\s.]|:00(?=\s*[ap])", "", text.lower())  # 7:00 a.m. is 7 a.m.

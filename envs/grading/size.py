@@ -11,6 +11,8 @@ _DIGITS = re.compile(r"\d{40,}")
 _LARGEST_POWER = 300
 _LARGEST_REPEATED_POWER = 1000
 _MOST_POWERS = 12
+#: In an exponent, as in e^{-x^2}. Letters stand for small numbers.
+_POWER_OF_LETTER = re.compile(r"\\[a-zA-Z]+|([a-zA-Z])\^(?:\{[1-4]\}|[1-4])(?!\d)")
 _EXPONENT = re.compile(r"[-+]?(?:\\[a-zA-Z]+|\d+|[a-zA-Z])?")
 _FACTORIAL = re.compile(r"(\d+|[)}\]])\s*!")
 _LARGEST_FACTORIAL = 60
@@ -90,6 +92,7 @@ def _closing(text: str, start: int) -> int:
 
 
 def _size(exponent: str) -> float:
+    exponent = _POWER_OF_LETTER.sub(lambda m: m.group(1) or m.group(), exponent)
     if "^" in exponent:
         return math.inf  # a tower
     numbers = re.findall(r"\d+", exponent)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tests.support.grading_adversary import FIFTH, FIFTH_FREE, FOURTH, FOURTH_FREE
 from tests.support.grading_published import SEVENTH, SEVENTH_FREE, SIXTH, SIXTH_FREE
-from tests.support.grading_unseen import EIGHTH, EIGHTH_FREE, TENTH
+from tests.support.grading_unseen import EIGHTH, EIGHTH_FREE, NINTH, NINTH_FREE, TENTH
 
 BOXED: list[tuple[str, str, list[str], list[str]]] = [
     # area, gold, right, wrong
@@ -412,5 +412,7 @@ PAIRS: list[tuple[str, str, str, bool]] = [
     *(("seventh", *row) for row in SEVENTH_FREE),
     *_pairs("eighth", EIGHTH),
     *(("eighth", *row) for row in EIGHTH_FREE),
+    *_pairs("ninth", NINTH),
+    *(("ninth", *row) for row in NINTH_FREE),
     *_pairs("tenth", TENTH),
 ]
