@@ -106,7 +106,11 @@ def renamed(gold: Parametric, answer: Parametric) -> Iterator[str]:
         free = answer.letters - set(theirs)
         if free & set(names) or not all(_alike(ours[new[name]], theirs[name]) for name in theirs):
             continue
-        yield _SYMBOL.sub(lambda m, new=new: new.get(m.group(), m.group()), answer.text)  # type: ignore[misc]
+        yield _rename(answer.text, new)
+
+
+def _rename(text: str, new: dict[str, str]) -> str:
+    return _SYMBOL.sub(lambda m: new.get(m.group(), m.group()), text)
 
 
 def _alike(one: str, other: str) -> bool:

@@ -172,7 +172,7 @@ def _split_several(text: str) -> tuple[str, str] | None:
 
 def _canonical(unit: str) -> str:
     """Return the standard name of a unit; empty if its case is wrong, as in Mg."""
-    return _CANONICAL.get(unit) or (len(unit) > _LONGEST_SYMBOL and _CANONICAL.get(unit.lower())) or ""
+    return _CANONICAL.get(unit) or (_CANONICAL.get(unit.lower(), "") if len(unit) > _LONGEST_SYMBOL else "")
 
 
 def _standard(powers: dict[str, int]) -> str:
