@@ -87,7 +87,7 @@ ROWS = [
     Row("ucas", {}, {"positive": 0.0, "negative": 0.0, "logit": 0.0}),
     Row("temperature_controller", {"target": 50.0}, {"gain": 0.0}, draws=True),
     Row("sequence_mask", {"limit": 0.05}, {"limit": None}),
-    Row("entropy_ratio_clip", {"low": 0.9, "high": 1.1}, {"low": 0.0, "high": None}),
+    Row("entropy_ratio_clip", {"low": 0.3, "high": 3.0}, {"low": 0.0, "high": None}),
     Row("dynamic_clip", {}, {"low": None, "high": None}),
     Row("balanced_clip", {"share": 0.9}, {"share": 0.0, "low": None, "high": None}),
     Row("importance_correction", {"mode": "mask", "floor": 0.9, "cap": 1.1}, {}),
