@@ -11,7 +11,7 @@ NEXT_BIN := $(NEXT_VENV)/bin
 # Python 3.12 where there is one, of pyenv's too.
 NEXT_PYTHON ?= $(shell PYENV_VERSION=3.12 python3.12 -c 'import sys; print(sys.executable)' 2> /dev/null || echo $(PYTHON))
 
-.PHONY: install install-vllm install-next train test test-all test-vllm test-next check lint types clean
+.PHONY: install install-vllm install-next train test test-all test-matrix test-vllm test-next check lint types clean
 
 install: $(VENV)/.installed
 
@@ -68,7 +68,12 @@ test: install
 
 test-all: export HF_HUB_OFFLINE = 1
 test-all: install
-	$(BIN)/python -m pytest $(SPREAD)
+	$(BIN)/python -m pytest $(SPREAD) -m "not matrix"
+
+# Every strategy under every kind of objective in both precisions: hours. `test-all` takes a sample of them.
+test-matrix: export HF_HUB_OFFLINE = 1
+test-matrix: install
+	$(BIN)/python -m pytest $(SPREAD) -m matrix tests/callbacks
 
 # The vLLM engines, with the real vLLM on CPU; and what needs Triton, which came with it.
 test-vllm: export HF_HUB_OFFLINE = 1
