@@ -23,6 +23,8 @@ from tests.support.marks import slow_unless
 from tests.support.runs import assert_same_run, history
 from tests.support.tiny import TINY
 
+pytestmark = pytest.mark.timeout(1000)  # the first test waits for the jobs of all
+
 FSDP = ["trainer.accelerator=cpu", "trainer.devices=2"]
 DDP = [*FSDP, "trainer.parallel=ddp"]
 TP = [*FSDP, "trainer.tensor_parallel_size=2"]
@@ -165,7 +167,7 @@ def work_through(jobs: dict[str, dict[str, Any]], out: Path, processes: int) -> 
     file.write_text(json.dumps(jobs))
     start = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, "-m", *start, "-m", "tests.support.worker", str(file), str(out)]
-    subprocess.run(command, check=True, timeout=280, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    subprocess.run(command, check=True, timeout=900, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def result(many: Path, name: str) -> dict[str, Any]:
