@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Sequence
@@ -106,11 +107,16 @@ def _run(name: str, words: Sequence[str]) -> int:
 def _nobody_reads() -> bool:
     """Whether what reads our output is gone, as ``head -1`` is after a line; what is left is dropped then."""
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        output = sys.stdout.fileno()
+    except OSError:  # it is no file
+        return False
+    # To write would not tell: what failed to be written may have left the buffer.
+    waiting = select.poll()
+    waiting.register(output, 0)
+    if not any(event & select.POLLERR for _, event in waiting.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 def _interrupted(stop: KeyboardInterrupt) -> int:
