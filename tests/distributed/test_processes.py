@@ -263,7 +263,9 @@ def test_shards_of_split_layers(tmp_path: Path, tiny_model: Path, alone: Callabl
 )
 def test_a_run_of_every_strategy(row: Row, many: Path, alone: Callable[..., Path]) -> None:
     result(many, f"run-{row.name}")
-    assert_close(many / row.name, alone(*EVAL, KEEP, strategy=node(row, row.active)))
+    # UCAS takes z-scores of certainties that hardly differ here, which enlarges rounding.
+    tolerance = 1e-3 if row.name == "ucas" else 1e-4
+    assert_close(many / row.name, alone(*EVAL, KEEP, strategy=node(row, row.active)), tolerance)
 
 
 @pytest.mark.parametrize("name", ["uneven", pytest.param("uneven-ddp", marks=pytest.mark.slow)])
