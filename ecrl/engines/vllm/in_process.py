@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from ecrl.distributed.environment import environment
 from ecrl.engines.vllm import plugin as vllm_plugin
 from ecrl.engines.vllm.requirements import check_head_size
 from ecrl.engines.vllm.worker import EXTENSION
@@ -140,16 +141,8 @@ def _launcher_variables() -> Iterator[None]:
         return
     device = torch.cuda.current_device() if torch.cuda.is_available() else 0
     ranks = {"RANK": str(dist.get_rank()), "LOCAL_RANK": str(device)}
-    before = {name: os.environ.get(name) for name in ranks}
-    os.environ.update(ranks)
-    try:
+    with environment(ranks):
         yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager

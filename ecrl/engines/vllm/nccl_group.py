@@ -6,10 +6,9 @@ caller carries. A time-out or a lost peer is an error of the call and never ends
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import HashStore
+
+from ecrl.distributed.environment import environment
 
 #: torch reads these when a group is made: wait on the host, with a time limit; then raise, and leave the
 #: process alone (by default torch's watchdog and its monitor end it).
@@ -46,7 +47,7 @@ class NCCLGroup:
         options: Any = dist.ProcessGroupNCCL.Options()
         options._timeout = self._limit
         make: Any = dist.ProcessGroupNCCL
-        with _environment(_NO_WATCHDOG):
+        with environment(_NO_WATCHDOG):
             self._group = make(self._store, rank, size, options)
 
     def open(self, tell: Callable[[bytes], None]) -> None:
@@ -86,17 +87,3 @@ class NCCLGroup:
 
     def _connect(self) -> None:
         self.broadcast(torch.zeros(1, dtype=torch.uint8, device=self._device))
-
-
-@contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
