@@ -7,7 +7,6 @@ rewards is that reward, so that a group without contrast gets exactly 0.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import ceil, comb
 
 import torch
@@ -45,12 +44,6 @@ def leave_one_out(x: Tensor, group_ids: Tensor) -> Tensor:
     index, counts = _groups(group_ids)
     scale = counts / (counts - 1).clamp(min=1)
     return (x - group_mean(x, group_ids)) * scale[index]
-
-
-def _members(group_ids: Tensor) -> Iterator[Tensor]:
-    """Yield the indices of each group's members."""
-    for group in torch.unique(group_ids):
-        yield (group_ids == group).nonzero().flatten()
 
 
 def zero_variance(rewards: Tensor, group_ids: Tensor) -> Tensor:
@@ -143,7 +136,7 @@ def quantile_baseline(episodes: Episodes, quantile: float = 0.4) -> Tensor:
         raise ValueError(f"quantile_baseline: quantile must lie in (0, 1), got {quantile}.")
     rewards = episodes.rewards.double()
     advantages = torch.zeros_like(rewards)
-    for members in _members(episodes.group_ids):
+    for members in episodes.groups():
         rank = max(ceil(quantile * len(members) - 1e-9), 1)  # 1e-9: 0.6 * 5 may be 3.000…1
         advantages[members] = rewards[members] - rewards[members].sort().values[rank - 1]
     return advantages / (group_std(episodes.rewards, episodes.group_ids) + EPS)
@@ -208,7 +201,7 @@ def pkpo(episodes: Episodes, k: int = 4) -> Tensor:
     if not k >= 2:
         raise ValueError(f"pkpo: k must be at least 2, got {k}; for k=1 use objective=rloo.")
     advantages = torch.zeros_like(episodes.rewards, dtype=torch.float64)
-    for members in _members(episodes.group_ids):
+    for members in episodes.groups():
         size = len(members)
         if size < k:
             continue
@@ -240,7 +233,7 @@ def pass_at_k(episodes: Episodes, k: int = 4) -> Tensor:
         raise ValueError(f"pass_at_k: k must be at least 1, got {k}.")
     right = episodes.rewards >= 1
     advantages = torch.zeros_like(episodes.rewards, dtype=torch.float64)
-    for members in _members(episodes.group_ids):
+    for members in episodes.groups():
         size, wrong = len(members), int((~right[members]).sum())
         if size < k:
             continue

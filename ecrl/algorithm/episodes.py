@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -48,6 +48,11 @@ class Episodes:
     def last_tokens(self) -> Tensor:
         """``[B]`` long: index of each episode's last own token."""
         return self.lengths.cumsum(0) - 1
+
+    def groups(self) -> Iterator[Tensor]:
+        """Yield the indices of each problem's episodes."""
+        for group in torch.unique(self.group_ids):
+            yield (self.group_ids == group).nonzero().flatten()
 
     def per_episode_sum(self, x: Tensor) -> Tensor:
         """Sum ``[N]`` over each episode: ``[B]``."""

@@ -86,8 +86,7 @@ def unlikeliness(episodes: Episodes, coefficient: float = 0.25) -> Tensor:
         raise ValueError(f"unlikeliness: coefficient must lie in [0, 1], got {coefficient}.")
     means = episodes.per_episode_sum(episodes.logprobs) / episodes.lengths
     share = torch.zeros_like(episodes.rewards)
-    for group in torch.unique(episodes.group_ids):
-        members = (episodes.group_ids == group).nonzero().flatten()
+    for members in episodes.groups():
         above = means[members][:, None] - means[members][None, :]
         less_likely = (above > ROUNDING).sum(1) + ((above.abs() <= ROUNDING).sum(1) - 1) / 2
         share[members] = (less_likely / len(members)).to(share.dtype)
