@@ -72,23 +72,25 @@ def token_batch(
 
 def concatenated(parts: Sequence[TokenBatch]) -> TokenBatch:
     """Join batches into one; their sequences stay apart."""
-    first, rows, uids = parts[0], 0, 0
-    moved = []
+    rows = uids = 0
+    apart = []
     for part in parts:
-        moved.append((part.sequence_ids + rows, part.uid + uids, part.group_ids + uids))
-        rows, uids = rows + part.num_sequences, uids + (int(part.uid.max()) + 1 if len(part) else 0)
-    joined = {
-        name: torch.cat([getattr(part, name) for part in parts])
-        for name in (
-            "token_ids", "logprobs", "entropy", "old_logprobs", "engine_logprobs", "advantages", "positions",
-            "low", "high", "clipped",
+        apart.append(
+            replace(
+                part,
+                sequence_ids=part.sequence_ids + rows,
+                uid=part.uid + uids,
+                group_ids=part.group_ids + uids,
+            )
         )
-    }  # fmt: skip
-    ids = {
-        name: torch.cat([entry[place] for entry in moved])
-        for place, name in enumerate(("sequence_ids", "uid", "group_ids"))
-    }
-    return replace(first, **joined, **ids)  # type: ignore[arg-type]
+        rows, uids = rows + part.num_sequences, uids + (int(part.uid.max()) + 1 if len(part) else 0)
+    joined: Any = {name: torch.cat([getattr(part, name) for part in apart]) for name in _tensors(parts[0])}
+    return replace(parts[0], **joined)
+
+
+def _tensors(tokens: TokenBatch) -> list[str]:
+    """Names of the fields that are tensors ``[N]``."""
+    return [f.name for f in fields(tokens) if isinstance(getattr(tokens, f.name), Tensor)]
 
 
 def detached(tokens: TokenBatch) -> TokenBatch:
@@ -149,8 +151,7 @@ def reads_entropy(strategy: Strategy) -> bool:
 
 def moved(value: TokenBatch, device: torch.device) -> TokenBatch:
     """The same tokens on another device."""
-    tensors = {f.name: getattr(value, f.name) for f in fields(value)}
-    on_device: Any = {k: v.to(device) for k, v in tensors.items() if isinstance(v, Tensor)}
+    on_device: Any = {name: getattr(value, name).to(device) for name in _tensors(value)}
     return replace(value, **on_device)
 
 
