@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lightning as L
@@ -95,11 +96,14 @@ class RolloutDataModule(L.LightningDataModule):
         return module  # type: ignore[no-any-return]
 
     @property
+    def _run_dir(self) -> Path | None:
+        return self.module.run_dir if self.module else None
+
+    @property
     def collector(self) -> Collector:
         """Made at first use, when the policy is on its device."""
         if self._collector is None:
-            run_dir = self.module.run_dir if self.module else None
-            self._collector = build_collector(self.config, self.scorer, run_dir)
+            self._collector = build_collector(self.config, self.scorer, self._run_dir)
         return self._collector
 
     @property
@@ -108,8 +112,7 @@ class RolloutDataModule(L.LightningDataModule):
         if self._drawing is None:
             lanes = None
             if self.config.rollout.partial:
-                run_dir = self.module.run_dir if self.module else None
-                lanes = build_lanes(self.config, self.scorer, run_dir, self.collector)
+                lanes = build_lanes(self.config, self.scorer, self._run_dir, self.collector)
             self._drawing = Drawing(
                 self.config, self.objective.filters, self.collector, lanes, **self._restored
             )
