@@ -12,21 +12,16 @@ which moves the lower bound first and takes ρ₀ = 0.5.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ecrl.algorithm.strategy import RatioMixin, Strategy, bound_warnings, within
+from ecrl.algorithm.strategy import ReplacedBounds, within
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.config.limits import Range
 
-if TYPE_CHECKING:
-    from ecrl.config.schema import Config
 
-
-class BalancedClip(Strategy, RatioMixin):
+class BalancedClip(ReplacedBounds):
     """Set the bounds of the ratio by the share of right responses in the loss.
 
     Neutral: ``share=0, low=null, high=null``.
@@ -41,8 +36,6 @@ class BalancedClip(Strategy, RatioMixin):
     """
 
     needs_current = True
-    needs_updates = True
-    replaces_bounds = True
 
     def __init__(
         self,
@@ -66,17 +59,6 @@ class BalancedClip(Strategy, RatioMixin):
         self.high = high
         self.high_end = high_end
         self.step = step
-
-    @property
-    def sets_bounds(self) -> bool:
-        """Whether either bound is set."""
-        return self.low is not None or self.high is not None
-
-    def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
-        """Warn where no bound is set or can bind."""
-        if not self.sets_bounds:
-            return ["low and high are null, so it does nothing."]
-        return bound_warnings(config)
 
     def ratio_bounds(self, tokens: TokenBatch, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Set the bounds ``[N]`` where the share is reached, or at their ends."""

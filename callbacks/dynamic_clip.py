@@ -9,20 +9,14 @@ takes the mean over tokens of each response; these are not part of this strategy
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 from torch import Tensor
 
-from ecrl.algorithm.strategy import RatioMixin, Strategy, bound_warnings, within
+from ecrl.algorithm.strategy import ReplacedBounds, within
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.config.limits import Range
 
-if TYPE_CHECKING:
-    from ecrl.config.schema import Config
 
-
-class DynamicClip(Strategy, RatioMixin):
+class DynamicClip(ReplacedBounds):
     """Set the bounds of the importance ratio by each token's probability. Neutral: ``low=null, high=null``.
 
     Args:
@@ -30,9 +24,6 @@ class DynamicClip(Strategy, RatioMixin):
         high: ε_high, not negative; None keeps the bound that is there.
         cap: largest upper bound, at least 1.
     """
-
-    needs_updates = True
-    replaces_bounds = True
 
     def __init__(self, *, low: float | None = 0.16, high: float | None = 0.2, cap: float = 10.0) -> None:
         super().__init__()
@@ -42,17 +33,6 @@ class DynamicClip(Strategy, RatioMixin):
         self.low = low
         self.high = high
         self.cap = cap
-
-    @property
-    def sets_bounds(self) -> bool:
-        """Whether either bound is set."""
-        return self.low is not None or self.high is not None
-
-    def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
-        """Warn where no bound is set or can bind."""
-        if not self.sets_bounds:
-            return ["low and high are null, so it does nothing."]
-        return bound_warnings(config)
 
     def ratio_bounds(self, tokens: TokenBatch, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Set the bounds ``[N]`` by the old probabilities."""

@@ -165,6 +165,31 @@ class RatioMixin(ABC):
         """Map lower and upper bounds ``[N]``, ``[N]`` to new ones."""
 
 
+class ReplacedBounds(Strategy, RatioMixin):
+    """Sets the bounds of the ratio anew; its knobs ``low`` and ``high`` are None where it keeps one.
+
+    Attributes:
+        low: says where the lower bound is.
+        high: says where the upper bound is.
+    """
+
+    low: float | None
+    high: float | None
+    needs_updates = True
+    replaces_bounds = True
+
+    @property
+    def sets_bounds(self) -> bool:
+        """Whether either bound is set."""
+        return self.low is not None or self.high is not None
+
+    def check(self, config: Config, others: Sequence[Strategy]) -> list[str]:
+        """Warn where no bound is set or can bind."""
+        if not self.sets_bounds:
+            return ["low and high are null, so it does nothing."]
+        return bound_warnings(config)
+
+
 class WeightMixin(ABC):
     """Weighs the tokens' surrogate terms; 0 means no gradient. E.g. Clip-Cov, 80/20.
 
