@@ -180,7 +180,7 @@ class MeshStrategy(_DistributedCheckpoint, ModelParallelStrategy):
         self.set_world_ranks()
         assert self.cluster_environment is not None
         if self._alone:
-            _be_a_group_of_one(self._get_process_group_backend())
+            be_a_group_of_one(self._get_process_group_backend())
             return
         join(self.cluster_environment, self._get_process_group_backend(), timeout=self._timeout)
 
@@ -188,7 +188,7 @@ class MeshStrategy(_DistributedCheckpoint, ModelParallelStrategy):
         """Do nothing: the model is built on its device, which may be host memory."""
 
 
-def _be_a_group_of_one(backend: str) -> None:
+def be_a_group_of_one(backend: str) -> None:
     """Make this process a group by itself, without a port; runs of one process that follow share it."""
     if not dist.is_initialized():
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)

@@ -11,7 +11,7 @@ _MATRIX = re.compile(
     re.DOTALL,
 )
 _SCALED = re.compile(
-    r"([-+]|[-+]?(?:\d+|\\pi|\\frac\{[^{}a-zA-Z]+\}\{[^{}a-zA-Z]+\}|\\sqrt\{\d+\}|\s|[./])+)\s*(?:\\cdot|\\times)?\s*"
+    r"([-+]|[-+]?(?:\d|\\pi|\\frac\{[^{}a-zA-Z]+\}\{[^{}a-zA-Z]+\}|\\sqrt\{\d+\}|\s|[./])++)(?:\\cdot|\\times)?\s*"
     r"([(\[]?\s*\\begin.*)",
     re.DOTALL,
 )

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from ecrl.config.schema import LoraConfig
+from ecrl.distributed.lightning_strategies import be_a_group_of_one
 from ecrl.errors import UsageError
 from ecrl.policy.lora import add_adapters
 from ecrl.policy.model import check_model, load_policy, load_tokenizer
@@ -85,11 +85,8 @@ def test_shards_are_cast_before_they_are_gathered(tiny_model: Path, monkeypatch:
         return gather(shards)
 
     monkeypatch.setattr(DTensor, "full_tensor", full_tensor)
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        fully_shard(lm)
-        rounded = dict(HFWeights(lm).cast(torch.bfloat16))
-    finally:
-        dist.destroy_process_group()
+    be_a_group_of_one("gloo")
+    fully_shard(lm)
+    rounded = dict(HFWeights(lm).cast(torch.bfloat16))
     assert gathered == [torch.bfloat16] * len(whole)
     assert all(torch.equal(rounded[name], tensor.bfloat16()) for name, tensor in whole.items())

@@ -81,3 +81,14 @@ HOSTILE = {
     "scales in words": "\\boxed{" + "one hundred thousand million " * 60 + "}",
     "turned around": "\\boxed{\u202e5\u202c1}",
 }  # fmt: skip
+
+#: What answers are made of; many of one kind must not make a pattern try every way of taking them apart.
+TOKENS = (
+    "1", "1 ", "1.", "1,", "1/", "a", "a ", "A", "a_", "x=", "x=1,", "-", "+", "*", "^", "=", "<", ":", ";", " ", "\n", "(", ")",
+    "[", "\\{", "{}", "{1}", "$", "\\", "\\\\", "&", "%", "|", "'", "!", ".", "\\pi ", "\\pi", "\\frac{1}{2}", "\\frac12", "\\sqrt{2}",
+    "\\sqrt2", "\\cdot ", "\\times", "\\cup ", "\\pm ", "\\text{a}", "\\text{ and }", " and ", " or ", "\\quad", "\\in ", "\\approx ", "\\%",
+    "\\circ", "^{\\circ}", "_{1}", "\\infty", "\\le ", "\\ne ", "\\!", "\\,", "\\left(", "million ", "k", "n\\pi ", "\\begin{cases}",
+    "\\begin{pmatrix}", "1 & ", "\\mathbb{R}", "\\setminus ", "AM ", "12:30 ",
+)  # fmt: skip
+HOSTILE |= {f"many {token!r}": "\\boxed{" + token * (1_900 // len(token)) + "}" for token in TOKENS}
+HOSTILE |= {f"forty {token!r}": "\\boxed{" + token * 40 + "?}" for token in TOKENS}
