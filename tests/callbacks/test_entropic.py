@@ -66,6 +66,12 @@ def follow(strategy: Any, *entropies: float, first: int = 0) -> list[Any]:
     return found
 
 
+def walk(seed: int, center: float) -> list[float]:
+    """Entropies of twelve rollouts, nats, on both sides of a value."""
+    drawn = torch.rand(12, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return (2 * center * drawn).tolist()
+
+
 def added_loss(strategy: Strategy, tokens: TokenBatch) -> float:
     """What the strategy adds to the loss under the token mean."""
     plan, plain = (make_loss_plan(tokens, Objective(), stack) for stack in ([strategy], []))
@@ -182,6 +188,17 @@ class TestADAPO:
     def test_without_a_target_it_is_the_first_entropy(self) -> None:
         assert follow(ADAPO(factor=2.0), 1.0, 0.9, 0.9) == pytest.approx([0.5, 1.0, 2.0])
 
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_agrees_with_its_paper(self, seed: int) -> None:
+        """The exponent of 1.1 counts rollouts below the target less those above, within its limits."""
+        tokens, history = random_tokens(seed).tokens, walk(seed, 0.3)
+        strategy = ADAPO(target=0.3, minimum=0.0, maximum=10.0)
+        follow(strategy, *history)
+        room = 1.1 ** sum(1 if entropy < 0.3 else -1 for entropy in history)
+        low, high = strategy.ratio_bounds(tokens, tokens.low, tokens.high)
+        agree(high, [1 + room * (bound - 1) for bound in tokens.high.tolist()])
+        assert torch.equal(low, tokens.low)
+
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_the_discriminant_tells_how_the_entropy_moves(seed: int) -> None:
@@ -290,6 +307,23 @@ class TestEntrocraft:
         ]:
             assert [follow(Entrocraft(by=10), h, first=iteration)[0] for h in entropies] == wanted
 
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_agrees_with_its_paper(self, seed: int) -> None:
+        tokens = random_tokens(seed).tokens
+        seen = set()
+        for t, entropy in enumerate(walk(seed, 0.55)):
+            strategy = Entrocraft(by=12)
+            follow(strategy, entropy, first=t)
+            low, high = 0.6 + (0.4 - 0.6) * t / 12, 0.7 + (0.5 - 0.7) * t / 12
+            wrong_only, right_only = entropy < low, entropy > high
+            wanted = [
+                0.0 if (wrong_only and a > 0) or (right_only and a < 0) else a
+                for a in tokens.advantages.tolist()
+            ]
+            agree(strategy.advantages(tokens, tokens.advantages), wanted)
+            seen.add((wrong_only, right_only))
+        assert len(seen) >= 2
+
 
 class TestArcher:
     def test_hesitating_tokens_are_free(self) -> None:
@@ -338,6 +372,18 @@ class TestPositiveReweighting:
         follow(strategy, 0.1)
         tokens = make_tokens([-1.0] * 3, [1.0, -1.0, 0.0])
         near(strategy.weights(tokens, torch.tensor([2.0, 2.0, 2.0])), [1.5, 2, 2])
+
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_agrees_with_its_paper(self, seed: int) -> None:
+        tokens, history = random_tokens(seed).tokens, walk(seed, 0.2)
+        strategy = PositiveReweighting(initial=0.5)
+        follow(strategy, *history)
+        lam = 0.5
+        for entropy in history:
+            lam = lam - 0.05 if entropy < 0.2 else lam + 0.05
+            lam = 0.0 if lam < 0 else 1.0 if lam > 1 else lam
+        wanted = [lam if a > 0 else 1.0 for a in tokens.advantages.tolist()]
+        agree(strategy.weights(tokens, torch.ones_like(tokens.advantages)), wanted)
 
 
 class TestEPO:
@@ -526,6 +572,13 @@ class TestTemperatureController:
         del module.temperature
         again.on_train_start(cast(Any, None), module)
         assert module.temperature == pytest.approx(0.55)
+
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_agrees_with_its_paper(self, seed: int) -> None:
+        history = walk(seed, 0.5)
+        wanted = [0.8 if 1.5 - h < 0.8 else 1.2 if 1.5 - h > 1.2 else 1.5 - h for h in history]
+        assert len({*wanted} - {0.8, 1.2}) > 1
+        assert follow(TemperatureController(), *history) == pytest.approx(wanted, abs=1e-12)
 
     def test_two_hands_on_the_temperature_are_refused(self) -> None:
         strategy, budget = TemperatureController(), EntropyBudget(knob="rollout.temperature", maximum=2.0)
