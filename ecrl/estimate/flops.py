@@ -120,6 +120,12 @@ def iteration(job: Job) -> dict[str, Phase]:
     return {"prefill": _prefill(job), "decode": _decode(job)} | {n: p for n, p in phases.items() if p.seconds}
 
 
+def seconds(job: Job) -> float:
+    """Return the wall time of an iteration, whose drawing and update may run at the same time."""
+    update, total = update_seconds(job), sum(phase.seconds for phase in iteration(job).values())
+    return max(update, total - update) if job.draws_ahead else total
+
+
 def update_seconds(job: Job) -> float:
     """Return the wall time of an iteration without drawing."""
     return sum(phase.seconds for name, phase in iteration(job).items() if name not in ("prefill", "decode"))
@@ -176,14 +182,18 @@ def _prefill(job: Job) -> Phase:
 
 
 def _decode(job: Job) -> Phase:
-    """Decode all sequences to the expected length, then the longest completion alone to its end."""
+    """Decode all sequences to the expected length, then the longest completion alone to its end.
+
+    With ``rollout.partial`` the longest goes on beside those of the next rollout.
+    """
     model, prompt, response = job.model, job.given.prompt, job.completion
     work = body_flops(model, job.completions * response, job.completions * _response_pairs(prompt, response))
     longest = job.config.rollout.max_new_tokens
     share = job.completions / job.engines
     together = max(min(share, _most_at_once(job)), 1)
     busy = share / together * response * _step_seconds(job, together, prompt + response / 2)
-    alone = (longest - response) * _step_seconds(job, 1, prompt + longest)
+    waits = not job.config.rollout.partial
+    alone = waits * (longest - response) * _step_seconds(job, 1, prompt + longest)
     return Phase(work + head_flops(model, job.completions * response), busy + alone)
 
 

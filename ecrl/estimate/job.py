@@ -278,6 +278,11 @@ class Job:
         return self._engine.disaggregated
 
     @property
+    def draws_ahead(self) -> bool:
+        """Whether a rollout is drawn while the trainer updates on an earlier one."""
+        return self.disaggregated and self.config.rollout.staleness > 0
+
+    @property
     def engine_gpus(self) -> int:
         """Number of GPUs over which an engine splits its model."""
         if self.disaggregated:

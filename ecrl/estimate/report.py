@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from ecrl.estimate.flops import DECODE_BANDWIDTH, iteration, tokens
+from ecrl.estimate.flops import DECODE_BANDWIDTH, iteration, seconds, tokens
 from ecrl.estimate.job import Job
 from ecrl.estimate.memory import GIB, RESERVE, concurrent, engine_parts, host_or_gpu_state, moments, reserve
 from ecrl.estimate.remedies import gains
@@ -36,6 +36,8 @@ def work_table(job: Job) -> Table:
         table.add_row(name, f"{phase.flops / 1e15:,.1f}", f"{phase.seconds:,.1f}", share)
     work = sum(phase.flops for phase in phases.values())
     table.add_row("sum", f"{work / 1e15:,.1f}", f"{total:,.1f}", "", style="bold")
+    if job.draws_ahead:
+        table.add_row("drawn while training", "", f"{seconds(job):,.1f}", "", style="bold")
     for column in table.columns[1:]:
         column.justify = "right"
     return table
@@ -66,7 +68,7 @@ def notes(job: Job) -> list[str]:
         f"Tokens: {product} = {tokens(job).own:,.0f}, at length={given.length:g} of "
         f"rollout.max_new_tokens={rollout.max_new_tokens} and prompt={given.prompt}.",
         f"Time: {given.gpu}, {card.flops / 1e12:.0f} TFLOP/s × utilisation={given.utilisation:g}; decoding "
-        f"at {DECODE_BANDWIDTH:.0%} of {card.bandwidth / 1e12:.2f} TB/s, at the end one completion alone.",
+        f"at {DECODE_BANDWIDTH:.0%} of {card.bandwidth / 1e12:.2f} TB/s, {_end(job)}.",
         "Left out: weight sync, validation, verifiers, resampled groups, padding, host transfers.",
     ]
     if job.offloads:
@@ -82,6 +84,12 @@ def notes(job: Job) -> list[str]:
         full = concurrent(job, job.longest)
         lines.append(f"KV cache: {full:,} sequences of {job.longest:,} tokens in each copy of the engine.")
     return lines
+
+
+def _end(job: Job) -> str:
+    if job.config.rollout.partial:
+        return "the longest completion beside those of the next rollout"
+    return "at the end one completion alone"
 
 
 def _trainer(job: Job) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ecrl.estimate.advice import missing
-from ecrl.estimate.flops import body_flops, iteration
+from ecrl.estimate.flops import body_flops, iteration, seconds, update_seconds
 from ecrl.estimate.memory import GIB, moments
 from tests.support.jobs import job
 
@@ -112,3 +112,27 @@ def test_an_engine_of_several_gpus_reads_its_weights_in_parts() -> None:
     weights, cache = 2 * plan.model.matrix_parameters / 8, 2 * 64 * 1 * 128 * 2
     read = 8192 * (weights + 8 * (1 + 4096) * cache) / (0.4 * 3.35e12)
     assert iteration(plan)["decode"].seconds == pytest.approx(read + 8192 * 2 * 64 * 15e-6)
+
+
+def test_drawing_ahead_on_servers_takes_no_time_of_its_own() -> None:
+    servers = ["experiment=paper_7b_grpo", "engine=vllm_server", "engine.urls=[http://a:1]"]
+    corrected = ["strategy=[importance_correction]", "rollout.staleness=1"]
+    at_once, ahead = job(*servers), job(*servers, *corrected)
+    phases = iteration(at_once)
+    drawing = phases["prefill"].seconds + phases["decode"].seconds
+    assert seconds(at_once) == pytest.approx(drawing + update_seconds(at_once))
+    assert seconds(ahead) == pytest.approx(max(drawing, update_seconds(ahead)))
+    # On the trainer's own GPUs the two take turns.
+    colocated = job("experiment=paper_7b_grpo", *corrected)
+    total = sum(phase.seconds for phase in iteration(colocated).values())
+    assert seconds(colocated) == pytest.approx(total)
+
+
+def test_partial_rollouts_do_not_wait_for_the_longest_completion() -> None:
+    """By hand: the longest of 8192 tokens has 8192·0.8 left when the others, of a fifth, are done."""
+    words = ["experiment=paper_7b_grpo", "engine=vllm_server", "engine.urls=[http://a:1]"]
+    words += ["strategy=[importance_correction]", "rollout.staleness=1", "objective.filters.max_resample=0"]
+    whole, partial = (job(*words, f"rollout.partial={value}") for value in ("false", "true"))
+    step = (2 * whole.model.matrix_parameters + (200 + 8192) * 2 * 28 * 4 * 128 * 2) / (0.4 * 3.35e12)
+    saved = iteration(whole)["decode"].seconds - iteration(partial)["decode"].seconds
+    assert saved == pytest.approx(8192 * 0.8 * step, rel=1e-6)
