@@ -20,6 +20,7 @@ USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language
   ecrl export RUN OUTPUT     the policy of a run's last checkpoint, in HF format
   ecrl sweep  output=DIR arms=… seeds=[1,2,3]   strategies × seeds, resumable
   ecrl report RUNS… output=DIR   one page that compares runs, with intervals over seeds
+  ecrl rollouts RUN [iteration=N]   browse what a run drew: filter, sort, one response in full
   ecrl plan   [overrides…]   memory, work and time     ecrl plan experiment=paper_7b_kl_cov gpus=8
   ecrl serve  model.path=DIR port=8000   a vLLM server for engine=vllm_server
   ecrl law RUN…              R = −a·exp(H) + b         ecrl law runs/* reward=COLUMN output=DIR
@@ -40,6 +41,7 @@ COMMANDS = {
     "export": "ecrl.cli.export",
     "sweep": "ecrl.cli.sweep",
     "report": "ecrl.cli.report",
+    "rollouts": "ecrl.cli.rollouts",
     "plan": "ecrl.cli.plan",
     "serve": "ecrl.cli.serve",
     "law": "ecrl.cli.law",

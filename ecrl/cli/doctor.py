@@ -20,7 +20,7 @@ EXTRAS = {
     "vllm": "rollouts by vLLM: engine=vllm, engine=vllm_server, `ecrl serve`",
     "quantization": "a base in 4 bits below adapters (model.quantization=nf4)",
     "kernels": "fused kernels for the output layer, on a GPU",
-    "data": "data sets from the Hugging Face hub, and Parquet files",
+    "data": "data sets from the Hugging Face hub",
     "reasoning-gym": "the tasks env=reasoning_gym/TASK",
     "bench": "the benchmark beside TRL (benchmarks/vs_trl.py)",
 }

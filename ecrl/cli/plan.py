@@ -15,6 +15,7 @@ from ecrl.estimate.advice import check_fit
 from ecrl.estimate.cards import CARDS
 from ecrl.estimate.job import Assumptions, Job
 from ecrl.estimate.report import gains_table, memory_table, notes, work_table
+from ecrl.training.disk import disk_use
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def main(arguments: Arguments[Settings]) -> int:
     console.print(memory_table(job), work_table(job), gains_table(job))
     for line in notes(job):
         console.print(line, soft_wrap=True)
+    if (disk := disk_use(config)) is not None:
+        console.print(f"Disk: {disk}", soft_wrap=True)
     check_fit(job)
     return 0
 

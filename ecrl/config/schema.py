@@ -349,12 +349,20 @@ class LogConfig:
         samples: completions in each table of samples.
         samples_every: iterations between tables of samples, and between histograms.
         trace: whether the first process writes a timeline of its threads, ``trace.json`` in the run folder.
+        rollouts: whether every rollout and every answer of a validation is written, a Parquet file for each
+            iteration in ``rollouts/`` of the run folder.
+        rollout_tokens: whether these also hold each token: ids, texts, log-probs, entropies, advantages,
+            covariances, and all that ``ecrl replay`` needs. About 25 bytes a token, instead of 2.
+        rollouts_keep: number of last iterations whose files stay; None keeps all.
     """
 
     progress: bool = True
     samples: int = count(8, least=0)
     samples_every: int = count(10, least=1)
     trace: bool = False
+    rollouts: bool = True
+    rollout_tokens: bool = False
+    rollouts_keep: int | None = count(500, least=1)
 
 
 @dataclass

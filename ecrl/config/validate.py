@@ -150,6 +150,11 @@ def _a_new_run_loads_no_checkpoint(config: Config) -> None:
         )
 
 
+def _tokens_are_of_rollouts(config: Config) -> None:
+    if config.log.rollout_tokens and not config.log.rollouts:
+        raise UsageError("log.rollout_tokens=true needs log.rollouts=true; its tokens are written with them.")
+
+
 def _processes(config: Config) -> int:
     return config.trainer.devices * config.trainer.num_nodes
 
@@ -169,4 +174,5 @@ _RULES = (
     _validation_sets_work,
     _the_best_is_of_a_validation,
     _a_new_run_loads_no_checkpoint,
+    _tokens_are_of_rollouts,
 )

@@ -52,7 +52,7 @@ def build_batch(trajectories: Sequence[Trajectory], iteration: int) -> RolloutBa
     sample_index = np.asarray([t.sample_index for t in trajectories], np.int64)
     uid = hash_u64(iteration, group_ids.numpy(), sample_index) >> np.uint64(1)
     return RolloutBatch(
-        sequences=[_sequence(t) for t in trajectories],
+        sequences=[sequence_tokens(t) for t in trajectories],
         lengths=torch.tensor([t.num_tokens for t in trajectories], dtype=torch.long),
         group_ids=group_ids,
         uid=torch.from_numpy(np.atleast_1d(uid).astype(np.int64)),
@@ -80,7 +80,8 @@ def sequence_entropy(batch: RolloutBatch) -> Tensor:
     return sums / batch.lengths
 
 
-def _sequence(trajectory: Trajectory) -> SequenceTokens:
+def sequence_tokens(trajectory: Trajectory) -> SequenceTokens:
+    """Return the token ids of a trajectory as the policy reads them."""
     response: list[int] = []
     own: list[bool] = []
     for turn in trajectory.turns:

@@ -14,6 +14,7 @@ from ecrl.config.schema import CheckpointConfig
 from ecrl.errors import UsageError
 from ecrl.runs.manifest import check_manifest
 from ecrl.runs.metrics_file import drop_after, read_metrics
+from ecrl.runs.rollouts import drop_rollouts_after
 
 REMOVED = ".removed"
 
@@ -71,10 +72,11 @@ def prune(run_dir: Path, settings: CheckpointConfig) -> None:
 
 
 def go_back(run_dir: Path, iteration: int) -> None:
-    """Delete the checkpoints and the rows of metrics after the iteration with which a run goes on."""
+    """Delete checkpoints, rollouts and rows of metrics after the iteration with which a run goes on."""
     for later in reversed(saved_iterations(run_dir)):  # so that at any moment rows reach the last checkpoint
         if later > iteration:
             remove(folder_of(run_dir, later))
+    drop_rollouts_after(run_dir, iteration)
     drop_after(run_dir / "metrics.jsonl", iteration)
 
 

@@ -28,10 +28,14 @@ class Background:
             self._pending.popleft().result()
         self._pending.append(self._thread.submit(function, *arguments))
 
+    def wait(self) -> None:
+        """Wait until every call has returned."""
+        while self._pending:
+            self._pending.popleft().result()
+
     def close(self) -> None:
         """Wait until every call has returned, and end the thread."""
         try:
-            while self._pending:
-                self._pending.popleft().result()
+            self.wait()
         finally:
             self._thread.shutdown()

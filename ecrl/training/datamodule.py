@@ -36,7 +36,7 @@ from ecrl.training.collecting import build_collector, build_lanes
 from ecrl.training.drawing import Drawing
 from ecrl.training.idle_time import IdleTime
 from ecrl.training.notices import Notices
-from ecrl.training.observer import RolloutObserver
+from ecrl.training.observer import DataObserver, RolloutObserver
 from ecrl.training.scoring import Scorer
 from ecrl.training.validation import Evaluation, due_sets, evaluate, number_of_problems, sampling_of
 
@@ -181,7 +181,11 @@ class RolloutDataModule(L.LightningDataModule):
             for auxiliary in module.auxiliary if len(batch) else ():
                 columns = auxiliary.learn(batch, module.recorder)
                 batch = replace(batch, columns={**batch.columns, **columns})
-        return with_advantages(batch, self.objective)
+        batch = with_advantages(batch, self.objective)
+        for callback in module.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, DataObserver):
+                callback.on_batch(module, rollout, batch)
+        return batch
 
     def _columns(self, batch: RolloutBatch) -> dict[str, Tensor]:
         """The named ``[N]`` tensors that strategies and the objective read."""
@@ -232,7 +236,7 @@ class RolloutDataModule(L.LightningDataModule):
         due = due_sets(self.sets, 0 if at_start else module.iteration + 1)
         with self.idle.left_out(), module.recorder.timer("validate"), self._synced():
             sizes = {of.name: self.collector.problems(of.name) for of in due}
-            evaluation = evaluate(due, sizes, self._answer, mean=len(due) == len(self.sets))
+            evaluation = evaluate(due, sizes, self._answer_and_show, mean=len(due) == len(self.sets))
         for of in due:
             self._notice(of, evaluation.metrics)
         return evaluation
@@ -243,6 +247,15 @@ class RolloutDataModule(L.LightningDataModule):
         limit = self.collector.prompt_limit(of.name, sampling_of(of))
         self._notices.overlong(metrics[overlong], of.name, limit, overlong)
         self._notices.failed(metrics.get(errors, 0), of.name, of.env.id, errors)
+
+    def _answer_and_show(
+        self, of: ValidationSet, problems: Sequence[int], copies: int, sampling: Sampling
+    ) -> list[Trajectory]:
+        answers = self._answer(of, problems, copies, sampling)
+        for callback in self.trainer.callbacks:  # type: ignore[union-attr]
+            if isinstance(callback, DataObserver):
+                callback.on_answers(self.module, of.name, answers, greedy=sampling.temperature == 0)
+        return answers
 
     def _answer(
         self, of: ValidationSet, problems: Sequence[int], copies: int, sampling: Sampling

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ecrl.algorithm.objective import Objective
+from ecrl.config.eval_sets import validation_sets
 from ecrl.config.schema import Config
 from ecrl.config.targets import build
 from ecrl.errors import UsageError
@@ -18,8 +19,12 @@ from ecrl.policy.meta_model import meta_model
 from ecrl.policy.model import shipped_dtype
 from ecrl.policy.optimizer import state_bytes
 from ecrl.policy.weight_types import trained_dtype
+from ecrl.training.validation import number_of_problems
 
 _GIB = 2**30
+#: Bytes a token on disk: compressed text with what is said of a response, and what the columns of tokens add.
+#: Measured with English and with digits; floats hardly compress.
+TEXT_BYTES, TOKEN_BYTES = 2.0, 25.0
 
 
 @dataclass(frozen=True)
@@ -30,18 +35,20 @@ class DiskUse:
         checkpoint: bytes of one checkpoint.
         checkpoints: the most of them at once; one is written before another is deleted.
         policy: bytes of the exported policy.
+        rollouts: bytes of the rollouts that stay, if all responses are as long as they may be.
         free: bytes that the run can use.
     """
 
     checkpoint: float
     checkpoints: int
     policy: float
+    rollouts: float
     free: float
 
     @property
     def most(self) -> float:
         """Bytes at the fullest moment."""
-        return self.checkpoints * self.checkpoint + self.policy
+        return self.checkpoints * self.checkpoint + self.policy + self.rollouts
 
     @property
     def least(self) -> float:
@@ -51,7 +58,8 @@ class DiskUse:
     def __str__(self) -> str:
         many = f"up to {self.checkpoints} checkpoints of {_size(self.checkpoint)}"
         what = many if self.checkpoints > 1 else f"a checkpoint of {_size(self.checkpoint)}"
-        return f"{what} and a policy of {_size(self.policy)}; {_size(self.free)} are free"
+        rollouts = f", up to {_size(self.rollouts)} of rollouts" if self.rollouts else ""
+        return f"{what}{rollouts} and a policy of {_size(self.policy)}; {_size(self.free)} are free"
 
 
 def disk_use(config: Config) -> DiskUse | None:
@@ -73,9 +81,8 @@ def disk_use(config: Config) -> DiskUse | None:
     checkpoint = weights_bytes + state_bytes(config.update, dtype).total(matrices, size - matrices)
     objective: Objective = build(config.objective)
     checkpoint += len(objective.auxiliary) * 3 * weights_bytes  # AdamW keeps two numbers for each weight
-    return DiskUse(
-        checkpoint, _checkpoints(config), shipped_dtype(lm.config).itemsize * weights, _free(config)
-    )
+    policy = shipped_dtype(lm.config).itemsize * weights
+    return DiskUse(checkpoint, _checkpoints(config), policy, _rollouts(config), _free(config))
 
 
 def check_disk(config: Config) -> list[str]:
@@ -91,7 +98,7 @@ def check_disk(config: Config) -> list[str]:
         raise UsageError(
             f"The disk is too full for this run: {use}. Free some space, or give a run_dir on another disk."
         )
-    advice = "Lower checkpoint.keep, or raise checkpoint.keep_every"
+    advice = "Lower checkpoint.keep or log.rollouts_keep, or raise checkpoint.keep_every"
     return [f"the disk will be full before the run ends: {use}. {advice}."]
 
 
@@ -101,6 +108,19 @@ def _checkpoints(config: Config) -> int:
     for_good = iterations // settings.keep_every if settings.keep_every else 0
     writing = 1
     return min(settings.keep + best + for_good + writing, iterations)
+
+
+def _rollouts(config: Config) -> float:
+    """Bytes of the rollouts and the answers to validation sets that stay."""
+    log, rollout = config.log, config.rollout
+    if not log.rollouts:
+        return 0.0
+    kept = min(log.rollouts_keep or config.iterations, config.iterations)
+    tokens = float(kept * rollout.prompts * rollout.group_size * rollout.max_new_tokens)
+    for of in validation_sets(config) if config.eval.every else ():
+        answers = number_of_problems(of, None) * (of.k + 1)
+        tokens += (kept // of.every + 1) * answers * of.max_new_tokens
+    return tokens * (TEXT_BYTES + TOKEN_BYTES * log.rollout_tokens)
 
 
 def _free(config: Config) -> float:

@@ -29,7 +29,7 @@ from ecrl.metrics import MetricsRecorder, Record
 from ecrl.policy.model import PolicyModel
 from ecrl.policy.optimizer import build_optimizer, schedule, set_learning_rate
 from ecrl.training.auxiliary import AuxiliaryModel
-from ecrl.training.observer import PlanObserver
+from ecrl.training.observer import DataObserver, PlanObserver
 from ecrl.training.scoring import ForwardPasses, Scorer
 from ecrl.training.validation import Evaluation
 
@@ -257,6 +257,9 @@ class PolicyModule(L.LightningModule):
 
     def _observe_tokens(self, tokens: TokenBatch) -> None:
         """Record facts over all tokens of the minibatch, whichever process scored them."""
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, DataObserver):
+                callback.on_tokens(self, tokens)
         count = len(tokens)
         _, clipped_low, clipped_high = self.objective.surrogate(tokens)
         facts: dict[str, Tensor | None] = {

@@ -1,4 +1,4 @@
-"""Callbacks that observe a run: every rollout, every plan."""
+"""Callbacks that observe a run: every rollout, every plan, all that is drawn and trained on."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ecrl.algorithm.loss_plan import LossPlan
+from ecrl.algorithm.rollout_batch import RolloutBatch
+from ecrl.algorithm.token_batch import TokenBatch
+from ecrl.rollout.rollout_queue import Rollout
 from ecrl.rollout.trajectory import Trajectory
 
 if TYPE_CHECKING:
@@ -44,3 +47,22 @@ class PlanObserver(ABC):
 
         Then its log-probs and entropies are those of the policy that the rollout began with.
         """
+
+
+class DataObserver(ABC):
+    """A callback that observes all that a run draws, and the tokens that it trains on."""
+
+    @abstractmethod
+    def on_batch(self, module: PolicyModule, rollout: Rollout, batch: RolloutBatch) -> None:
+        """See an iteration's rollout, and the batch of those of its trajectories that train.
+
+        Advantages and columns are final, and no update was made yet.
+        """
+
+    @abstractmethod
+    def on_tokens(self, module: PolicyModule, tokens: TokenBatch) -> None:
+        """See an optimizer minibatch's tokens with final advantages, as the update scored them."""
+
+    @abstractmethod
+    def on_answers(self, module: PolicyModule, of: str, answers: Sequence[Trajectory], greedy: bool) -> None:
+        """See answers to problems of a validation set."""

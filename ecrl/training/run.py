@@ -41,6 +41,7 @@ from ecrl.training.module import Parent, PolicyModule
 from ecrl.training.precision import resolved
 from ecrl.training.preflight import preflight
 from ecrl.training.progress import ProgressMonitor
+from ecrl.training.rollout_writer import RolloutWriter
 from ecrl.training.scoring import Scorer
 from ecrl.training.trainer import connect, make_trainer, quiet
 from ecrl.training.validation import Evaluation
@@ -234,11 +235,13 @@ def _attach(
         purge_step=done + 1 if done else None,
     )
     monitors, of_environment = build_callbacks(config), environment_callbacks(config)
+    writes_rollouts = config.log.rollouts and module.process_group.is_first
     callbacks: list[L.Callback] = [
         *module.strategies,
         *of_environment,
         *monitors,
         MetricsWriter(run_dir),
+        *([RolloutWriter(run_dir, config.log, log.say)] if writes_rollouts else []),
         HealthMonitor(run_dir, log.say),
         *([ProgressMonitor(log)] if config.log.progress else []),
         RunCheckpoint(run_dir, config.checkpoint, stop, module.process_group),

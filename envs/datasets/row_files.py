@@ -162,7 +162,8 @@ def _header(cells: list[str], where: str) -> list[str]:
 
 
 def _parquet(file: Path) -> Iterator[Numbered]:
-    parquet = import_extra("pyarrow.parquet", "Parquet files")
+    import pyarrow.parquet as parquet  # takes some tenths of a second
+
     try:
         yield from enumerate(parquet.read_table(file).to_pylist())
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors

@@ -22,6 +22,8 @@ LIGHT = [
     ["sweep", "no_such_sweep"],
     ["doctor", "--help"],
     ["report", "--help"],
+    ["rollouts", "--help"],
+    ["rollouts", "no_such_run"],
     ["strategies", "--help"],
     ["envs"],
     ["strategies"],

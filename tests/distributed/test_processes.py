@@ -20,6 +20,7 @@ from tests.support import worker
 from tests.support.checkpoints import checkpoint_tensors, exported
 from tests.support.conformance import ROWS, Row, node
 from tests.support.marks import slow_unless
+from tests.support.rollouts import assert_same_rollouts
 from tests.support.runs import assert_same_run, history
 from tests.support.tiny import TINY
 
@@ -211,6 +212,7 @@ def assert_close(many: Path, alone: Path, tolerance: float = 1e-4) -> None:
     for name in a:
         if name.startswith("model."):
             assert (a[name] - b[name]).abs().max() < 2e-5, name
+    assert_same_rollouts(many, alone)
     a, b = exported(many / "policy"), exported(alone / "policy")
     assert a.keys() == b.keys()
     assert all((a[name] - b[name]).abs().max() < 2e-5 for name in a)

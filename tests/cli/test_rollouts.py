@@ -1,0 +1,120 @@
+"""`ecrl rollouts`: what it lists, what it shows, what it refuses."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ecrl.cli import main
+from ecrl.errors import UsageError
+from ecrl.runs.rollouts import COLUMNS, TOKEN_COLUMNS, part_path, read_rollouts, validated_sets
+from ecrl.runs.row_filter import conditions, sorted_rows
+from tests.support.cli import refused
+from tests.support.paths import ROOT
+
+ROWS = [
+    {
+        "reward": 0.0,
+        "truncated": True,
+        "answer": None,
+        "length": 7,
+        "metrics": [{"name": "a@1", "value": 0.5}],
+    },
+    {"reward": 1.0, "truncated": False, "answer": "a<b", "length": 3, "metrics": []},
+    {
+        "reward": 1.0,
+        "truncated": True,
+        "answer": "7",
+        "length": 5,
+        "metrics": [{"name": "a@1", "value": 2.0}],
+    },
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("reward=0", [0]),
+        ("reward=1,truncated=true", [2]),
+        ("length>=5", [0, 2]),
+        ("length != 5", [0, 1]),
+        ("answer=null", [0]),
+        ("answer!=null,length<4", [1]),
+        ("answer=a<b", [1]),
+        ("metrics.a@1>0.4", [0, 2]),
+        ("metrics.a@1=null", [1]),
+    ],
+)
+def test_conditions(text: str, found: list[int]) -> None:
+    wanted = conditions(text)
+    assert [i for i, row in enumerate(ROWS) if all(c.holds(row) for c in wanted)] == found
+
+
+def test_order() -> None:
+    assert [row["length"] for row in sorted_rows(ROWS, "length")] == [3, 5, 7]
+    assert [row["length"] for row in sorted_rows(ROWS, "-length")] == [7, 5, 3]
+    assert [row["answer"] for row in sorted_rows(ROWS, "-answer")] == ["a<b", "7", None]
+    assert [row["length"] for row in sorted_rows(ROWS, "-metrics.a@1")] == [5, 7, 3]
+
+
+def test_a_list_holds_what_was_asked_for(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = read_rollouts(finished_run, 2)
+    wanted = [row for row in rows if row["truncated"] and row["length"] > 3]
+    words = ["where=truncated=true,length>3", "sort=-entropy", "count=5", "text=."]
+    assert main(["rollouts", str(finished_run), "iteration=2", *words]) == 0
+    out = capsys.readouterr().out
+    assert f"{len([r for r in wanted if re.search('.', r['response'])])} of {len(rows)} responses" in out
+    (best,) = re.findall(r"show=(\d+)", out)
+    assert rows[int(best)]["entropy"] == max(row["entropy"] for row in wanted)
+    assert main(["rollouts", str(finished_run), f"show={best}"]) == 0
+    out = capsys.readouterr().out
+    assert rows[int(best)]["prompt"].strip() in out and "prompt" in out and "iteration 2" in out
+    (name,) = validated_sets(finished_run)
+    assert main(["rollouts", str(finished_run), f"set={name}", "where=greedy=true"]) == 0
+    assert f"4 of 12 responses, iteration 2, validation set {name}" in capsys.readouterr().out
+
+
+def test_nothing_found_is_said(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rollouts", str(finished_run), "where=reward>5"]) == 0
+    assert capsys.readouterr().out.startswith("0 of 32 responses, iteration 2")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["where=rewrd=1"], "Unknown column 'rewrd'. Did you mean 'reward'?"),
+        (["where=reward"], "'reward' is no condition; write COLUMN=VALUE"),
+        (["where=reward=x"], "reward is a number; got 'x'."),
+        (["where=truncated<true"], "truncated is true or false; compare it with = or !=."),
+        (["where=truncated=yes"], "truncated is true or false; got 'yes'."),
+        (["text=("], "text='(' is no regular expression"),
+        (["sort=prompts"], "Unknown column 'prompts'. Did you mean 'prompt'?"),
+        (["show=32"], "show=32: there are 32 rows, from 0 to 31."),
+        (["set=nothing"], "Unknown validation set 'nothing'."),
+        (["iteration=3"], "has no rollouts of iteration 3; it has 2, from 1 to 2"),
+        (["count=0"], "count must be at least 1, got 0."),
+    ],
+)
+def test_bad_input(
+    words: list[str], line: str, finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert line in refused(capsys, "rollouts", str(finished_run), *words)
+
+
+def test_runs_that_have_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "takes one run, got 0" in refused(capsys, "rollouts")
+    assert "is not a run directory" in refused(capsys, "rollouts", str(tmp_path / "none"))
+    assert "has no rollouts. Runs with log.rollouts=true" in refused(capsys, "rollouts", str(tmp_path))
+    part_path(tmp_path, 1).parent.mkdir(parents=True)
+    part_path(tmp_path, 1).write_bytes(b"PAR1 cut short")
+    assert "000001.parquet cannot be read" in refused(capsys, "rollouts", str(tmp_path))
+    with pytest.raises(UsageError, match="no answers to a validation set"):
+        read_rollouts(tmp_path, 1, "gsm8k")
+
+
+def test_the_page_has_every_column() -> None:
+    page = (ROOT / "docs" / "rollouts.md").read_text()
+    for name, (_, meaning) in {**COLUMNS, **TOKEN_COLUMNS}.items():
+        assert f"| `{name}` | {meaning} |" in page
