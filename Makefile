@@ -71,14 +71,18 @@ test-all: install
 	$(BIN)/python -m pytest $(SPREAD) -m "not matrix"
 
 # Every strategy under every kind of objective in both precisions: hours. `test-all` takes a sample of them.
+# And each of the paper's methods with vLLM, of which `test-vllm` takes one.
 test-matrix: export HF_HUB_OFFLINE = 1
-test-matrix: install
+test-matrix: install install-vllm
 	$(BIN)/python -m pytest $(SPREAD) -m matrix tests/callbacks
+	$(VLLM_BIN)/python -m pytest -m matrix $(VLLM_TESTS)
 
 # The vLLM engines, with the real vLLM on CPU; and what needs Triton, which came with it.
+VLLM_TESTS := tests/engines/vllm tests/policy/lm_head/test_kernels.py
+
 test-vllm: export HF_HUB_OFFLINE = 1
 test-vllm: install-vllm
-	$(VLLM_BIN)/python -m pytest tests/engines/vllm tests/policy/lm_head/test_kernels.py
+	$(VLLM_BIN)/python -m pytest -m "not matrix" $(VLLM_TESTS)
 
 # What a GPU machine would meet first: scoring, packing, sharding, adapters, checkpoints, the paper's experiments;
 # and verl, whose packages that environment has.

@@ -15,6 +15,7 @@ import pytest
 from ecrl.config.compose import build_config
 from ecrl.runs.metrics_file import read_metrics
 from tests.support.experiments import SHORT, narrow_model, write_data
+from tests.support.marks import slow_unless
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 VOCABULARY = 152_064
@@ -31,7 +32,9 @@ def ecrl_train(*overrides: str) -> None:
     subprocess.run([sys.executable, "-m", "ecrl", "train", *overrides], check=True, timeout=600)
 
 
-@pytest.mark.parametrize("method", ["grpo", "clip_cov", "kl_cov"])
+@pytest.mark.parametrize(
+    "method", slow_unless("kl_cov".__eq__, ["grpo", "clip_cov", "kl_cov"], sample="kl_cov".__eq__)
+)
 def test_it_trains_three_iterations_and_goes_on(method: str, narrow: Path, tmp_path: Path) -> None:
     experiment, run_dir = f"experiment=paper_7b_{method}", tmp_path / "run"
     data = write_data(build_config([experiment]), tmp_path / "data")
