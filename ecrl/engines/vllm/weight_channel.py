@@ -1,8 +1,8 @@
 """Sends weights from one process to several, each of which has proved that it knows the secret.
 
 Names and shapes go over a TCP connection to each receiver. So do the tensors, unless all ends are on GPUs:
-then NCCL broadcasts them, in a group of its own. A receiver that fails closes its connection, so the sender
-knows at once, and the others go on (with NCCL they have to start again).
+then NCCL broadcasts them, in a group of its own. Small tensors travel together. A receiver that fails closes
+its connection, so the sender knows at once, and the others go on (with NCCL they have to start again).
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from ipaddress import ip_address
+from math import prod
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -29,6 +29,8 @@ _CHALLENGE = 32  # bytes
 _HELLO = struct.Struct(">I?32s")  # rank, whether it is on a GPU, proof
 _LENGTH = struct.Struct(">I")
 _LONGEST = 1 << 16  # bytes of a header
+#: Tensors are sent together up to so many bytes, and so many that their names fit in a header.
+BUCKET, _TENSORS = 1 << 26, 256
 _INTRODUCTION = 10.0  # seconds for one who connects to show that it has the secret
 _WAITING = 64  # the most who may be introducing themselves at a time
 
@@ -124,16 +126,13 @@ class Sender:
             waiting.release()
 
     def send(self, weights: Iterable[tuple[str, Tensor]]) -> None:
-        """Send weights one at a time to all who are left; iterates to the end even if none is."""
-        for name, tensor in weights:
+        """Send weights to all who are left; iterates to the end even if none is."""
+        for bucket in buckets(weights):
             if self._ready():
-                header = {
-                    "name": name,
-                    "shape": list(tensor.shape),
-                    "dtype": str(tensor.dtype).removeprefix("torch."),
-                }
-                self._say(header)
-                self._send_tensor(tensor.to(self.device).contiguous().view(-1).view(torch.uint8))
+                tensors = [(name, list(tensor.shape)) for name, tensor in bucket]
+                self._say({"tensors": tensors, "dtype": str(bucket[0][1].dtype).removeprefix("torch.")})
+                raw = [tensor.to(self.device).contiguous().view(-1).view(torch.uint8) for _, tensor in bucket]
+                self._send_bytes(raw[0] if len(raw) == 1 else torch.cat(raw))
         self._say({"end": True})
 
     def drop(self, rank: int) -> None:
@@ -157,7 +156,7 @@ class Sender:
             self.lost.update(self._receivers)
         return len(self.lost) < len(self._receivers)
 
-    def _send_tensor(self, raw: Tensor) -> None:
+    def _send_bytes(self, raw: Tensor) -> None:
         if self._group is None:
             data: Any = raw.cpu().numpy()
             self._to_all(lambda connection: connection.sendall(data))
@@ -230,14 +229,16 @@ class Receiver:
         while "end" not in (header := self._header()):
             dtype: torch.dtype = getattr(torch, header["dtype"])
             at = self.device if self._group is not None else torch.device("cpu")
-            tensor = torch.empty(header["shape"], dtype=dtype, device=at)
-            raw = tensor.view(-1).view(torch.uint8)
+            sizes = [prod(shape) * dtype.itemsize for _, shape in header["tensors"]]
+            raw = torch.empty(sum(sizes), dtype=torch.uint8, device=at)
             if self._group is not None:
                 self._group.broadcast(raw)
             else:
                 into: Any = raw.numpy()
                 _fill(self._connection, memoryview(into))
-            yield header["name"], tensor.to(self.device)
+            parts = torch.split(raw.to(self.device), sizes)
+            for (name, shape), part in zip(header["tensors"], parts, strict=True):
+                yield name, part.view(dtype).view(shape)
 
     def close(self) -> None:
         """Hang up."""
@@ -251,6 +252,21 @@ class Receiver:
             raise ChannelError("the sender talks nonsense")
         header: dict[str, Any] = json.loads(_read(self._connection, length))
         return header
+
+
+def buckets(weights: Iterable[tuple[str, Tensor]]) -> Iterator[Sequence[tuple[str, Tensor]]]:
+    """Put neighbours of one type together, up to ``BUCKET`` bytes; a larger tensor is alone."""
+    bucket: list[tuple[str, Tensor]] = []
+    size = 0
+    for name, tensor in weights:
+        fits = size + tensor.nbytes <= BUCKET and len(bucket) < _TENSORS
+        if bucket and not (fits and tensor.dtype == bucket[0][1].dtype):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append((name, tensor))
+        size += tensor.nbytes
+    if bucket:
+        yield bucket
 
 
 def _prepare(connection: socket.socket, timeout: float) -> None:
@@ -279,21 +295,3 @@ def _fill(connection: socket.socket, into: memoryview) -> None:
             into = into[count:]
     except OSError as error:
         raise ChannelError(f"the other end is silent or gone ({error})") from None
-
-
-def own_address(hosts: Iterable[str]) -> str:
-    """Return an address of this machine that all hosts can reach; loopback only if all are this machine.
-
-    Raises:
-        OSError: a host has no address, or cannot be reached.
-    """
-    addresses = [_address_for(host) for host in hosts]
-    return next((a for a in addresses if not ip_address(a.partition("%")[0]).is_loopback), addresses[0])
-
-
-def _address_for(host: str) -> str:
-    """Return the address of this machine on the route to a host."""
-    family, kind, _, _, where = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.connect(where)  # sends nothing; it only chooses the route
-        return str(probe.getsockname()[0])

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from ecrl.engines.checksum import Receipt
 from ecrl.engines.vllm.http_thread import HTTPThread
+from ecrl.engines.vllm.own_address import own_address
 from ecrl.engines.vllm.replica import QUICK, Replica, Status, cause
-from ecrl.engines.vllm.weight_channel import ChannelError, Sender, own_address
+from ecrl.engines.vllm.weight_channel import ChannelError, Sender
 from ecrl.errors import EcrlError
 
 T = TypeVar("T")

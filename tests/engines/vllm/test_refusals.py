@@ -18,7 +18,7 @@ from transformers import Qwen2Config
 from ecrl.cli import main
 from ecrl.config.compose import build_config
 from ecrl.engines.base import Request, Sampling
-from ecrl.engines.vllm import weight_channel as channel
+from ecrl.engines.vllm import own_address as addresses
 from ecrl.engines.vllm.replica import Replica
 from ecrl.engines.vllm.requirements import (
     check_groups,
@@ -150,10 +150,10 @@ def test_the_address_that_replicas_are_told(here: str, monkeypatch: pytest.Monke
             probe.bind((here, 0))
         except OSError:
             pytest.skip("no IPv6 on this machine")
-    assert channel.own_address([here]) == here
+    assert addresses.own_address([here]) == here
     # A second one, elsewhere, could not reach a loopback address.
-    monkeypatch.setattr(channel, "_address_for", {here: here, "10.0.0.7": "10.0.0.1"}.__getitem__)
-    assert channel.own_address([here, "10.0.0.7"]) == "10.0.0.1"
+    monkeypatch.setattr(addresses, "_address_for", {here: here, "10.0.0.7": "10.0.0.1"}.__getitem__)
+    assert addresses.own_address([here, "10.0.0.7"]) == "10.0.0.1"
 
 
 def test_nobody_there(capsys: pytest.CaptureFixture[str]) -> None:

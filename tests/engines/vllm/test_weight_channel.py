@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ecrl.engines.vllm.weight_channel import ChannelError, Receiver, Sender
+from ecrl.engines.vllm.weight_channel import BUCKET, ChannelError, Receiver, Sender, buckets
 
 CPU, SECRET = torch.device("cpu"), "the secret of the channel"
 WEIGHTS = [
@@ -56,6 +56,16 @@ def test_weights_arrive_in_their_types(threads: ThreadPoolExecutor) -> None:
             assert list(weights) == [name for name, _ in WEIGHTS]
             for name, tensor in WEIGHTS:
                 assert weights[name].dtype == tensor.dtype and torch.equal(weights[name], tensor)
+
+
+def test_small_tensors_travel_together() -> None:
+    small, half, large = torch.zeros(100), torch.zeros(100).bfloat16(), torch.empty(BUCKET // 4 + 1)
+    weights = [("a", small), ("b", small), ("c", half), ("d", half), ("e", large), ("f", small)]
+    assert ["".join(name for name, _ in bucket) for bucket in buckets(weights)] == ["ab", "cd", "e", "f"]
+    full = torch.empty(BUCKET // 8)  # of 4 bytes: two fill a bucket
+    assert [len(bucket) for bucket in buckets([("x", full)] * 5)] == [2, 2, 1]
+    assert [len(bucket) for bucket in buckets([("x", small)] * 600)] == [256, 256, 88]
+    assert list(buckets([])) == []
 
 
 def test_strangers_are_not_admitted_and_do_not_disturb(threads: ThreadPoolExecutor) -> None:
