@@ -112,7 +112,8 @@ def planned(model: Model, rank: int) -> str:
         from ecrl.config.compose import build_config
     except ModuleNotFoundError as error:
         return f"{error.name} is not installed"
-    from ecrl.estimate.job import Assumptions, Job
+    from ecrl.estimate.assumptions import Assumptions
+    from ecrl.estimate.job import Job
     from ecrl.estimate.memory import moments
 
     config = build_config(

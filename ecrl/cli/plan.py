@@ -5,17 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from textwrap import fill
 
-from rich.console import Console
-
 from ecrl.cli.arguments import Arguments, Command
 from ecrl.config.compose import as_yaml, build_config
 from ecrl.config.limits import count
 from ecrl.config.schema import Config
-from ecrl.estimate.advice import check_fit
+from ecrl.estimate.assumptions import Assumptions
 from ecrl.estimate.cards import CARDS
-from ecrl.estimate.job import Assumptions, Job
-from ecrl.estimate.report import gains_table, memory_table, notes, work_table
-from ecrl.training.disk import disk_use
 
 
 @dataclass(frozen=True)
@@ -65,6 +60,14 @@ def main(arguments: Arguments[Settings]) -> int:
     if arguments.show:
         print(as_yaml(config))
         return 0
+    # Not before the configuration holds: torch takes seconds, for which a mistake need not wait.
+    from rich.console import Console
+
+    from ecrl.estimate.advice import check_fit
+    from ecrl.estimate.job import Job
+    from ecrl.estimate.report import gains_table, memory_table, notes, work_table
+    from ecrl.training.disk import disk_use
+
     job = Job(config, arguments.settings)
     console = Console(highlight=False)
     console.print(memory_table(job), work_table(job), gains_table(job))

@@ -1,4 +1,4 @@
-"""The input of an estimate: the run's configuration, and assumptions about hardware and lengths."""
+"""The input of an estimate: a run's configuration and hardware, and what follows from both."""
 
 from __future__ import annotations
 
@@ -10,58 +10,19 @@ import torch
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.strategy_stack import build_strategies
-from ecrl.config.limits import check_limits, choice, count, number
 from ecrl.config.schema import Config
 from ecrl.config.targets import build, resolve
 from ecrl.engines.base import Engine
 from ecrl.engines.vllm.requirements import check_groups, check_memory_share, check_split
 from ecrl.errors import UsageError
 from ecrl.estimate.architecture import Architecture, architecture
-from ecrl.estimate.cards import CARDS, Card
+from ecrl.estimate.assumptions import Assumptions
 from ecrl.policy.attention import choose_attention, sharing_pays
 from ecrl.policy.decoder_layers import compiles
 from ecrl.policy.optimizer import state_bytes
 from ecrl.policy.weight_types import held_bytes, held_dtype, trained_dtype
 
 ENGINE_SHARE = 0.9  # of a GPU's memory, where vLLM is not told
-
-
-@dataclass(frozen=True)
-class Assumptions:
-    """What the configuration does not contain.
-
-    Attributes:
-        gpu: kind of GPU, one of ``CARDS``.
-        gpu_memory: memory of each GPU, GiB; None takes the card's.
-        utilisation: share of the GPU's FLOP/s that training reaches; recomputation counts as work.
-        length: expected length of a completion, as a share of ``rollout.max_new_tokens``.
-        prompt: expected length of a prompt, tokens.
-        server_gpus: GPUs of each server of ``engine=vllm_server``, its ``tensor_parallel_size``.
-
-    Raises:
-        UsageError: the kind of GPU is unknown.
-        ValueError: a number is out of range.
-    """
-
-    gpu: str = choice("h100", CARDS)
-    gpu_memory: float | None = number(None, above=0)
-    utilisation: float = number(0.35, above=0, most=1, wanted="in (0, 1]")
-    length: float = number(0.2, above=0, most=1, wanted="in (0, 1]")
-    prompt: int = number(200, above=0)
-    server_gpus: int = count(1, least=1)
-
-    def __post_init__(self) -> None:
-        check_limits(self)
-
-    @property
-    def card(self) -> Card:
-        """The kind of GPU."""
-        return CARDS[self.gpu]
-
-    @property
-    def memory(self) -> float:
-        """Memory of each GPU, GiB."""
-        return self.card.memory if self.gpu_memory is None else self.gpu_memory
 
 
 @dataclass(frozen=True)

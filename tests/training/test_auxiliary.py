@@ -14,7 +14,8 @@ import torch
 from ecrl.algorithm.process_reward import ImplicitProcessReward
 from ecrl.config.compose import build_config
 from ecrl.config.resume import resumed_config
-from ecrl.estimate.job import Assumptions, Job
+from ecrl.estimate.assumptions import Assumptions
+from ecrl.estimate.job import Job
 from ecrl.estimate.memory import resident
 from ecrl.training.run import train
 from tests.support.checkpoints import checkpoint_tensors
