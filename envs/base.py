@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import isawaitable
 from typing import Any, ClassVar, Literal, get_args
 
 import gymnasium as gym
@@ -71,9 +72,10 @@ class Score:
 class ReasoningEnv(gym.Env[str, str], ABC):
     """An environment that poses one problem, takes one response and gives one score.
 
-    A subclass writes `sample_problem` and `score`; one with several turns overrides `step` as well. Training
-    and validation problems are disjoint: the hash of `Problem.key` decides which split a problem belongs to.
-    What a training run has to do for the environment is declared by the class attributes below.
+    A subclass writes `sample_problem` and `score`; one with several turns overrides `step` as well. Both may
+    be ``async def``: while one episode awaits its reward, the others go on. Training and validation problems
+    are disjoint: the hash of `Problem.key` decides which split a problem belongs to. What a training run has
+    to do for the environment is declared by the attributes below.
 
         >>> from ecrl import Problem, ReasoningEnv, Score
         >>> class Reverse(ReasoningEnv):
@@ -98,8 +100,13 @@ class ReasoningEnv(gym.Env[str, str], ABC):
     #: Longest observation and longest response, in characters.
     max_prompt: ClassVar[int] = 1 << 16
     max_response: ClassVar[int] = 1 << 20
-    #: Whether `step` waits for another process. If so, many environments are stepped at once, in threads.
-    concurrent: ClassVar[bool] = False
+    #: Whether threads may step several environments at once. Set it to False for a `step` that draws from
+    #: global random generators, or that only the main thread can call: they are then stepped one by one.
+    concurrent: bool = True
+    #: Most asynchronous steps that a process waits for at once.
+    in_flight: int = 64
+    #: Seconds that an asynchronous step may take, at most ``trainer.timeout``, which None takes.
+    time_limit: float | None = None
     #: Dotted path of a Lightning callback class. A training run makes ``callback(env)``, where ``env`` is the
     #: environment without wrappers, and adds it to its callbacks. None if the environment needs no callback.
     training_callback: ClassVar[str | None] = None
@@ -117,7 +124,7 @@ class ReasoningEnv(gym.Env[str, str], ABC):
         """Draw a problem of either split. Use no randomness but ``rng``."""
 
     @abstractmethod
-    def score(self, problem: Problem, response: str) -> Score:
+    def score(self, problem: Problem, response: str) -> Score | Awaitable[Score]:
         """Score a response. It may be any text at all: do not execute it, and do not raise because of it."""
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
@@ -185,10 +192,12 @@ class ReasoningEnv(gym.Env[str, str], ABC):
 
         Returns:
             An empty observation, the reward, terminated=True, truncated=False, and
-            ``{"metrics": …, "answer": …}``.
+            ``{"metrics": …, "answer": …}``; all this to be awaited if `score` is ``async def``.
         """
         score = self.score(self.problem, action)
-        return "", score.reward, True, False, {"metrics": dict(score.metrics), "answer": score.answer}
+        if isawaitable(score):
+            return _awaited(score)  # type: ignore[return-value]  # Gymnasium knows no asynchronous step
+        return _ended(score)
 
     def _pose(self, problem: Problem) -> tuple[str, dict[str, Any]]:
         """Make a problem the current one; return what `reset` does."""
@@ -205,6 +214,14 @@ class ReasoningEnv(gym.Env[str, str], ABC):
             f"{type(self).__name__} drew {_MAX_DRAWS} problems and none belongs to split={self.split!r}: "
             f"it has too few different ones for a split of {_VAL_ONE_IN - 1} to 1. Widen its settings."
         )
+
+
+def _ended(score: Score) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    return "", score.reward, True, False, {"metrics": dict(score.metrics), "answer": score.answer}
+
+
+async def _awaited(score: Awaitable[Score]) -> tuple[str, float, bool, bool, dict[str, Any]]:
+    return _ended(await score)
 
 
 def in_validation(keys: ArrayLike) -> NDArray[np.bool_]:

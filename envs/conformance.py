@@ -7,6 +7,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -14,6 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.utils.env_checker import check_env
 
+from ecrl.envs.async_steps import is_async, is_concurrent, resolved, step
 from ecrl.envs.base import ReasoningEnv, Split, item_seed
 from ecrl.errors import EcrlError
 
@@ -22,6 +24,7 @@ Make = Callable[[Split], Env]
 
 PROBLEMS = 20
 _MAX_TURNS = 64
+_TOGETHER = 16  # environments whose steps are taken at once
 _HOSTILE_SECONDS = 10.0
 NOISE = ("", "?", "I do not know.", "~" * 50, "The answer is out of reach.")
 #: Texts that a policy might write. None of them may raise, hang or earn a reward.
@@ -90,7 +93,7 @@ def play(env: Env, response: str) -> tuple[float, dict[str, Any]]:
     """Give the same response every turn until the episode ends; return the reward and the last info."""
     total = 0.0
     for _ in range(_MAX_TURNS):
-        _, reward, terminated, truncated, info = env.step(response)
+        _, reward, terminated, truncated, info = step(env, response)
         total += float(reward)
         if terminated or truncated:
             return total, info
@@ -121,8 +124,17 @@ def _gymnasium(make: Make) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for split in get_args(Split):
-            check_env(make(split).unwrapped)
+            check_env(_plain(make(split)))
     return "check_env without a warning"
+
+
+def _plain(env: Env) -> Env:
+    """Return an environment without wrappers, whose `step` returns what Gymnasium's checks unpack."""
+    base = env.unwrapped
+    if is_async(env):
+        later: Any = base.step
+        base.step = lambda action: resolved(later(action))  # type: ignore[method-assign]
+    return base
 
 
 def _determinism(make: Make) -> str:
@@ -154,7 +166,7 @@ def _pickling(make: Make) -> str:
     env = make("train")
     env.reset(seed=5)
     twin = pickle.loads(pickle.dumps(env))
-    assert twin.step("?")[:4] == env.step("?")[:4], "a pickled copy scores differently"
+    assert step(twin, "?")[:4] == step(env, "?")[:4], "a pickled copy scores differently"
     assert twin.reset()[0] == env.reset()[0], "a pickled copy draws another problem"
     return "a pickled copy continues where the environment was"
 
@@ -190,16 +202,40 @@ def _hostile(make: Make) -> str:
     return f"{len(HOSTILE)} texts, the slowest took {slowest:.2g} s"
 
 
+def _side_by_side(make: Make) -> str:
+    env = make("train")
+    if not is_concurrent(env) and not is_async(env):
+        raise SkippedError("concurrent = False: its steps are taken one by one")
+    several = [make("train") for _ in range(_TOGETHER)]
+
+    def pose(number: int) -> str:
+        several[number].reset(seed=item_seed(6, number))
+        return _some_text(several[number], number)
+
+    alone = [step(several[number], pose(number))[1] for number in range(_TOGETHER)]
+    texts = [pose(number) for number in range(_TOGETHER)]
+    with ThreadPoolExecutor(_TOGETHER) as threads:
+        together = [result[1] for result in threads.map(step, several, texts)]
+    assert together == alone, (
+        "steps in threads earn other rewards than one by one; let it share nothing, or say concurrent = False"
+    )
+    return f"{_TOGETHER} steps at once earn what they do one by one"
+
+
+def _some_text(env: Env, number: int) -> str:
+    try:
+        return reference(env, number, correct=number % 2 == 0)
+    except SkippedError:
+        return NOISE[2]
+
+
 def _speed(make: Make) -> str:
     env, seconds = make("train"), []
     for number in range(PROBLEMS):
         env.reset(seed=item_seed(5, number))
-        try:
-            text = reference(env, number)
-        except SkippedError:
-            text = NOISE[2]
+        text = _some_text(env, 2 * number)
         begin = time.perf_counter()
-        env.step(text)
+        step(env, text)
         seconds.append(time.perf_counter() - begin)
     return f"a step takes {statistics.median(seconds) * 1e3:.3g} ms in the median of {PROBLEMS}"
 
@@ -212,5 +248,6 @@ CHECKS: dict[str, Callable[[Make], str]] = {
     "right answers": _right,
     "noise": _noise,
     "hostile text": _hostile,
+    "side by side": _side_by_side,
     "speed": _speed,
 }

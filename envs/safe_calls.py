@@ -16,6 +16,7 @@ import gymnasium as gym
 import numpy as np
 
 from ecrl.envs.arguments import keyword_arguments
+from ecrl.envs.async_steps import is_async
 from ecrl.envs.base import Split
 from ecrl.errors import EcrlError, UsageError, unknown_name
 
@@ -53,12 +54,18 @@ def make(name: str, split: Split, kwargs: Mapping[str, Any]) -> gym.Env[str, str
     """
     try:
         with user_code(f"Making {name}", but=(gym.error.Error, ModuleNotFoundError, TypeError)):
-            return gym.make(name, split=split, disable_env_checker=True, **kwargs)
+            env = gym.make(name, split=split, disable_env_checker=True, **kwargs)
     except (gym.error.Error, ModuleNotFoundError) as error:
         known = sorted(i for i in gym.registry if i.startswith("ecrl/"))
         raise UsageError(f"Unknown env {name!r} ({error}). Built in: {', '.join(known)}.") from None
     except TypeError as error:
         raise UsageError(f"env {name!r} could not be made: {_why_not(name, kwargs, error)}") from None
+    if is_async(env) and env.spec and env.spec.max_episode_steps:
+        raise UsageError(
+            f"{name} has asynchronous steps, which Gymnasium's TimeLimit cannot count: register it without "
+            "max_episode_steps, and let its step return truncated=True."
+        )
+    return env
 
 
 def _why_not(name: str, kwargs: Mapping[str, Any], error: TypeError) -> str:

@@ -6,12 +6,13 @@ import faulthandler
 import os
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 @contextmanager
-def watchdog(seconds: float, what: str) -> Iterator[None]:
+def watchdog(seconds: float, what: str) -> Iterator[Callable[[], None]]:
     """End this process with a message if the block does not finish in time.
 
     A call that hangs inside native code cannot be cancelled or interrupted from another thread. The other
@@ -20,14 +21,27 @@ def watchdog(seconds: float, what: str) -> Iterator[None]:
     Args:
         seconds: the limit.
         what: name of the call, for the message.
+
+    Yields:
+        A function that starts the time anew, for a block that makes several calls.
     """
-    timer = threading.Timer(seconds, _end, (seconds, what))
-    timer.daemon = True
-    timer.start()
+    start = time.monotonic()
+    finished = threading.Event()
+
+    def anew() -> None:
+        nonlocal start
+        start = time.monotonic()
+
+    def watch() -> None:
+        while not finished.wait(left := start + seconds - time.monotonic()):
+            if left <= 0:
+                _end(seconds, what)
+
+    threading.Thread(target=watch, name="watchdog", daemon=True).start()
     try:
-        yield
+        yield anew
     finally:
-        timer.cancel()
+        finished.set()
 
 
 def _end(seconds: float, what: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.watchdog import watchdog
 from ecrl.engines.base import Engine, Sampling
+from ecrl.envs.async_steps import time_limit
 from ecrl.envs.verifiers.pool import shared_stats
 from ecrl.errors import EcrlError, UsageError
 from ecrl.hashing import hash_u64
@@ -27,6 +29,7 @@ from ecrl.rollout.player import Player
 from ecrl.rollout.problem_order import STREAMS
 from ecrl.rollout.prompt_limit import PromptLimit
 from ecrl.rollout.trajectory import Trajectory
+from ecrl.rollout.verification import Verification
 
 #: An episode is truncated after this many turns, so that an endless one does not hang the run.
 MAX_TURNS = 64
@@ -189,15 +192,20 @@ class Collector:
         recorder: MetricsRecorder,
     ) -> None:
         def step(episode: Episode) -> None:
-            self._step(episode)
-            if not (episode.terminated or episode.truncated):
-                episode.truncated = prompt_limit.exceeded(episode.input_ids)
+            with self._judged(episode):
+                episode.step()
+            self._go_on(episode, prompt_limit)
+
+        async def step_async(episode: Episode) -> None:
+            with self._judged(episode):
+                await episode.step_async(time_limit(episode.env, self._timeout))
+            self._go_on(episode, prompt_limit)
 
         waited = shared_stats()
         Player(
             self.engine,
             self._chat,
-            step,
+            Verification(step, step_async, self._timeout),
             self._process_group,
             self._timeout,
             self.engine_clock,
@@ -250,17 +258,22 @@ class Collector:
         except EcrlError as error:
             self._errors.judge(error, f"same_answer-{group[0].place}", prompt=group[0].opening.text)
 
-    def _step(self, episode: Episode) -> None:
+    @contextmanager
+    def _judged(self, episode: Episode) -> Iterator[None]:
+        """End the episode if its environment's code fails within the block, or the run if it is to end."""
         try:
-            observation = episode.step()
+            yield
         except EcrlError as error:
             turns = "\n--- next turn ---\n".join(episode.texts)
             self._errors.judge(error, f"step-{episode.place}", prompt=episode.opening.text, response=turns)
             episode.fail()
-            return
+
+    def _go_on(self, episode: Episode, prompt_limit: PromptLimit) -> None:
+        """Let an episode that has not ended read the observation, if there is room for another turn."""
         if len(episode.turns) == MAX_TURNS and not episode.terminated:
             episode.truncated = True
         if not (episode.terminated or episode.truncated):
             last = episode.turns[-1].completion
             ended_by = last.token_ids[-1] if last.finish_reason == "stop" else None
-            episode.context_ids = self._chat.reply(ended_by, observation)
+            episode.context_ids = self._chat.reply(ended_by, episode.observation)
+            episode.truncated = prompt_limit.exceeded(episode.input_ids)

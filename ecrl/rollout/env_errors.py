@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 
 from ecrl.errors import EcrlError, UsageError
@@ -21,7 +22,7 @@ class EnvErrors:
     def __init__(self, on_error: str = "raise", run_dir: Path | None = None) -> None:
         self._on_error = on_error
         self._run_dir = run_dir
-        self._files = 0
+        self._files = count()  # threads share it
 
     def judge(self, error: EcrlError, name: str, **texts: str) -> None:
         """Write a file about an error, and return if the run is to go on.
@@ -38,9 +39,8 @@ class EnvErrors:
         if isinstance(error, UsageError):
             raise error
         path = ""
-        if self._files < MOST_FILES:
+        if next(self._files) < MOST_FILES:
             path = write_error(self._run_dir, name, error.__cause__ or error, what=str(error), **texts)
-            self._files += 1
         if self._on_error == "raise":
             raise EcrlError(
                 f"{error} Prompt, response and traceback: {path}. env.on_error=zero scores such answers 0 "

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import gymnasium as gym
 import numpy as np
 
+from ecrl.envs.async_steps import Step, StepLostError, is_concurrent, step, within
 from ecrl.envs.base import ReasoningEnv
 from ecrl.envs.safe_calls import as_text, env_id, user_code
 from ecrl.rollout.opening import Opening
@@ -18,7 +19,7 @@ from ecrl.rollout.trajectory import Trajectory, Turn
 from ecrl.rollout.voting import vote_classes
 
 T = TypeVar("T")
-THREADS = 64  # threads that wait for verifiers; they compute nothing themselves
+THREADS = 64  # that step environments; most of them wait
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Episode:
     Attributes:
         place: names the episode in the name of a file.
         failed: whether the environment's code raised.
+        observation: what the environment said to the last response.
     """
 
     env: gym.Env[str, str]
@@ -43,6 +45,7 @@ class Episode:
     terminated: bool = False
     truncated: bool = False
     failed: bool = False
+    observation: str = ""
     info: dict[str, Any] = field(default_factory=dict)
     vote: int | None = None
 
@@ -54,22 +57,35 @@ class Episode:
             ids += turn.context_ids + turn.completion.token_ids
         return ids + self.context_ids
 
-    def step(self) -> str:
-        """Give the last response to the environment; return its observation.
+    def step(self) -> None:
+        """Give the last response to the environment, and take what it says.
 
         Raises:
             EcrlError: the environment's code failed.
         """
         with user_code(f"{env_id(self.env)}.step"):
-            observation, reward, terminated, truncated, info = self.env.step(self.texts[-1])
-            gain = finite(reward)
-            for name, value in info.get("metrics", {}).items():
-                finite(value, f"metric {name!r}")
-            as_text(observation, "observation")
+            self._take(step(self.env, self.texts[-1]))
+
+    async def step_async(self, seconds: float) -> None:
+        """Do the same with an asynchronous environment, whose step may take so long.
+
+        Raises:
+            EcrlError: the environment's code failed, or did not return in time.
+        """
+        name = f"{env_id(self.env)}.step"
+        with user_code(name, but=(StepLostError,)):
+            later: Any = self.env.step(self.texts[-1])
+            self._take(await within(seconds, later, name))
+
+    def _take(self, result: Step) -> None:
+        observation, reward, terminated, truncated, info = result
+        gain = finite(reward)
+        for name, value in info.get("metrics", {}).items():
+            finite(value, f"metric {name!r}")
+        self.observation = as_text(observation, "observation")
         self.turns[-1] = replace(self.turns[-1], reward=gain)
         self.reward += gain
         self.terminated, self.truncated, self.info = bool(terminated), bool(truncated), info
-        return observation
 
     def fail(self) -> None:
         """End the episode with a reward of 0, because the environment's code failed."""
@@ -110,14 +126,9 @@ def finite(value: Any, what: str = "reward") -> float:
     return float(value)
 
 
-def is_concurrent(episode: Episode) -> bool:
-    """Whether the environment waits for other processes, so that threads may step several at once."""
-    return bool(getattr(episode.env.unwrapped, "concurrent", False))
-
-
 def in_threads(act: Callable[[T], None], items: Sequence[T], example: Sequence[Episode]) -> None:
-    """Act on every item: in threads where the environments wait for other processes, else one by one."""
-    if example and is_concurrent(example[0]):
+    """Act on every item: in threads where the environments allow that, else one by one."""
+    if example and is_concurrent(example[0].env):
         with ThreadPoolExecutor(min(len(items), THREADS)) as threads:
             list(threads.map(act, items))
     else:

@@ -31,9 +31,9 @@ class Player:
     Args:
         engine: generates the completions.
         chat: reads them.
-        step: gives an episode's last response to its environment.
+        verification: gives episodes' last responses to their environments; it is closed at the end.
         process_group: the processes that play at the same time.
-        timeout: seconds in which something must finish: a completion, a verification, a call of the engine.
+        timeout: seconds in which something must finish: a completion, a call of the engine.
         clock: runs while the engine has something to do.
         recorder: records the time of generation and of verification.
         stopping: whether the run has ended elsewhere, so that nobody needs the episodes any more.
@@ -43,7 +43,7 @@ class Player:
         self,
         engine: Engine,
         chat: Chat,
-        step: Callable[[Episode], None],
+        verification: Verification,
         process_group: ProcessGroup,
         timeout: float,
         clock: BusyClock,
@@ -52,7 +52,7 @@ class Player:
     ) -> None:
         self._engine = engine
         self._chat = chat
-        self._verification = Verification(step, timeout)
+        self._verification = verification
         self._process_group = process_group
         self._timeout = timeout
         self._clock = clock

@@ -1,52 +1,72 @@
-"""Verifies responses as they arrive: in threads where environments wait for other processes, else at once."""
+"""Verifies responses as they arrive: in the event loop where steps are asynchronous, else in threads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
+from typing import Any
 
 from ecrl.distributed.watchdog import watchdog
-from ecrl.rollout.episode import THREADS, Episode, is_concurrent
+from ecrl.envs.async_steps import is_async, is_concurrent, shared_loop
+from ecrl.event_loop import cancel_all
+from ecrl.rollout.episode import THREADS, Episode
 from ecrl.timeline import span
 
 
 class Verification:
     """Gives environments the last responses of their episodes.
 
-    A step that does not return in time ends the process, because nothing can stop it.
+    A step that does not return in time ends the process, because nothing can stop it; an asynchronous one is
+    stopped, and counts as failed.
 
     Args:
         step: steps the environment of an episode.
-        timeout: seconds for one step in a thread, or for all of a call of ``start`` that are in none.
+        step_async: does the same where steps are asynchronous; has a time limit of its own.
+        timeout: seconds for one step.
 
     Attributes:
         open: number of episodes that were started and not yet taken.
     """
 
-    def __init__(self, step: Callable[[Episode], None], timeout: float) -> None:
+    def __init__(
+        self,
+        step: Callable[[Episode], None],
+        step_async: Callable[[Episode], Awaitable[None]],
+        timeout: float,
+    ) -> None:
         self._step = step
+        self._step_async = step_async
         self._timeout = timeout
         self._threads = ThreadPoolExecutor(THREADS, "verify")  # it makes them as they are needed
+        self._slots: asyncio.Semaphore | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._ended: SimpleQueue[Future[list[Episode]]] = SimpleQueue()
         self.open = 0
 
     def start(self, episodes: Sequence[Episode]) -> None:
-        """Verify the last responses of some episodes.
+        """Verify the last responses of some episodes, whose environments are of one kind.
 
         Raises:
             EcrlError: the environment's code failed, and that is to end the run.
         """
+        if not episodes:
+            return
         self.open += len(episodes)
-        at_once = []
-        for episode in episodes:
-            if is_concurrent(episode):
-                self._threads.submit(self._verify, [episode]).add_done_callback(self._ended.put)
-            else:
-                at_once.append(episode)
-        if at_once:
+        env = episodes[0].env
+        if is_async(env):
+            self._slots = self._slots or asyncio.Semaphore(getattr(env.unwrapped, "in_flight", THREADS))
+            for episode in episodes:
+                work = self._verify_async(episode, self._slots)
+                shared_loop().start(work).add_done_callback(self._ended.put)
+        elif is_concurrent(env):
+            for i in range(min(len(episodes), THREADS)):
+                part = self._threads.submit(self._verify, episodes[i::THREADS])
+                part.add_done_callback(self._ended.put)
+        else:
             verified: Future[list[Episode]] = Future()
-            verified.set_result(self._verify(at_once))
+            verified.set_result(self._verify(episodes))
             self._ended.put(verified)
 
     def take(self, least: int) -> list[Episode]:
@@ -57,17 +77,34 @@ class Verification:
         """
         taken: list[Episode] = []
         while len(taken) < least or not self._ended.empty():
-            taken += self._ended.get().result()
+            taken += self._next().result()
         self.open -= len(taken)
         return taken
 
     def close(self) -> None:
-        """End the threads; what has not begun is forgotten."""
+        """End the threads and the asynchronous steps; what has not begun is forgotten."""
         self._threads.shutdown(cancel_futures=True)
+        if self._slots is not None:
+            shared_loop().run(cancel_all(self._tasks))
 
-    def _verify(self, episodes: list[Episode]) -> list[Episode]:
-        of = f"of {len(episodes)} completions" if len(episodes) > 1 else "of a completion"
-        with watchdog(self._timeout, f"The environment's scoring {of}"), span("verify"):
+    def _next(self) -> Future[list[Episode]]:
+        """Wait for what ends next. No step may block the event loop, for then none has its time limit."""
+        if not self._ended.empty() or self._slots is None:
+            return self._ended.get()
+        with watchdog(2 * self._timeout, f"The environment's scoring of {self.open} completions"):
+            return self._ended.get()
+
+    def _verify(self, episodes: Sequence[Episode]) -> list[Episode]:
+        with watchdog(self._timeout, "The environment's scoring of a completion") as anew, span("verify"):
             for episode in episodes:
+                anew()
                 self._step(episode)
-        return episodes
+        return list(episodes)
+
+    async def _verify_async(self, episode: Episode, slots: asyncio.Semaphore) -> list[Episode]:
+        task: Any = asyncio.current_task()
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        async with slots:
+            await self._step_async(episode)
+        return [episode]

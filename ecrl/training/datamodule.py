@@ -19,6 +19,7 @@ from ecrl.algorithm.strategy import Strategy
 from ecrl.config.eval_sets import ValidationSet, validation_sets
 from ecrl.config.schema import Config
 from ecrl.engines.base import Sampling
+from ecrl.envs.async_steps import close_shared_loop
 from ecrl.metrics import MetricsRecorder
 from ecrl.policy.weights import HFWeights
 from ecrl.rollout.batching import (
@@ -307,9 +308,10 @@ class RolloutDataModule(L.LightningDataModule):
         """End what is being drawn: else the process would wait for it at its end."""
         if self._drawing is not None:
             self._drawing.close()
+        close_shared_loop()
 
     def teardown(self, stage: str) -> None:
-        """Release the engine."""
+        """Release the engine, and what asynchronous environments hold."""
         if stage == "validate":
             return
         if self._drawing is not None:
@@ -318,6 +320,7 @@ class RolloutDataModule(L.LightningDataModule):
         if self._collector is not None:
             self._collector.engine.close()
             self._collector = self._idle = None
+        close_shared_loop()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rollouts drawn ahead, and the number of the problem that comes next."""

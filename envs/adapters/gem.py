@@ -10,6 +10,7 @@ import numpy as np
 
 from ecrl.envs.adapters.shared import load_target, numbers
 from ecrl.envs.arguments import check_types
+from ecrl.envs.async_steps import resolved, step
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.envs.safe_calls import global_seed
 from ecrl.errors import UsageError
@@ -28,6 +29,9 @@ class GemEnv(ReasoningEnv):
     Raises:
         UsageError: the target cannot be imported or made.
     """
+
+    #: The global random generators are seeded for each step.
+    concurrent = False
 
     def __init__(
         self,
@@ -54,7 +58,7 @@ class GemEnv(ReasoningEnv):
         """Pass the response on; the numbers in the environment's info become metrics."""
         self._state += 1
         with global_seed(self._state):
-            observation, reward, terminated, truncated, info = self._env.step(action)
+            observation, reward, terminated, truncated, info = resolved(self._env.step(action))
         done = {"metrics": numbers(info), "answer": None}
         # When a turn limit ends an episode, GEM sets both flags.
         return str(observation), float(reward), bool(terminated and not truncated), bool(truncated), done
@@ -64,7 +68,7 @@ class GemEnv(ReasoningEnv):
         env = deepcopy(self._env)
         with global_seed(int(problem.answer)):
             env.reset(seed=int(problem.answer))
-            _, reward, _, _, info = env.step(response)
+            _, reward, _, _, info = resolved(env.step(response))
         return Score(float(reward), numbers(info))
 
 
@@ -90,7 +94,7 @@ def as_gem(env_id: str, **kwargs: Any) -> Any:
             return self.env.reset(seed=seed)
 
         def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-            observation, reward, terminated, truncated, info = self.env.step(action)
+            observation, reward, terminated, truncated, info = step(self.env, action)
             return observation, float(reward), terminated, truncated, info
 
         def spawn(self, same_state: bool = False, **changes: Any) -> Any:

@@ -9,6 +9,7 @@ import gymnasium as gym
 
 from ecrl.envs.adapters.shared import load_target, numbers, text_of
 from ecrl.envs.arguments import check_types
+from ecrl.envs.async_steps import resolved, step
 from ecrl.envs.base import Problem, Score
 from ecrl.envs.datasets.cells import prompt_text, read_cell, value_at
 from ecrl.envs.datasets.row_files import Row
@@ -73,7 +74,7 @@ class SkyRLEnv(RowsEnv):
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Pass the response on."""
         self.problem  # noqa: B018  (raises before the first reset)
-        output = self._env.step(action)
+        output = resolved(self._env.step(action))
         done = bool(output["done"])
         metrics = numbers(self._env.get_metrics()) if done else {}
         info = {"metrics": metrics, "answer": None}
@@ -83,7 +84,7 @@ class SkyRLEnv(RowsEnv):
         """Score a first response, in a new environment."""
         env = self._make(problem.answer)
         env.init(_messages(value_at(problem.answer, self._prompt_column)))
-        return Score(float(env.step(response)["reward"]), numbers(env.get_metrics()))
+        return Score(float(resolved(env.step(response))["reward"]), numbers(env.get_metrics()))
 
     def _make(self, row: Row) -> Any:
         if ":" in self._target:
@@ -120,7 +121,7 @@ def as_skyrl(env_id: str, **kwargs: Any) -> Any:
 
         def step(self, action: str) -> dict[str, Any]:
             self.turns += 1
-            observation, reward, terminated, truncated, info = self.env.step(action)
+            observation, reward, terminated, truncated, info = step(self.env, action)
             self.metrics = numbers(info.get("metrics"))
             done = terminated or truncated
             observations = [] if done else [{"role": "user", "content": observation}]

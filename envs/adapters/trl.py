@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 
 from ecrl.envs.adapters.shared import load_target, text_of
 from ecrl.envs.arguments import check_seconds, check_types
+from ecrl.envs.async_steps import resolved
 from ecrl.envs.base import Problem, ReasoningEnv, Score, item_seed
 from ecrl.envs.datasets.cells import conversation, joined, read_cell, value_at
 from ecrl.envs.datasets.row_files import Row
@@ -32,8 +33,6 @@ class RewardFunctionEnv(RowsEnv):
     Raises:
         UsageError: a function cannot be imported, the weights do not match, or the rows cannot be read.
     """
-
-    concurrent: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -127,4 +126,4 @@ def as_trl(
 
 def _score(env: ReasoningEnv, seed: int, response: str) -> float:
     info: Mapping[str, Any] = env.reset(seed=seed)[1]
-    return env.score(info["problem"], response).reward
+    return resolved(env.score(info["problem"], response)).reward

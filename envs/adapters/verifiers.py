@@ -6,7 +6,6 @@ of reward functions, which later versions of verifiers call v0.
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from ecrl.envs.adapters.shared import load_target, text_of
 from ecrl.envs.adapters.trl import as_trl
+from ecrl.envs.async_steps import resolved
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.errors import UsageError
 
@@ -113,5 +113,4 @@ def _call(function: Callable[..., Any], known: Mapping[str, Any]) -> Any:
     parameters = inspect.signature(function).parameters.values()
     everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
     named = known if everything else {p.name: known[p.name] for p in parameters if p.name in known}
-    answer = function(**named)
-    return asyncio.run(answer) if inspect.isawaitable(answer) else answer  # type: ignore[arg-type]
+    return resolved(function(**named))

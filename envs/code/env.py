@@ -70,7 +70,6 @@ class CodeEnv(RowsEnv):
         UsageError: an argument is wrong, the rows cannot be read, or the sandbox does not work here.
     """
 
-    concurrent: ClassVar[bool] = True
     #: Reading the tests of a row takes up to a millisecond.
     rows_tried: ClassVar[int] = 20_000
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from ecrl.envs.async_steps import is_concurrent, resolved, step
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split, item_seed
 from ecrl.envs.safe_calls import make
 from ecrl.errors import UsageError
@@ -37,12 +38,10 @@ class CompositeEnv(ReasoningEnv):
         split: ``train`` or ``val``.
     """
 
-    #: A member may wait for another process, and instances share nothing.
-    concurrent: ClassVar[bool] = True
-
     def __init__(self, members: Sequence[gym.Env[str, str]], *, split: Split) -> None:
         super().__init__(split=split)
         self.members = list(members)
+        self.concurrent = all(map(is_concurrent, self.members))
         self._index = 0
 
     @property
@@ -77,7 +76,7 @@ class CompositeEnv(ReasoningEnv):
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         """Pass the response to the current member."""
         _ = self.problem  # raises if `reset` has not been called
-        observation, reward, terminated, truncated, info = self.members[self._index].step(action)
+        observation, reward, terminated, truncated, info = step(self.members[self._index], action)
         metrics = self.mark(info.get("metrics", {}), float(reward))
         result = {**info, "metrics": metrics, "answer": info.get("answer")}
         return observation, float(reward), terminated, truncated, result
@@ -90,7 +89,7 @@ class CompositeEnv(ReasoningEnv):
     def score(self, problem: Problem, response: str) -> Score:
         """Let the member that the problem comes from score the response."""
         member: MemberProblem = problem.answer
-        return self._reasoning(member.index).score(member.problem, response)
+        return resolved(self._reasoning(member.index).score(member.problem, response))
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
         """Let the member that the problem comes from write the solution."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
 from ecrl.envs.arguments import check_integer, check_types
+from ecrl.envs.async_steps import is_concurrent, resolved
 from ecrl.envs.base import Problem, ReasoningEnv, Score, Split
 from ecrl.envs.safe_calls import make
 from ecrl.envs.sandbox import Limits, Outcome, make_sandbox
@@ -47,8 +48,6 @@ class PythonToolEnv(ReasoningEnv):
         UsageError: an argument is wrong, or the sandbox does not work on this machine.
     """
 
-    concurrent: ClassVar[bool] = True
-
     def __init__(
         self,
         *,
@@ -72,6 +71,7 @@ class PythonToolEnv(ReasoningEnv):
         if not isinstance(task, ReasoningEnv):
             raise UsageError(f"env={env!r} must be a ReasoningEnv; it is a {type(task).__name__}.")
         self.task = task
+        self.concurrent = is_concurrent(task)
         self.turns = turns
         self.max_output = max_output
         self._sandbox = make_sandbox(sandbox, python=python, url=sandbox_url)
@@ -118,7 +118,7 @@ class PythonToolEnv(ReasoningEnv):
 
     def score(self, problem: Problem, response: str) -> Score:
         """Score an answer as the other environment does."""
-        return self.task.score(problem, response)
+        return resolved(self.task.score(problem, response))
 
     def solution(self, problem: Problem, rng: np.random.Generator, correct: bool = True) -> str:
         """Answer without a call, as the other environment's solutions do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import inf
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -38,8 +38,6 @@ class MathEnv(RowsEnv):
         UsageError: the rows cannot be read or make no problems, the template has no ``{problem}``, or a limit
             or tolerance is out of range.
     """
-
-    concurrent: ClassVar[bool] = True
 
     def __init__(
         self,

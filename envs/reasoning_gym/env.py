@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -44,8 +44,6 @@ class ReasoningGymEnv(ReasoningEnv):
         UsageError: reasoning-gym is not installed, the task, a setting or the level is unknown, or the task
             refuses its settings.
     """
-
-    concurrent: ClassVar[bool] = True
 
     def __init__(
         self,

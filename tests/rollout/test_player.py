@@ -14,32 +14,24 @@ import gymnasium as gym
 import pytest
 
 from ecrl.config.resume import resumed_config
-from ecrl.distributed.process_group import ProcessGroup
-from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine
 from ecrl.envs.base import Problem, Score
-from ecrl.envs.safe_calls import make as make_env
 from ecrl.errors import EcrlError
 from ecrl.metrics import MetricsRecorder
-from ecrl.policy.model import load_policy, load_tokenizer
-from ecrl.rollout.chat import Chat
-from ecrl.rollout.collector import Collector
-from ecrl.rollout.env_pools import split_of
-from ecrl.rollout.trajectory import Trajectory
 from ecrl.training.run import train
+from tests.support.collecting import collect, collector
 from tests.support.engines import FailingEngine, ScatteredEngine
 from tests.support.paths import ROOT
 from tests.support.runs import assert_same_run, run, silent
 from tests.support.tasks import EchoEnv
 from tests.support.tiny import TINY
 
-SAMPLING = Sampling(temperature=1.0, top_p=1.0, max_new_tokens=8)
+TASKS = f"{__name__}:test"
 
 
 class WaitingEcho(EchoEnv):
-    """Waits in a thread, so that several are verified at once."""
+    """Waits, so that several are verified at once, in threads."""
 
-    concurrent = True
     at_once: ClassVar[int] = 0
     most_at_once: ClassVar[int] = 0
     _lock = threading.Lock()
@@ -65,30 +57,16 @@ gym.register("test/WaitingEcho-v0", entry_point=WaitingEcho)
 gym.register("test/FaultyEcho-v0", entry_point=FaultyEcho)
 
 
-def collector(tiny_model: Path, of: type[HFEngine], env_id: str, **settings: Any) -> Collector:
-    tokenizer = load_tokenizer(str(tiny_model))
-    # One at a time, so that the padding beside others does not change the last bits.
-    engine = of(load_policy(str(tiny_model), tokenizer), ProcessGroup(), batch_size=1)
-    task = f"{__name__}:test/{env_id}-v0"
-    return Collector(
-        lambda pool: make_env(task, split_of(pool), {}), engine, Chat(tokenizer), seed=0, **settings
-    )
-
-
-def collect(source: Collector, recorder: MetricsRecorder | None = None) -> list[Trajectory]:
-    return source.collect("train", [0, 1, 2], 4, SAMPLING, 0, recorder or MetricsRecorder())
-
-
 @pytest.mark.parametrize("env_id", ["Digits", "Echo", "WaitingEcho"])
 def test_any_order_of_arrival_gives_the_same_trajectories(env_id: str, tiny_model: Path) -> None:
-    want = collect(collector(tiny_model, HFEngine, env_id))
-    source = collector(tiny_model, ScatteredEngine, env_id)
+    want = collect(collector(tiny_model, HFEngine, f"{TASKS}/{env_id}-v0"))
+    source = collector(tiny_model, ScatteredEngine, f"{TASKS}/{env_id}-v0")
     assert [collect(source) for _ in range(3)] == [want] * 3
     assert len({t.response for t in want}) > 8
 
 
 def test_an_episode_takes_its_next_turn_while_others_wait_for_their_first(tiny_model: Path) -> None:
-    source = collector(tiny_model, ScatteredEngine, "Echo")
+    source = collector(tiny_model, ScatteredEngine, f"{TASKS}/Echo-v0")
     collect(source)
     engine: Any = source.engine
     opened = [left for what, left in engine.notes if what == "submit"]
@@ -104,12 +82,12 @@ def test_an_engine_that_draws_in_waves_gets_all_next_turns_at_once(tiny_model: P
             waves.append(len(prompts))
             return super().draw(prompts, *args)
 
-    collect(collector(tiny_model, Counting, "WaitingEcho"))
+    collect(collector(tiny_model, Counting, f"{TASKS}/WaitingEcho-v0"))
     assert waves == [12, 12]
 
 
 def test_verification_goes_on_while_the_engine_draws(tiny_model: Path) -> None:
-    source = collector(tiny_model, ScatteredEngine, "WaitingEcho")
+    source = collector(tiny_model, ScatteredEngine, f"{TASKS}/WaitingEcho-v0")
     WaitingEcho.most_at_once = 0
     recorder = MetricsRecorder()
     collect(source, recorder)
@@ -119,7 +97,7 @@ def test_verification_goes_on_while_the_engine_draws(tiny_model: Path) -> None:
 
 
 def test_an_environment_that_raises_ends_the_run_and_the_engine_forgets(tiny_model: Path) -> None:
-    source = collector(tiny_model, ScatteredEngine, "FaultyEcho")
+    source = collector(tiny_model, ScatteredEngine, f"{TASKS}/FaultyEcho-v0")
     with pytest.raises(EcrlError, match="ZeroDivisionError"):
         collect(source)
     engine: Any = source.engine
@@ -136,7 +114,7 @@ def test_an_engine_that_finishes_nothing_ends_in_time(tiny_model: Path) -> None:
             time.sleep(0.01)
             return []
 
-    source = collector(tiny_model, Silent, "Digits", timeout=1.0)
+    source = collector(tiny_model, Silent, f"{TASKS}/Digits-v0", timeout=1.0)
     with pytest.raises(EcrlError, match=r"finished none of 12 completions within 1 s"):
         collect(source)
 
@@ -149,7 +127,7 @@ def test_a_verifier_that_hangs_ends_the_process_in_a_line() -> None:
         "from ecrl.rollout.opening import Opening\n"
         "from ecrl.rollout.verification import Verification\n"
         f"from {__name__} import WaitingEcho\n"
-        "verification = Verification(lambda episode: time.sleep(60), 0.3)\n"
+        "verification = Verification(lambda episode: time.sleep(60), None, 0.3)\n"
         "verification.start([Episode(WaitingEcho(), 0, 0, 0, Opening(), '')])\n"
         "verification.take(1)\n"
     )

@@ -62,10 +62,10 @@ class RaisingEnv(DigitsEnv):
         return super().same_answer(problem, one, other)
 
 
-class RaisingPoolEnv(RaisingEnv):
-    """Is stepped in threads."""
+class RaisingAloneEnv(RaisingEnv):
+    """Is stepped in no thread."""
 
-    concurrent = True
+    concurrent = False
 
 
 class RaisingEchoEnv(EchoEnv):
@@ -106,5 +106,5 @@ class RaisingMonitor(L.Callback, RolloutObserver):
 
 
 gym.register("test/Raising-v0", entry_point=RaisingEnv)
-gym.register("test/RaisingPool-v0", entry_point=RaisingPoolEnv)
+gym.register("test/RaisingAlone-v0", entry_point=RaisingAloneEnv)
 gym.register("test/RaisingEcho-v0", entry_point=RaisingEchoEnv)

@@ -16,8 +16,8 @@ from ecrl.training.run import evaluate, train
 from tests.support.runs import history, run, silent
 from tests.support.tiny import TINY
 
-RAISING, POOL, ECHO = (
-    f"env=tests.support.raising:test/{name}-v0" for name in ("Raising", "RaisingPool", "RaisingEcho")
+RAISING, ALONE, ECHO = (
+    f"env=tests.support.raising:test/{name}-v0" for name in ("Raising", "RaisingAlone", "RaisingEcho")
 )
 MIXTURE = [
     "env=mixture",
@@ -45,8 +45,8 @@ def files(run_dir: Path) -> list[Path]:
         ([RAISING, "env.kwargs.hook=gold"], "gold-train-problem0"),
         ([RAISING, "env.kwargs.hook=same_answer", "eval.every=1"], "same_answer-raising-iteration0-problem"),
         ([RAISING, "eval.every=1"], "step-raising-iteration0-problem"),
-        ([POOL], "step-train-iteration0-problem"),
-        ([POOL, "env.kwargs.hook=pool"], "step-train-iteration0-problem"),
+        ([ALONE], "step-train-iteration0-problem"),
+        ([RAISING, "env.kwargs.hook=pool"], "step-train-iteration0-problem"),
         ([ECHO], "step-train-iteration0-problem"),
         (MIXTURE, "step-train-iteration0-problem"),
     ],

@@ -109,6 +109,28 @@ class Coin:
         return "again", float(right), right or last, last and not right, {"turns": self.turns, "text": "x"}
 
 
+class LaterCoin(Coin):
+    """The same, whose steps are awaited."""
+
+    async def step(self, action: str) -> Any:  # type: ignore[override]
+        return super().step(action)
+
+
+def test_a_gem_class_may_have_asynchronous_steps() -> None:
+    now, later = (
+        GemEnv(target=f"tests.envs.adapters.test_adapters:{name}") for name in ("Coin", "LaterCoin")
+    )
+    assert now.reset(seed=5)[0] == later.reset(seed=5)[0]
+    assert now.score(now.problem, "1") == later.score(later.problem, "1")
+    assert now.step("1") == later.step("1")
+
+
+def test_ours_with_asynchronous_steps_as_trl() -> None:
+    rows, reward = as_trl("tests.support.async_tasks:test/LaterSums-v0", 3)
+    right = [str(sum(map(int, row["prompt"].split("+")))) for row in rows]
+    assert reward(completions=right, seed=[row["seed"] for row in rows]) == [1.0] * 3
+
+
 def test_a_gem_class_is_deterministic_and_leaves_global_randomness_alone() -> None:
     env, other = (
         GemEnv(target="tests.envs.adapters.test_adapters:Coin", kwargs={"sides": 10}) for _ in range(2)
