@@ -19,6 +19,7 @@ _ENTRY_POINTS = {
     "ecrl/Gem-v0": "ecrl.envs.adapters.gem:GemEnv",
     "ecrl/GraphPath-v0": "ecrl.envs.tasks.graph_path:GraphPathEnv",
     "ecrl/GuessNumber-v0": "ecrl.envs.tasks.guess_number:GuessNumberEnv",
+    "ecrl/Judge-v0": "ecrl.envs.judge.env:JudgeEnv",
     "ecrl/Knights-v0": "ecrl.envs.tasks.knights:KnightsEnv",
     "ecrl/Math-v0": "ecrl.envs.datasets.math_problems:MathEnv",
     "ecrl/Mixture-v0": "ecrl.envs.composite.mixture:MixtureEnv",

@@ -10,7 +10,7 @@ import asyncio
 import atexit
 import os
 import threading
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from inspect import isawaitable, iscoroutinefunction
 from typing import Any, TypeVar, cast
 
@@ -60,7 +60,7 @@ def resolved(value: Awaitable[T] | T) -> T:
     Raises:
         RuntimeError: the caller runs in that event loop itself, and should await the value.
     """
-    return shared_loop().run(_await(value)) if isawaitable(value) else cast("T", value)
+    return shared_loop().run(_await(value)) if isawaitable(value) else value
 
 
 async def within(seconds: float, work: Awaitable[T], name: str) -> T:
@@ -95,6 +95,16 @@ def shared_loop() -> EventLoopThread:
             _shared.clear()  # after a fork, the one found here is the parent's
             loop = _shared[os.getpid()] = EventLoopThread("async-steps")
         return loop
+
+
+def release_at_end(release: Callable[[], Awaitable[None]]) -> None:
+    """Have something released when the process's event loop, from which this is called, ends.
+
+    In an event loop of somebody else's nothing happens: its owner ends it.
+    """
+    loop = _shared.get(os.getpid())
+    if loop is not None and loop.loop is asyncio.get_running_loop():
+        loop.at_close(release)
 
 
 def close_shared_loop() -> None:

@@ -16,8 +16,8 @@ class _NotFiniteError(ValueError):
 
 
 def is_wall_time(name: str) -> bool:
-    """Whether a metric measures wall time; all others are the same, bit for bit, in a resumed run."""
-    return name.startswith(("time/", "throughput/"))
+    """Whether a metric measures wall time or a server; all others are the same, bit for bit, on resume."""
+    return name.startswith(("time/", "throughput/", "judge/"))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -58,7 +58,7 @@ class MathEnv(RowsEnv):
         self.answer_column = answer_column
         self.template = template
         self.tolerance = tolerance
-        self.time_limit = time_limit
+        self.time_limit: float = time_limit
         super().__init__([problem_column, answer_column], **rows)
 
     def problem_of(self, row: Row) -> Problem:
