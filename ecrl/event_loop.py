@@ -53,10 +53,12 @@ class EventLoopThread:
         """End what the thread does, and the thread. May be called twice; a blocked thread is left behind."""
         if self.loop.is_closed():
             return
-        with suppress(TimeoutError):
-            self.start(self._end()).result(2 * _CLOSING)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(_CLOSING)
+        try:
+            with suppress(TimeoutError):
+                self.start(self._end()).result(2 * _CLOSING)
+        finally:
+            self.loop.call_soon_threadsafe(self.loop.stop)
+            self._thread.join(_CLOSING)
         if not self._thread.is_alive():
             self.loop.close()
 

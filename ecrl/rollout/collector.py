@@ -205,7 +205,7 @@ class Collector:
         Player(
             self.engine,
             self._chat,
-            Verification(step, step_async, self._timeout),
+            Verification(step, step_async, self._timeout, self._stopping.is_set),
             self._process_group,
             self._timeout,
             self.engine_clock,

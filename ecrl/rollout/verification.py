@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ecrl.distributed.watchdog import watchdog
 from ecrl.envs.async_steps import is_async, is_concurrent, shared_loop
 from ecrl.event_loop import cancel_all
 from ecrl.rollout.episode import THREADS, Episode
+from ecrl.rollout.shared_engine import AbandonedError
 from ecrl.timeline import span
+
+_LOOK = 0.2  # seconds between two looks whether the run has ended
 
 
 class Verification:
@@ -25,6 +29,7 @@ class Verification:
         step: steps the environment of an episode.
         step_async: does the same where steps are asynchronous; has a time limit of its own.
         timeout: seconds for one step.
+        stopping: whether the run has ended elsewhere, so that asynchronous steps need not be awaited.
 
     Attributes:
         open: number of episodes that were started and not yet taken.
@@ -35,10 +40,12 @@ class Verification:
         step: Callable[[Episode], None],
         step_async: Callable[[Episode], Awaitable[None]],
         timeout: float,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._step = step
         self._step_async = step_async
         self._timeout = timeout
+        self._stopping = stopping
         self._threads = ThreadPoolExecutor(THREADS, "verify")  # it makes them as they are needed
         self._slots: asyncio.Semaphore | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -73,6 +80,7 @@ class Verification:
         """Return the verified episodes, each once; wait for ``least``.
 
         Raises:
+            AbandonedError: the run has ended elsewhere.
             EcrlError: the environment's code failed, and that is to end the run.
         """
         taken: list[Episode] = []
@@ -92,7 +100,10 @@ class Verification:
         if not self._ended.empty() or self._slots is None:
             return self._ended.get()
         with watchdog(2 * self._timeout, f"The environment's scoring of {self.open} completions"):
-            return self._ended.get()
+            while not self._stopping():
+                with suppress(Empty):
+                    return self._ended.get(timeout=_LOOK)
+        raise AbandonedError("The run has ended.")
 
     def _verify(self, episodes: Sequence[Episode]) -> list[Episode]:
         with watchdog(self._timeout, "The environment's scoring of a completion") as anew, span("verify"):

@@ -6,7 +6,6 @@ import asyncio
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +20,7 @@ from ecrl.envs.safe_calls import make as make_env
 from ecrl.errors import EcrlError, UsageError
 from ecrl.event_loop import EventLoopThread
 from ecrl.training.run import train
-from tests.support.async_tasks import AwaitingEcho, LaterSums
+from tests.support.async_tasks import AwaitingEcho, HangsLater, LaterSums
 from tests.support.collecting import collect, collector
 from tests.support.engines import ScatteredEngine
 from tests.support.paths import ROOT
@@ -37,15 +36,15 @@ class SleepingDigits(DigitsEnv):
 
     at_once: ClassVar[int] = 0
     most_at_once: ClassVar[int] = 0
-    _lock = threading.Lock()
+    _changed = threading.Condition()
 
     def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
         cls = SleepingDigits
-        with self._lock:
+        with cls._changed:
             cls.at_once += 1
             cls.most_at_once = max(cls.most_at_once, cls.at_once)
-        time.sleep(0.05)
-        with self._lock:
+            cls._changed.notify_all()
+            cls._changed.wait_for(lambda: cls.most_at_once >= 64 or not self.concurrent, timeout=20)
             cls.at_once -= 1
         return super().step(action)
 
@@ -96,7 +95,10 @@ def test_any_order_of_arrival_gives_the_trajectories_of_plain_steps(tiny_model: 
 
 
 @pytest.mark.parametrize(("env_id", "most"), [("AwaitingEcho", 64), ("NarrowEcho", 3)])
-def test_as_many_at_once_as_the_environment_allows(env_id: str, most: int, tiny_model: Path) -> None:
+def test_as_many_at_once_as_the_environment_allows(
+    env_id: str, most: int, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AwaitingEcho, "wanted", most)
     AwaitingEcho.most_at_once = 0
     source = collector(tiny_model, HFEngine, f"{TASKS}:test/{env_id}-v0", batch=68)
     collect(source, problems=range(17), copies=4)
@@ -107,7 +109,7 @@ def test_plain_steps_that_wait_do_so_together(tiny_model: Path) -> None:
     SleepingDigits.most_at_once = 0
     source = collector(tiny_model, HFEngine, f"{__name__}:test/SleepingDigits-v0", batch=64)
     collect(source, problems=range(16), copies=4)
-    assert SleepingDigits.most_at_once > 32
+    assert SleepingDigits.most_at_once == 64
     SleepingDigits.most_at_once = 0
     source = collector(tiny_model, HFEngine, f"{__name__}:test/MainThreadDigits-v0")
     collect(source, problems=range(4), copies=1)
@@ -149,6 +151,17 @@ def test_ctrl_c_leaves_nothing(base: list[str], tmp_path: Path) -> None:
     with pytest.raises((KeyboardInterrupt, SystemExit)):
         run([*base, *words], tmp_path / "run")
     assert left() == []
+
+
+def test_an_error_of_the_trainer_does_not_wait_for_steps_of_rollouts_drawn_ahead(
+    base: list[str], tmp_path: Path
+) -> None:
+    HangsLater.steps = 0
+    ahead = ["rollout.staleness=1", "engine._target_=tests.support.engines.DisaggregatedEngine"]
+    fault = "monitor.mine={_target_: tests.support.raising.RaisingMonitor}"
+    with pytest.raises(EcrlError, match="ZeroDivisionError"):
+        run([*base, *ahead, f"env={TASKS}:test/HangsLater-v0", fault], tmp_path / "run")
+    assert HangsLater.steps > 32 and left() == []
 
 
 @pytest.mark.slow

@@ -19,15 +19,20 @@ class AwaitingEcho(EchoEnv):
 
     at_once: ClassVar[int] = 0
     most_at_once: ClassVar[int] = 0
+    wanted: ClassVar[int] = 1  # a step waits until so many were taken at once
 
     async def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:  # type: ignore[override]
-        AwaitingEcho.at_once += 1
-        AwaitingEcho.most_at_once = max(AwaitingEcho.most_at_once, AwaitingEcho.at_once)
+        cls = AwaitingEcho
+        cls.at_once += 1
+        cls.most_at_once = max(cls.most_at_once, cls.at_once)
         try:
-            await asyncio.sleep(0.02)
+            for _ in range(500):
+                await asyncio.sleep(0.02)
+                if cls.most_at_once >= cls.wanted:
+                    break
             return super().step(action)
         finally:
-            AwaitingEcho.at_once -= 1
+            cls.at_once -= 1
 
 
 class NarrowEcho(AwaitingEcho):
@@ -71,6 +76,17 @@ class AwaitingDigits(DigitsEnv):
         await task
 
 
+class HangsLater(AwaitingDigits):
+    """Hangs once as many steps were taken as a rollout of ``TINY`` has, and some more."""
+
+    steps: ClassVar[int] = 0
+
+    async def score(self, problem: Problem, response: str) -> Score:
+        HangsLater.steps += 1
+        await asyncio.sleep(3600 * (HangsLater.steps > 40))
+        return await super().score(problem, response)
+
+
 class LaterSums(ReasoningEnv):
     """Add two numbers; the verdict is awaited."""
 
@@ -86,6 +102,6 @@ class LaterSums(ReasoningEnv):
         return str(problem.answer) if correct else "0"
 
 
-for each in (AwaitingEcho, NarrowEcho, AwaitingDigits, LaterSums):
+for each in (AwaitingEcho, NarrowEcho, AwaitingDigits, HangsLater, LaterSums):
     gym.register(f"test/{each.__name__}-v0", entry_point=each)
 gym.register("test/Limited-v0", entry_point=LaterSums, max_episode_steps=3)

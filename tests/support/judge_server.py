@@ -43,6 +43,7 @@ class _Server(ThreadingHTTPServer):
         #: What the next requests get, in order: a status, ``broken``, ``empty``, ``cut``, ``mute``, ``hang``.
         self.faults: list[Any] = []
         self.seconds, self.die_after, self.form, self.key = 0.0, -1, "json", ""
+        self.gather = 0  # answers wait until so many requests were open at once
         self.noisy = False
         self.seen: list[dict[str, Any]] = []
         self.arrived: list[float] = []
@@ -93,6 +94,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: dict[str, Any], fault: Any, number: int) -> None:
         time.sleep(3600 if fault == "hang" else self.server.seconds)
+        for _ in range(400):
+            if self.server.most >= self.server.gather:
+                break
+            time.sleep(0.01)
         if isinstance(fault, int):
             return self._send(fault, {"error": "a failure"}, {"Retry-After": "0.1"})
         if fault == "broken":

@@ -37,7 +37,9 @@ def process() -> Iterator[JudgeServer]:
 
 @pytest.fixture
 def server(process: JudgeServer) -> Iterator[JudgeServer]:
-    process.tell(faults=[], seconds=0, form="json", key="", noisy=False, seen=[], arrived=[], most=0)
+    process.tell(
+        faults=[], seconds=0, form="json", key="", noisy=False, gather=0, seen=[], arrived=[], most=0
+    )
     vars(stats).update(vars(JudgeStats()))
     yield process
     close_shared_loop()
@@ -89,10 +91,10 @@ def test_an_empty_response_costs_nothing(kwargs: dict[str, Any], server: JudgeSe
 def test_many_are_judged_at_once_but_no_more_than_allowed(
     kwargs: dict[str, Any], server: JudgeServer
 ) -> None:
-    server.tell(seconds=0.05)
+    server.tell(gather=64)
     assert rewards(JudgeEnv(**kwargs, in_flight=64), ["1"] * 64) == [1.0] * 64
-    assert 32 < server.stats()["most"] <= 64
-    server.tell(most=0)
+    assert server.stats()["most"] == 64
+    server.tell(gather=3, most=0)
     assert rewards(JudgeEnv(**kwargs, in_flight=3), ["2"] * 12) == [1.0] * 12
     assert server.stats()["most"] == 3
 
