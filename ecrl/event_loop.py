@@ -66,7 +66,8 @@ class EventLoopThread:
         await cancel_all(asyncio.all_tasks() - {asyncio.current_task()})
         for release in self._releases:
             await release()
-        await asyncio.wait_for(self.loop.shutdown_default_executor(), _CLOSING)
+        with suppress(RuntimeError):  # at the interpreter's end no thread can be started
+            await asyncio.wait_for(self.loop.shutdown_default_executor(), _CLOSING)
 
 
 async def cancel_all(tasks: set[asyncio.Task[Any]]) -> None:

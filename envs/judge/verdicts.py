@@ -27,7 +27,7 @@ class Verdicts:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._thread = ThreadPoolExecutor(1, "verdicts")  # a connection belongs to one thread
+        self._thread = ThreadPoolExecutor(1, "verdicts")  # one at a time
         self._connection: sqlite3.Connection | None = None
 
     async def get(self, key: str) -> str | None:
@@ -54,9 +54,9 @@ class Verdicts:
 
     async def close(self) -> None:
         """Close the file."""
-        if self._connection is not None:
-            await self._do(self._connection.close)
         self._thread.shutdown()
+        if self._connection is not None:
+            self._connection.close()
 
     def _read(self, key: str) -> str | None:
         row = self._open().execute("SELECT reply FROM verdicts WHERE key = ?", (key,)).fetchone()
@@ -65,7 +65,7 @@ class Verdicts:
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(self._path, timeout=_BUSY)
+            self._connection = sqlite3.connect(self._path, _BUSY, check_same_thread=False)
             with self._connection as connection:
                 # Not the write-ahead log: its shared memory does not reach over network file systems.
                 connection.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, reply TEXT)")
