@@ -20,8 +20,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+from ecrl.analysis.points import smooth
 from ecrl.cli import main as ecrl
-from ecrl.report.data import trailing
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.runs.versions import versions
 
@@ -49,7 +49,7 @@ def draw(histories: dict[str, list[list[dict[str, Any]]]], path: Path) -> None:
         width = 1 if metric.startswith("val") else 10
         for name, seeds in histories.items():
             iterations = curve(seeds[0], metric)[0]
-            values = np.stack([trailing(np.asarray(curve(rows, metric)[1]), width) for rows in seeds])
+            values = np.stack([smooth(curve(rows, metric)[1], width) for rows in seeds])
             axis.plot(iterations, values.mean(0), label=name, color=COLOURS[name])
             axis.fill_between(iterations, values.min(0), values.max(0), color=COLOURS[name], alpha=0.15)
         axis.set(xlabel="iteration", title=label)

@@ -118,3 +118,30 @@ def band(values: ArrayLike, confidence: float = 0.95) -> Band:
     variance = np.divide(squares, n - 1, out=np.full(x.shape[1], np.nan), where=n > 1)
     half = stats.t.ppf(0.5 + confidence / 2, np.maximum(n - 1, 1)) * np.sqrt(variance / np.maximum(n, 1))
     return Band(mean, mean - half, mean + half, n)
+
+
+def differences_to_first(values: ArrayLike, confidence: float = 0.95) -> list[Interval]:
+    """Return each further arm's mean difference to the first, with a spread pooled over all arms.
+
+        difference ± t(1 − (1 − confidence) / (2·(A − 1)), (A − 1)·(S − 1)) · s · √(2 / S)
+
+    s² is the mean square of what arm and seed leave unexplained, x − mean of the arm − mean of the seed +
+    mean of all, over (A − 1)·(S − 1) degrees of freedom. It takes the spread as equal in all arms: with two
+    seeds each, there is no other way to a useful interval. All A − 1 intervals hold together (Bonferroni).
+
+    Args:
+        values: ``[A, S]``, arms by the seeds that all of them have.
+        confidence: that all intervals hold, in (0, 1).
+
+    Raises:
+        ValueError: there are fewer than two arms or two seeds, or a value is not finite.
+    """
+    x = np.asarray(values, float)
+    if x.ndim != 2 or min(x.shape) < 2 or not np.isfinite(x).all():
+        raise ValueError(f"differences take two or more arms by two or more seeds, got shape {x.shape}.")
+    arms, seeds = x.shape
+    freedom = (arms - 1) * (seeds - 1)
+    residuals = x - x.mean(1, keepdims=True) - x.mean(0) + x.mean()
+    spread = float(np.sqrt((residuals**2).sum() / freedom * 2 / seeds))
+    half = float(stats.t.ppf(1 - (1 - confidence) / (2 * (arms - 1)), freedom)) * spread
+    return [Interval(m, m - half, m + half, seeds) for m in (x[1:] - x[0]).mean(1).tolist()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,8 @@ CONFIDENCE = 0.95
 FINAL = 0.2
 #: A training curve is a trailing mean over this share of the iterations.
 SMOOTH = 1 / 15
+#: A comparison of more arms than this has an atlas.
+MANY = 12
 _AT = re.compile(r"val/(.+)/(avg|pass)@(\d+)")
 
 
@@ -69,6 +71,17 @@ class Comparison:
     arms: list[Arm]
     iterations: int
     notes: list[str]
+
+    @property
+    def alone(self) -> Run | None:
+        """The run, if there is only one."""
+        runs = [run for arm in self.arms for run in arm.runs.values()]
+        return runs[0] if len(runs) == 1 else None
+
+    @property
+    def numbered(self) -> list[tuple[int, Arm]]:
+        """The arms with the numbers of their colours; 0 is the baseline, which one arm alone is not."""
+        return list(enumerate(self.arms, start=int(len(self.arms) == 1)))
 
     @property
     def names(self) -> list[str]:
@@ -127,12 +140,19 @@ class Comparison:
         """Return the interval of the final figure minus the baseline's, paired by seed."""
         return paired(self.finals(arm, name), self.finals(self.arms[0], name), CONFIDENCE)
 
+    def start(self, run: Run, name: str) -> float:
+        """Return a validation before the first iteration, or the mean of a metric's first ``width`` values.
+
+        NaN where it was not measured.
+        """
+        t, v = self.measured(run, name)
+        first = v[:1] if name.startswith("val/") else v[t > 0][: self.width]
+        is_there = len(first) and (not name.startswith("val/") or t[0] == 0)
+        return float(first.mean()) if is_there else float("nan")
+
     def starts(self, name: str) -> Interval | None:
         """Return the interval, over the baseline's seeds, of a validation before the first iteration."""
-        runs = self.arms[0].runs.values()
-        values = [
-            float(run.columns[name][0]) for run in runs if name in run.columns and run.iteration[0] == 0
-        ]
+        values = [self.start(run, name) for run in self.arms[0].runs.values() if name.startswith("val/")]
         values = [v for v in values if np.isfinite(v)]
         return interval(values, CONFIDENCE) if values else None
 
@@ -178,6 +198,15 @@ class Comparison:
         return pair(Series(run.path, run.iteration[kept], columns), reward, width=width)
 
 
+def ceiling_of(laws: Mapping[int, Law]) -> Interval:
+    """Return the interval of the ceiling over seeds; for one seed, the interval of its own fit."""
+    if len(laws) > 1:
+        return interval([law.ceiling for law in laws.values()], CONFIDENCE)
+    (law,) = laws.values()
+    low, high = law.ceiling_interval
+    return Interval(law.ceiling, low, high, 1)
+
+
 def compare(arms: list[Arm], baseline: str | None) -> Comparison:
     """Put the baseline first and cut all runs at the shortest.
 
@@ -200,7 +229,7 @@ def compare(arms: list[Arm], baseline: str | None) -> Comparison:
     seeds = [set(arm.runs) for arm in arms]
     if any(s != seeds[0] for s in seeds):
         notes.append("Arms have different seeds; paired differences take those that both have.")
-    if max(map(len, seeds)) == 1:
+    if len(arms) > 1 and max(map(len, seeds)) == 1:
         notes.append("One seed an arm: there are no intervals, and differences may be chance.")
     if _different([run.versions for run in runs if run.versions]):
         notes.append("The runs were made with different package versions (see Versions).")

@@ -9,197 +9,177 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
-from ecrl.analysis.stats import Interval, interval
-from ecrl.report.data import CONFIDENCE, Comparison
-from ecrl.report.drawing import MUTED, Picture, colour, label, line_style, picture
-from ecrl.report.runs import ENTROPY, REWARD
+from ecrl.analysis.stats import Interval
+from ecrl.report.curves import BANDS, LEARNING, curves
+from ecrl.report.data import Comparison, Plane, ceiling_of
+from ecrl.report.drawing import MUTED, Picture, colour, draw_svg, label, line_style, shortened
+from ecrl.report.runs import REWARD, Arm
 
 
 def draw(comparison: Comparison) -> list[Picture]:
-    """Draw every figure that the metrics allow."""
-    pictures = [_curve(comparison, name, title, unit) for name, title, unit in _curves(comparison)]
-    pictures += [_pass_at_k(comparison, task) for task in comparison.tasks if len(comparison.ks(task)) > 1]
-    pictures.insert(0, _plane(comparison))
-    return _apart([*pictures, *([_gains(comparison)] if len(comparison.arms) > 1 else [])])
-
-
-def _curves(comparison: Comparison) -> list[tuple[str, str, str]]:
-    found = [(ENTROPY, "Policy entropy", "nats a token"), (REWARD, "Training reward", "mean reward")]
-    found += [(mean, "Validation avg@k, mean of the sets", "share solved") for mean in comparison.means]
-    for task in comparison.tasks:
-        for kind in ("avg", "pass"):
-            for k in comparison.ks(task, kind)[-1:]:
-                found.append((f"val/{task}/{kind}@{k}", f"Validation {kind}@{k}, {task}", "share solved"))
-    found += [
-        ("cov/mean", "Token covariance, mean", "cov(log π, A), nats"),
-        ("cov/top_2%", "Token covariance, mean of the top 2 %", "cov(log π, A), nats"),
-        ("rollout/length", "Response length", "tokens"),
-    ]
-    return [row for row in found if row[0] in comparison.names]
-
-
-def _curve(comparison: Comparison, name: str, title: str, unit: str) -> Picture:
-    def plot(axes: Axes) -> None:
-        ends: list[tuple[float, str, int | None]] = []
-        for i, arm in enumerate(comparison.arms):
-            curve = comparison.curve(arm, name)
-            if curve is None:
-                continue
-            marker = "o" if len(curve.iteration) <= 30 else None
-            axes.plot(
-                curve.iteration,
-                curve.band.mean,
-                color=colour(i),
-                linestyle=line_style(i),
-                marker=marker,
-                ms=3,
-            )
-            axes.fill_between(
-                curve.iteration, curve.band.low, curve.band.high, color=colour(i), alpha=0.16, lw=0
-            )
-            ends.append((float(curve.band.mean[-1]), arm.name, i))
-        axes.set_xlabel("iteration")
-        axes.set_xlim(0, comparison.iterations)
-        if name in (ENTROPY, REWARD) or name.startswith("val/"):
-            axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
-        label(axes, ends)
-
-    as_is = name.startswith("val/") or comparison.width == 1
-    smoothing = "" if as_is else f" Trailing mean over {comparison.width} iterations."
-    return picture(_file(name), title, unit, f"{name}.{smoothing}", plot)
+    """Draw every figure that the metrics allow, section by section."""
+    drawn = curves(comparison)
+    of_all = [_pass_at_k(comparison, task) for task in comparison.tasks if len(comparison.ks(task)) > 1]
+    of_all += [_gains(comparison)] if len(comparison.arms) > 1 else []
+    learning = [picture for picture in drawn if picture.section == LEARNING]
+    others = [picture for picture in drawn if picture.section != LEARNING]
+    return _apart([*learning, _plane(comparison), *of_all, *others])
 
 
 def _pass_at_k(comparison: Comparison, task: str) -> Picture:
     ks = comparison.ks(task)
     names = [f"val/{task}/pass@{k}" for k in ks]
+    start = [comparison.starts(name) for name in names]
+    lines: list[tuple[str, int | None, list[Interval | None]]]
+    lines = [("before RL", None, start)] if all(start) else []
+    lines += [
+        (_name(comparison, arm), i, [comparison.final(arm, name) for name in names])
+        for i, arm in comparison.numbered
+    ]
+    rows = [
+        [name, k, of.mean, of.low, of.high, of.n]
+        for name, _, found in lines
+        for k, of in zip(ks, found, strict=True)
+        if of
+    ]
 
     def plot(axes: Axes) -> None:
-        start = [comparison.starts(name) for name in names]
         ends: list[tuple[float, str, int | None]] = []
-        if all(start):
-            means = [s.mean for s in start if s]
-            axes.plot(ks, means, color=MUTED, linestyle=(0, (2, 2)), lw=1.3)
-            ends.append((means[-1], "before RL", None))
-        for i, arm in enumerate(comparison.arms):
-            finals = [comparison.final(arm, name) for name in names]
-            found = [(k, f) for k, f in zip(ks, finals, strict=True) if f]
-            if not found:
+        for name, i, found in lines:
+            kept = [(k, of) for k, of in zip(ks, found, strict=True) if of]
+            if not kept:
                 continue
-            x = [k for k, _ in found]
-            axes.plot(
-                x, [f.mean for _, f in found], color=colour(i), linestyle=line_style(i), marker="o", ms=4
-            )
-            low, high = ([getattr(f, end) for _, f in found] for end in ("low", "high"))
-            axes.fill_between(x, low, high, color=colour(i), alpha=0.16, lw=0)
-            ends.append((found[-1][1].mean, arm.name, i))
+            x, means = [k for k, _ in kept], [of.mean for _, of in kept]
+            if i is None:
+                axes.plot(x, means, color=MUTED, linestyle=(0, (2, 2)), lw=1.3)
+            else:
+                axes.plot(x, means, color=colour(i), linestyle=line_style(i), marker="o", ms=4)
+                if len(comparison.arms) <= BANDS:
+                    low, high = [of.low for _, of in kept], [of.high for _, of in kept]
+                    axes.fill_between(x, low, high, color=colour(i), alpha=0.16, lw=0)
+            ends.append((means[-1], name, i))
         axes.set_xscale("log", base=2)
         axes.xaxis.set_major_locator(FixedLocator(ks))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.set_xlabel("k")
+        axes.set_xlabel("k, number of answers to a problem")
         axes.set_xlim(ks[0], ks[-1])
         axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
         label(axes, ends)
 
-    title = f"pass@k at the end, {task}"
+    name, title = f"pass_at_k_{task}", f"pass@k at the end, {task}"
     note = f"val/{task}/pass@k at the end of training; dashed: the same policies before RL."
-    return picture(_file(f"pass_at_k_{task}"), title, "share solved in k tries", note, plot)
+    svg = draw_svg(name, title, "share solved in k tries", plot, len(lines))
+    header = ["arm", "k", "mean", "low", "high", "seeds"]
+    return Picture(name, title, note, LEARNING, {"": svg}, header, rows)
 
 
 def _plane(comparison: Comparison) -> Picture:
     reward = comparison.law_reward()
+    planes = [(i, arm, comparison.plane(arm, reward)) for i, arm in comparison.numbered]
+    top = max((float(p.entropy.max()) for _, _, p in planes if len(p.entropy)), default=1.0)
+    rows = [row for _, arm, plane in planes for row in _numbers(arm.name, plane)]
 
     def plot(axes: Axes) -> None:
         ends: list[tuple[float, str, int | None]] = []
-        planes = [comparison.plane(arm, reward) for arm in comparison.arms]
-        top = max((float(p.entropy.max()) for p in planes if len(p.entropy)), default=1.0)
-        for i, (arm, plane) in enumerate(zip(comparison.arms, planes, strict=True)):
+        for place, (i, arm, plane) in enumerate(planes, start=1):
             axes.scatter(plane.entropy, plane.reward, s=9, color=colour(i), alpha=0.4, lw=0)
             if not plane.laws:
                 continue
-            a, b = (np.mean([getattr(law, x) for law in plane.laws.values()]) for x in "ab")
+            a, b = _coefficients(plane)
             for h, style, width in (
                 (np.linspace(plane.entropy.min(), plane.entropy.max(), 60), line_style(i), 1.8),
                 (np.linspace(0, plane.entropy.min(), 30), ":", 1.3),
             ):
                 axes.plot(h, b - a * np.exp(h), color=colour(i), linestyle=style, lw=width)
             ceiling = ceiling_of(plane.laws)
+            x = -0.02 * top * place
             error = [[ceiling.mean - ceiling.low], [ceiling.high - ceiling.mean]]
             if np.isfinite(error).all():
-                axes.errorbar(
-                    -0.02 * top * (i + 1),
-                    ceiling.mean,
-                    error,
-                    color=colour(i),
-                    lw=1.2,
-                    capsize=2.5,
-                    clip_on=False,
-                )
-            axes.plot(
-                -0.02 * top * (i + 1), ceiling.mean, "D", color=colour(i), ms=5, clip_on=False, zorder=5
-            )
-            ends.append((ceiling.mean, f"{arm.name}  {ceiling.mean:.3f}", i))
+                axes.errorbar(x, ceiling.mean, error, color=colour(i), lw=1.2, capsize=2.5)
+            axes.plot(x, ceiling.mean, "D", color=colour(i), ms=5, zorder=5)
+            name = "ceiling" if comparison.alone else arm.name
+            ends.append((ceiling.mean, f"{ceiling.mean:.3f} {name}", i))
         axes.set_xlim(top * 1.04, -0.02 * top * (len(planes) + 1))  # training goes from left to right
         axes.axvline(0, color=MUTED, lw=0.8)
-        axes.set_xlabel("policy entropy H, nats a token   (training goes to the right)")
+        axes.set_xlabel("policy entropy H, nats a token (training goes to the right)")
         label(axes, ends)
 
+    fits = "of the fit" if comparison.alone else "over seeds; side by side for legibility"
+    coefficients = "." if comparison.alone else " to each seed, drawn with the mean coefficients."
     note = (
-        f"R = {reward}, each seed's points; R = −a·exp(H) + b fitted to each seed, drawn with the mean "
-        "coefficients, dotted beyond the data. Diamonds: ceilings −a + b, R at H = 0, with intervals over "
-        "seeds; side by side for legibility."
+        f"R = {reward}; R = −a·exp(H) + b fitted{coefficients} Dotted beyond the data. "
+        f"Diamonds: ceilings −a + b, R at H = 0, with intervals {fits}."
     )
-    return picture("entropy_reward", "Entropy and reward: laws and ceilings", "R", note, plot)
+    title = "Entropy and reward: law and ceiling"
+    svg = draw_svg("entropy_reward", title, "R", plot, len(planes))
+    header = ["arm", "kind", "entropy", "reward", "low", "high", "a", "b"]
+    return Picture("entropy_reward", title, note, LEARNING, {"": svg}, header, rows)
+
+
+def _coefficients(plane: Plane) -> tuple[float, float]:
+    a, b = (float(np.mean([getattr(law, x) for law in plane.laws.values()])) for x in "ab")
+    return a, b
+
+
+def _numbers(name: str, plane: Plane) -> list[list[Any]]:
+    """Return the rows of an arm's points and ceiling."""
+    points = zip(plane.entropy, plane.reward, strict=True)
+    rows: list[list[Any]] = [[name, "point", h, r, "", "", "", ""] for h, r in points]
+    if plane.laws:
+        ceiling = ceiling_of(plane.laws)
+        rows.append([name, "ceiling", 0.0, ceiling.mean, ceiling.low, ceiling.high, *_coefficients(plane)])
+    return rows
 
 
 def _gains(comparison: Comparison) -> Picture:
     names = [f"val/{task}/{x}" for task in comparison.tasks for x in _validated(comparison, task)] or [REWARD]
     names = [*comparison.means, *names]
-    count = len(comparison.arms)
+    others = list(enumerate(comparison.arms))[1:]
+    found = [
+        (row, name, i, arm, gain)
+        for row, name in enumerate(names)
+        for i, arm in others
+        if (gain := comparison.gain(arm, name))
+    ]
 
     def plot(axes: Axes) -> None:
+        ticks = []
+        for row, _, i, arm, gain in found:
+            y = -row * (len(others) + 1) - i - 0.5
+            ticks.append((y, shortened(arm.name), i))
+            if np.isfinite(gain.half):
+                axes.plot([gain.low, gain.high], [y, y], color=colour(i), linestyle=line_style(i), lw=2)
+            axes.plot(gain.mean, y, "o", color=colour(i), ms=5)
         for row, name in enumerate(names):
-            for i, arm in enumerate(comparison.arms[1:], start=1):
-                gain = comparison.gain(arm, name)
-                if gain is None:
-                    continue
-                y = -row - 0.5 + 0.8 * (0.5 - i / count)
-                if np.isfinite(gain.half):
-                    axes.plot([gain.low, gain.high], [y, y], color=colour(i), lw=2)
-                axes.plot(gain.mean, y, "o", color=colour(i), ms=6)
-                axes.annotate(
-                    arm.name,
-                    (gain.mean if np.isnan(gain.half) else gain.high, y),
-                    (7, 0),
-                    textcoords="offset points",
-                    color=colour(i),
-                    va="center",
-                    fontsize=9,
-                    annotation_clip=False,
-                )
+            at = (0.01, -row * (len(others) + 1) - 0.5)
+            metric = name.removeprefix("val/")
+            axes.text(*at, metric, va="center", weight="bold", transform=axes.get_yaxis_transform())
         axes.axvline(0, color=MUTED, lw=1)
-        axes.set_yticks([-row - 0.5 for row in range(len(names))], [n.removeprefix("val/") for n in names])
-        axes.set_ylim(-len(names), 0)
+        axes.set_yticks([y for y, _, _ in ticks], [name for _, name, _ in ticks])
+        for tick, (_, _, i) in zip(axes.get_yticklabels(), ticks, strict=True):
+            tick.set_color(colour(i))
+        axes.set_ylim(-len(names) * (len(others) + 1), 0)
         axes.grid(axis="y", visible=False)
-        axes.set_xlabel("difference in the share solved")
+        axes.set_xlabel("difference of the means")
 
     base = comparison.arms[0].name
+    title = f"Paired differences to {base}"
     note = f"Final figure minus that of {base}, seed by seed; mean and t interval over seeds."
-    return picture("differences", f"Paired differences to {base}", "", note, plot)
+    left = 0.2 + 0.086 * max(len(shortened(arm.name)) for _, arm in others)
+    svg = draw_svg("differences", title, "", plot, len(names) * (len(others) + 1), left)
+    rows = [[arm.name, name, gain.mean, gain.low, gain.high, gain.n] for _, name, _, arm, gain in found]
+    header = ["arm", "metric", "mean", "low", "high", "seeds"]
+    return Picture("differences", title, note, LEARNING, {"": svg}, header, rows)
+
+
+def _name(comparison: Comparison, arm: Arm) -> str:
+    return "at the end" if comparison.alone else arm.name
 
 
 def _validated(comparison: Comparison, task: str) -> list[str]:
     found = [f"{kind}@{k}" for kind in ("avg", "pass") for k in comparison.ks(task, kind)[-1:]]
     return [*found, *(["greedy"] if f"val/{task}/greedy" in comparison.names else [])]
-
-
-def ceiling_of(laws: dict[int, Any]) -> Interval:
-    """Return the interval of the ceiling over seeds; for one seed, the interval of its own fit."""
-    if len(laws) > 1:
-        return interval([law.ceiling for law in laws.values()], CONFIDENCE)
-    (law,) = laws.values()
-    low, high = law.ceiling_interval
-    return Interval(law.ceiling, low, high, 1)
 
 
 def _file(name: str) -> str:
@@ -208,10 +188,11 @@ def _file(name: str) -> str:
 
 
 def _apart(pictures: list[Picture]) -> list[Picture]:
-    """Number the files whose names would be equal on a file system that ignores case."""
+    """Give pictures file names, numbered where they would be equal on a file system that ignores case."""
     taken: set[str] = set()
     for i, drawn in enumerate(pictures):
-        names = (drawn.name, *(f"{drawn.name}_{n}" for n in range(2, len(pictures) + 1)))
+        base = _file(drawn.name)
+        names = (base, *(f"{base}_{n}" for n in range(2, len(pictures) + 1)))
         name = next(n for n in names if n.casefold() not in taken)
         taken.add(name.casefold())
         pictures[i] = replace(drawn, name=name)

@@ -9,9 +9,8 @@ from typing import Any
 
 from ecrl.analysis.stats import Interval, interval, paired
 from ecrl.config.keys import is_below
-from ecrl.report.data import CONFIDENCE, FINAL, Comparison
-from ecrl.report.figures import ceiling_of
-from ecrl.report.runs import ENTROPY, REWARD, differences
+from ecrl.report.data import CONFIDENCE, FINAL, Comparison, ceiling_of
+from ecrl.report.runs import ENTROPY, REWARD, Run, differences
 
 _TOPS = ("cov/mean", "cov/q50", "cov/q90", "cov/q99", "cov/top_20%", "cov/top_2%", "cov/top_0.2%")
 
@@ -28,6 +27,8 @@ class Table:
         note: how to read it.
         strong: (row, column) of the cells in bold.
         arms: index of the arm of each row, for its colour; None for a row of no arm.
+        words: whether its cells are words rather than numbers.
+        links: where cells lead to on the page, by (row, column).
     """
 
     name: str
@@ -37,6 +38,8 @@ class Table:
     note: str = ""
     strong: set[tuple[int, int]] = field(default_factory=set)
     arms: list[int | None] = field(default_factory=list)
+    words: bool = False
+    links: dict[tuple[int, int], str] = field(default_factory=dict)
 
 
 def figures(comparison: Comparison) -> list[str]:
@@ -50,7 +53,9 @@ def figures(comparison: Comparison) -> list[str]:
 
 
 def finals(comparison: Comparison) -> Table:
-    """Return the table of the final figures."""
+    """Return the table of the final figures; of one run alone, a row for each figure."""
+    if comparison.alone:
+        return _of_one_run(comparison, comparison.alone)
     names = figures(comparison)
     columns = [
         _cells([comparison.starts(n), *(comparison.final(arm, n) for arm in comparison.arms)], _mean)
@@ -61,8 +66,26 @@ def finals(comparison: Comparison) -> Table:
         f"Mean over the last {FINAL:.0%} of the iterations, then over seeds; ± half of the "
         f"{CONFIDENCE:.0%} t interval over seeds."
     )
-    arms: list[int | None] = [None, *range(len(comparison.arms))]
+    arms = [None, *(i for i, _ in comparison.numbered)]
     return Table("final", "Final figures", ["arm", *_short(comparison, names)], rows, note, arms=arms)
+
+
+def _of_one_run(comparison: Comparison, run: Run) -> Table:
+    rows = []
+    for name, short in zip(names := figures(comparison), _short(comparison, names), strict=True):
+        t, v = comparison.measured(run, name)
+        end = comparison.finals(comparison.arms[0], name).get(run.seed, math.nan)
+        numbers = [comparison.start(run, name), end, *([v.max()] if name.startswith("val/") else [])]
+        column = [None if math.isnan(x) else Interval(float(x), math.nan, math.nan, 1) for x in numbers]
+        start, last, *best = _cells(column, _alone)
+        rows.append([short, start, last, f"{best[0]} (iteration {t[v.argmax()]})" if best else "–"])
+    note = (
+        f"Start: the validation before RL, or the mean of the first {comparison.width} iterations. End: the "
+        f"mean over the last {FINAL:.0%} of the iterations. Best: the highest validation; chance favours it."
+    )
+    return Table(
+        "final", "Figures at the start and at the end", ["figure", "start", "end", "best"], rows, note
+    )
 
 
 def gains(comparison: Comparison) -> Table:
@@ -112,13 +135,21 @@ def laws(comparison: Comparison) -> Table:
     rows = _rows([arm.name for arm in arms], columns)
     strong = {(r, 4) for r, gain in enumerate(gained) if gain and gain.excludes_zero}
     notes = [f"{arm.name}, {why}" for arm, p in zip(arms, planes, strict=True) for why in p.reasons]
-    note = (
-        f"R = −a·exp(H) + b with R = {reward}, fitted to each seed; mean over seeds ± half of its "
-        f"{CONFIDENCE:.0%} t interval (one seed: of the fit's own interval). Ceiling: −a + b, R at H = 0; "
-        "to baseline: its paired difference. " + " ".join(notes)
+    each = (
+        ""
+        if comparison.alone
+        else (
+            f" to each seed; mean over seeds ± half of its {CONFIDENCE:.0%} t interval (one seed: of the "
+            "fit's own interval); to baseline: the ceiling's paired difference"
+        )
     )
+    ceiling = (
+        f"Ceiling: −a + b, R at H = 0{', ± half of the interval of the fit' if comparison.alone else ''}."
+    )
+    note = f"R = −a·exp(H) + b with R = {reward}, fitted{each}. {ceiling} {' '.join(notes)}"
     header = ["arm", "a", "b", "ceiling", "to baseline", "reached", "R²", "RMSE", "seeds fitted"]
-    return Table("law", "The entropy law", header, rows, note.strip(), strong, list(range(len(rows))))
+    table = Table("law", "The entropy law", header, rows, note.strip(), strong, _colours(comparison))
+    return _without_arm(table) if comparison.alone else table
 
 
 def covariance(comparison: Comparison) -> Table | None:
@@ -133,17 +164,35 @@ def covariance(comparison: Comparison) -> Table | None:
         f"nats: quantiles, and means of the tokens with the highest. Last {FINAL:.0%} of the iterations."
     )
     header = ["arm", *(n.removeprefix("cov/").replace("_", " ") for n in names)]
-    return Table("covariance", "Token covariance at the end", header, rows, note, arms=list(range(len(rows))))
+    title = "Token covariance at the end"
+    table = Table("covariance", title, header, rows, note, arms=_colours(comparison))
+    return _without_arm(table) if comparison.alone else table
+
+
+def _colours(comparison: Comparison) -> list[int | None]:
+    return [i for i, _ in comparison.numbered]
+
+
+def _without_arm(table: Table) -> Table:
+    """Leave out what one run alone has nothing to say in."""
+    kept = [c for c, name in enumerate(table.header) if name not in ("arm", "to baseline", "seeds fitted")]
+    header, *rows = ([row[c] for c in kept] for row in (table.header, *table.rows))
+    return Table(table.name, table.title, header, rows, table.note, words=table.words)
 
 
 def settings(comparison: Comparison) -> Table:
     """Return the table of the settings in which arms differ."""
     varied = differences(comparison.arms)
-    rows = [[key, *map(_value, values)] for key, values in varied.items()]
+    rows = [
+        [
+            key.removesuffix("._target_"),
+            *(_class(v) if key.endswith("_target_") else _value(v) for v in values),
+        ]
+        for key, values in varied.items()
+    ]
     header = ["setting", *(arm.name for arm in comparison.arms)]
-    return Table(
-        "settings", "Settings in which the arms differ", header, rows, "–: null, or no such setting."
-    )
+    note = "–: null, or no such setting."
+    return Table("settings", "Settings in which the arms differ", header, rows, note, words=True)
 
 
 def common(comparison: Comparison) -> Table:
@@ -152,7 +201,8 @@ def common(comparison: Comparison) -> Table:
     whole = comparison.arms[0].settings
     hidden = ("seed", "run_dir", "output", "resume", "iterations")
     rows = [[k, _value(v)] for k, v in whole.items() if k not in varied and not is_below(k, hidden)]
-    return Table("common", "Settings that all share", ["setting", "value"], rows)
+    title = "Settings" if comparison.alone else "Settings that all share"
+    return Table("common", title, ["setting", "value"], rows, words=True)
 
 
 def versions(comparison: Comparison) -> Table:
@@ -166,7 +216,7 @@ def versions(comparison: Comparison) -> Table:
     for package, by in found.items():
         shown = [v if len(by) == 1 else f"{v} ({', '.join(runs)})" for v, runs in by.items()]
         rows.append([package, "; ".join(shown)])
-    return Table("versions", "Versions", ["package", "version"], rows)
+    return Table("versions", "Versions", ["package", "version"], rows, words=True)
 
 
 def runs(comparison: Comparison) -> Table:
@@ -176,7 +226,9 @@ def runs(comparison: Comparison) -> Table:
         for arm in comparison.arms
         for seed, run in sorted(arm.runs.items())
     ]
-    return Table("runs", "Runs", ["arm", "seed", "iterations", "directory"], rows)
+    header = ["arm", "seed", "iterations", "directory"]
+    table = Table("runs", "Run" if comparison.alone else "Runs", header, rows, words=True)
+    return _without_arm(table) if comparison.alone else table
 
 
 def _short(comparison: Comparison, names: Sequence[str]) -> list[str]:
@@ -222,3 +274,8 @@ def _difference(of: Interval, d: int) -> str:
 
 def _value(value: Any) -> str:
     return "–" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _class(target: Any) -> str:
+    """Return the name of a class or function without its module."""
+    return _value(target).rpartition(".")[2]

@@ -8,18 +8,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ecrl.errors import UsageError
-from ecrl.report import tables
+from ecrl.report import atlas, tables
 from ecrl.report.csv_files import write_numbers
-from ecrl.report.data import Comparison, compare
+from ecrl.report.curves import BANDS
+from ecrl.report.data import MANY, Comparison, compare
 from ecrl.report.figures import draw
-from ecrl.report.page import Content, html, markdown
+from ecrl.report.markdown import markdown
+from ecrl.report.page import Content, html
 from ecrl.report.reproduce import commands
 from ecrl.report.runs import group, read_run
-from ecrl.runs.metrics_file import read_summary, runs_in
+from ecrl.report.summary import summary
+from ecrl.runs.metrics_file import legible, read_summary, runs_in
 from ecrl.runs.os_errors import writing
 from ecrl.sweep.definition import NAME, make_sweep, read_sweep
 
 PAGE = "index.html"
+FIGURES = "figures"
 
 
 @dataclass
@@ -65,7 +69,7 @@ def find_runs(given: Sequence[Path]) -> Sources:
 def write_report(
     given: Sequence[Path], output: Path, *, baseline: str | None = None, title: str = "Entropy report"
 ) -> Path:
-    """Write ``index.html``, ``report.md``, PNG figures and CSV files.
+    """Write ``index.html``, ``report.md``, and the figures as SVG and CSV.
 
     Args:
         given: run directories, sweeps, or folders of runs.
@@ -87,23 +91,27 @@ def write_report(
     comparison = compare(group([read_run(path) for path in sources.paths], sources.names), baseline)
     words += [f"baseline={baseline}"] if baseline is not None else []
     definition = (sources.sweep / NAME).read_text() if sources.sweep else ""
+    places = atlas.atlas(comparison) if len(comparison.arms) > MANY else []
     content = Content(
         title=title,
         subtitle=_subtitle(comparison),
         notes=[*sources.notes, *comparison.notes],
-        headline=_headline(comparison),
-        pictures=draw(comparison),
+        summary=summary(comparison, places),
+        headline=[atlas.table(places)] if places else _headline(comparison),
+        pictures=[*(atlas.pictures(places) if places else []), *draw(comparison)],
+        bands=_bands(comparison),
         results=_results(comparison),
-        details=[f(comparison) for f in (tables.common, tables.versions, tables.runs)],
+        methods=atlas.methods_of(places),
+        details=_details(comparison),
         commands=commands(comparison, sources.sweep, words),
         definition=definition,
     )
     with writing(output, "output"):
-        output.mkdir(parents=True, exist_ok=True)
+        (output / FIGURES).mkdir(parents=True, exist_ok=True)
         for picture in content.pictures:
-            picture.save(output)
+            picture.save(output / FIGURES)
         write_numbers(comparison, output)
-        pages = {"report.md": markdown(content), NAME: definition, PAGE: html(content)}
+        pages = {"report.md": markdown(content, FIGURES), NAME: definition, PAGE: html(content)}
         for name, text in pages.items():
             if text:
                 # A name may hold bytes that are not UTF-8.
@@ -144,21 +152,41 @@ def _is_finished(run_dir: Path) -> bool:
 
 
 def _headline(comparison: Comparison) -> list[tables.Table]:
-    gains = [tables.gains(comparison)] if len(comparison.arms) > 1 else []
-    return [tables.finals(comparison), *gains]
+    several = [tables.gains(comparison), tables.settings(comparison)] if len(comparison.arms) > 1 else []
+    return [tables.finals(comparison), *several]
 
 
 def _results(comparison: Comparison) -> list[tables.Table]:
-    settings = tables.settings(comparison) if len(comparison.arms) > 1 else None
-    found = [tables.laws(comparison), tables.covariance(comparison), settings]
-    return [table for table in found if table is not None]
+    return [t for t in (tables.laws(comparison), tables.covariance(comparison)) if t is not None]
+
+
+def _details(comparison: Comparison) -> list[tables.Table]:
+    # The atlas stands above the figures in their place.
+    many = _headline(comparison) if len(comparison.arms) > MANY else []
+    return [*many, *(f(comparison) for f in (tables.common, tables.versions, tables.runs))]
+
+
+def _bands(comparison: Comparison) -> str:
+    if max(len(arm.runs) for arm in comparison.arms) == 1:
+        return ""
+    few = len(comparison.arms) <= BANDS
+    bands = (
+        "Bands: pointwise 95 % t intervals over seeds."
+        if few
+        else (
+            "Lines are means over seeds; their intervals are in the CSV files, for they would hide the lines."
+        )
+    )
+    return f"{bands} Tokens and hours are means over the seeds of an arm."
 
 
 def _subtitle(comparison: Comparison) -> str:
+    arms, task = len(comparison.arms), comparison.arms[0].settings["env.id"]
+    if run := comparison.alone:
+        return f"{legible(run.path)}: {comparison.iterations} iterations on {task}, seed {run.seed}."
     counts = sorted({len(arm.runs) for arm in comparison.arms})
     seeds = "–".join(map(str, dict.fromkeys([counts[0], counts[-1]])))
-    arms, settings = len(comparison.arms), comparison.arms[0].settings
-    return (
-        f"{arms} arm{'s' * (arms > 1)} × {seeds} seed{'s' * (seeds != '1')}, {comparison.iterations} "
-        f"iterations each, on {settings['env.id']}. Baseline: {comparison.arms[0].name}."
-    )
+    what = f"{seeds} seed{'s' * (seeds != '1')}"
+    base = f" Baseline: {comparison.arms[0].name}." if arms > 1 else ""
+    what = f"{arms} arms × {what}" if arms > 1 else f"{comparison.arms[0].name}, {what}"
+    return f"{what}, {comparison.iterations} iterations each, on {task}.{base}"

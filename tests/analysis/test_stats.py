@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ecrl.analysis.stats import band, interval, paired
+from ecrl.analysis.stats import band, differences_to_first, interval, paired
 
 T2 = 4.302653  # Student's t for 95 %, 2 degrees of freedom, from a printed table
 
@@ -63,3 +63,16 @@ def test_what_is_no_number_is_refused(values: list[float]) -> None:
 def test_a_confidence_that_cannot_be_is_refused(confidence: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):
         interval([1.0, 2.0], confidence)
+
+
+def test_differences_with_a_pooled_spread() -> None:
+    # Two arms: the paired interval. Differences 2 and 4: s = √2, s/√2 = 1, t(.975, 1) = 12.7062.
+    (of,) = differences_to_first([[0.0, 1.0], [2.0, 5.0]])
+    assert (of.mean, of.low, of.high) == pytest.approx((3.0, 3 - 12.7062, 3 + 12.7062), abs=1e-4)
+    # Three arms: residuals ±1, ∓1, 0 leave a sum of squares 4 over 2 degrees of freedom: s² = 2,
+    # s·√(2/2) = 1.41421; t(1 − .05/4, 2) = 6.20535.
+    first, second = differences_to_first([[1.0, -1.0], [9.0, 11.0], [5.0, 5.0]])
+    assert (first.mean, second.mean) == pytest.approx((10.0, 5.0))
+    assert [of.high - of.mean for of in (first, second)] == pytest.approx([6.20535 * 1.41421] * 2, abs=1e-3)
+    with pytest.raises(ValueError, match="two or more arms by two or more seeds"):
+        differences_to_first([[1.0], [2.0]])

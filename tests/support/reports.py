@@ -23,6 +23,7 @@ def rows(seed: int, gain: float = 0.0, iterations: int = 40) -> list[dict[str, A
         row: dict[str, Any] = {"iteration": t, "step": t}
         if t:
             row |= {"policy/entropy": entropy, "rollout/reward": 0.1 * seed + gain, "cov/mean": 0.01}
+            row |= {"rollout/tokens": 100 + seed, "time/total": 36.0}  # a hundredth of an hour
         if t % 2 == 0:
             reward = B - A * math.exp(after) + gain + 0.01 * seed
             row |= {"val/task/avg@4": reward, "val/task/pass@1": reward, "val/task/pass@4": reward + 0.1}
