@@ -87,7 +87,8 @@ def _kinds(comparison: Comparison) -> dict[str, list[str]]:
 
 def _kept(comparison: Comparison, arm: Arm) -> dict[int, float]:
     ends = comparison.finals(arm, ENTROPY)
-    return {seed: end / comparison.start(arm.runs[seed], ENTROPY) for seed, end in ends.items()}
+    starts = {seed: comparison.start(arm.runs[seed], ENTROPY) for seed in ends}
+    return {seed: end / starts[seed] for seed, end in ends.items() if starts[seed] > 0}
 
 
 def _gained(comparison: Comparison, arm: Arm, names: Sequence[str]) -> dict[int, float]:
@@ -122,7 +123,8 @@ def _cost(arm: Arm) -> dict[int, float]:
 
 def pictures(places: Sequence[Place]) -> list[Picture]:
     """Draw the plane of entropy kept and what was gained, one for each kind."""
-    return [_plane(places, kind) for kind in places[0].gained]
+    kinds = places[0].gained
+    return [_plane(places, kind) for kind in kinds if any(p.kept and p.gained[kind] for p in places)]
 
 
 def _plane(places: Sequence[Place], kind: str) -> Picture:
@@ -137,7 +139,7 @@ def _plane(places: Sequence[Place], kind: str) -> Picture:
             axes.errorbar(x, y, reach[1], reach[0], color=shade, lw=0.8, alpha=0.45)
             axes.plot(x, y, "D" if p.number == 0 else "o", color=shade, ms=4)
             axes.annotate(str(p.number), (x, y), (3, 3), textcoords="offset points", fontsize=8, color=shade)
-        axes.axhline(_mean(drawn[0][2]), color=MUTED, lw=0.8, linestyle=(0, (2, 2)))
+        axes.axhline(_mean(places[0].gained[kind]), color=MUTED, lw=0.8, linestyle=(0, (2, 2)))
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
         axes.set_xlabel("entropy kept, share of its start")
         _names(axes, [(_mean(gained), p, _shade(p, kind)) for p, _, gained in drawn])

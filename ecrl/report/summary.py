@@ -42,7 +42,7 @@ def _story(comparison: Comparison, arm: Arm) -> list[str]:
     for task in comparison.tasks:
         kinds = [f"{kind}@{k}" for kind in ("avg", "pass") for k in comparison.ks(task, kind)[-1:]]
         changes = [f"{kind} {_change(comparison, arm, f'val/{task}/{kind}')}" for kind in kinds]
-        best = f"; {_best(comparison, arm, f'val/{task}/{kinds[0]}')}" if kinds else ""
+        best = _best(comparison, arm, f"val/{task}/{kinds[0]}") if kinds else ""
         said.append(f"Validation on {task}: {', '.join(changes)}{best}.")
     said.append(f"Entropy {_change(comparison, arm, ENTROPY)} nats a token; {_collapse(comparison, arm)}.")
     if (cut := comparison.final(arm, "rollout/truncated")) is not None:
@@ -76,10 +76,11 @@ def _number(of: Interval) -> str:
 
 def _best(comparison: Comparison, arm: Arm, name: str) -> str:
     found = [comparison.measured(run, name) for run in arm.runs.values()]
-    places = [(v.max(), t[v.argmax()]) for t, v in found if len(v)]
-    values = interval([v for v, _ in places], CONFIDENCE)
-    when = _several([str(t) for _, t in places])
-    return f"the best {name.rpartition('/')[2]} was {_number(values)}, at iteration {when}"
+    places = [(float(v.max()), str(t[v.argmax()])) for t, v in found if len(v)]
+    if not places:
+        return ""
+    best = _number(interval([value for value, _ in places], CONFIDENCE))
+    return f"; the best {name.rpartition('/')[2]} was {best}, at iteration {_several([t for _, t in places])}"
 
 
 def _collapse(comparison: Comparison, arm: Arm) -> str:
