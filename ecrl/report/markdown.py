@@ -23,6 +23,11 @@ def markdown(content: Content, figures: str) -> str:
         parts += [f"### {_md(p.section)}"] if p.section != section else []
         parts += [f"![{_md(p.title)}]({figures}/{p.name}.svg)", _md(p.note)]
         section = p.section
+    parts += ["## Samples"] if content.samples else []
+    for moment in content.samples:
+        parts += [f"### {_md(moment.arm)}. {_md(moment.title)}"]
+        for sample in moment.samples:
+            parts += [_block(sample.prompt.strip()), _block(sample.response), _md(sample.facts)]
     parts += map(_section, content.results)
     parts.append("## Make it again\n\n```bash\n" + "\n".join(content.commands) + "\n```")
     if content.definition:
@@ -40,6 +45,11 @@ def _table(table: Table) -> str:
     for r, row in enumerate(table.rows):
         lines.append([f"**{_md(t)}**" if (r, c) in table.strong else _md(t) for c, t in enumerate(row)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _block(text: str) -> str:
+    """Show text as it is; the mark between blocks keeps two of them apart."""
+    return "\n".join(f"> {_md(line)}  " for line in text.splitlines()) or "> "
 
 
 def _md(text: str) -> str:

@@ -9,6 +9,8 @@ from html import escape
 from ecrl.config.methods import Method
 from ecrl.report.clocks import CLOCKS
 from ecrl.report.drawing import PALETTE, Picture, dashes, uri
+from ecrl.report.samples import Moment
+from ecrl.report.samples_html import samples_html
 from ecrl.report.style import SCRIPT, style
 from ecrl.report.tables import Table
 
@@ -25,7 +27,8 @@ class Content:
         headline: tables above the figures.
         pictures: figures, in order.
         bands: what the bands of the figures are, or "".
-        results: tables below the figures.
+        samples: responses to look at, below the figures.
+        results: tables below them.
         methods: strategies and objectives that rows of the atlas lead to.
         details: tables that open on a click.
         commands: lines for a shell that make the runs and the report again.
@@ -39,6 +42,7 @@ class Content:
     headline: list[Table]
     pictures: list[Picture]
     bands: str
+    samples: list[Moment]
     results: list[Table]
     methods: list[Method]
     details: list[Table]
@@ -72,6 +76,7 @@ def html(content: Content) -> str:
 {summary}
 {headline}
 {_figures(content)}
+{samples_html(content.samples)}
 {results}
 {"<h2>The methods</h2>" if content.methods else ""}{"".join(map(_method, content.methods))}
 <h2>Make it again</h2><pre>{escape(chr(10).join(content.commands))}</pre>{definition}

@@ -47,6 +47,18 @@ table.words td{white-space:normal;overflow-wrap:anywhere;vertical-align:top;min-
 table.words td:first-child{white-space:nowrap}
 .line{width:1.7em;height:.6em;margin-right:.5em;vertical-align:middle;overflow:visible}
 .line line{stroke-width:2.4}
+.sample{border-left:3px solid var(--line);padding:.1rem 0 .1rem .9rem;margin:.9rem 0;max-width:80ch}
+.sample p{margin:.25rem 0;white-space:pre-wrap;overflow-wrap:anywhere}
+.sample .prompt{color:var(--muted)}
+.sample .prompt,.sample .response{font:.88rem/1.65 ui-monospace,"SF Mono",Menlo,Consolas,
+"Liberation Mono",monospace}
+.response i{font-style:normal;border-radius:2px;background:rgb(213 94 0/calc(var(--e,0)*.7))}
+main:has(#t-covariance:checked) .response i{background:rgb(213 94 0/calc(var(--c,0)*.7))}
+main:has(#t-covariance:checked) .response i.n{background:rgb(0 114 178/calc(var(--c,0)*.7))}
+.response i:hover,.response i:focus{outline:2px solid var(--accent)}
+.response i:hover::after,.response i:focus::after{content:attr(data-v);position:fixed;left:0;right:0;bottom:0;
+z-index:3;padding:.6rem 1.1rem;background:var(--ink);color:var(--paper);white-space:normal}
+.still{position:static}
 details{border-bottom:1px solid var(--line);padding:.5rem 0}
 summary{cursor:pointer;font-weight:600}
 pre{background:var(--wash);border:1px solid var(--line);border-radius:6px;padding:.8rem 1rem;overflow-x:auto;

@@ -17,6 +17,7 @@ from ecrl.report.markdown import markdown
 from ecrl.report.page import Content, html
 from ecrl.report.reproduce import commands
 from ecrl.report.runs import group, read_run
+from ecrl.report.samples import moments
 from ecrl.report.summary import summary
 from ecrl.runs.metrics_file import legible, read_summary, runs_in
 from ecrl.runs.os_errors import writing
@@ -100,6 +101,7 @@ def write_report(
         headline=[atlas.table(places)] if places else _headline(comparison),
         pictures=[*(atlas.pictures(places) if places else []), *draw(comparison)],
         bands=_bands(comparison),
+        samples=moments(comparison),
         results=_results(comparison),
         methods=atlas.methods_of(places),
         details=_details(comparison),

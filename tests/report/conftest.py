@@ -37,6 +37,7 @@ def real_sweep(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("sweep")
     common = [*(o for o in TINY if not o.startswith(("strategy", "eval"))), f"model.path={tiny_model}"]
     common += ["iterations=12", "eval.every=2", "eval.k=4", "eval.problems=8", "update.lr=3e-3"]
+    common += ["log.rollout_tokens=true"]
     arms = {"grpo": ["strategy=[]"], "on_policy": ["strategy=[]", "update.minibatches=1"]}
     sweep = Sweep(arms, [1, 2], common)
     sweep.save(folder)

@@ -34,8 +34,10 @@ const names=()=>[...table.tBodies[0].rows].map(r=>r.cells[0].textContent);
 table.querySelectorAll("th")[1].click();const down=names();table.querySelectorAll("th")[1].click();
 const shown=()=>[...document.images].filter(i=>i.clientWidth).map(i=>i.className);
 const before=shown();document.querySelector("#x-tokens").click();
+const token=document.querySelector(".response i"),shade=()=>getComputedStyle(token).backgroundColor;
+const shades=[shade()];document.querySelector("#t-covariance").click();shades.push(shade());token.focus();
 parent.postMessage({images:[...document.images].map(i=>[i.naturalWidth,i.clientWidth,i.clientHeight]),
-down,up:names(),before,after:shown(),width:innerWidth,
+down,up:names(),before,shades,said:getComputedStyle(token,"::after").content,after:shown(),width:innerWidth,
 wide:document.documentElement.scrollWidth-document.documentElement.clientWidth,
 heads:[...document.querySelectorAll("h2,h3")].map(h=>h.textContent)},"*")})</script>"""
 #: Shows a page at the widths of a desk and of a phone, and writes into its own title what both tell.
@@ -64,6 +66,9 @@ def test_the_page_in_a_browser(real_sweep: Path, tmp_path: Path) -> None:
         # One image of each figure is shown, over the chosen axis.
         assert len(seen["before"]) == len(seen["after"]) == len(list(report.glob("figures/*.csv")))
         assert {*seen["before"]} == {"x-iterations", ""} and {*seen["after"]} == {"x-tokens", ""}
+        # A token's background is its entropy, then its covariance; a tap says both.
+        assert all(re.fullmatch(r"rgba\(\d+, \d+, \d+, [\d.]+\)", shade) for shade in seen["shades"])
+        assert re.match(r'"entropy [\d.]+ nats(, covariance [+-][\d.]+ nats)?"', seen["said"])
     assert sorted(desk["down"]) == sorted(desk["up"]) == ["before RL", "grpo", "on_policy"]
     numbers = [n for n in desk["down"] if n != "before RL"]
     assert desk["down"][-1] == "before RL" and [n for n in desk["up"] if n != "before RL"] == numbers[::-1]
