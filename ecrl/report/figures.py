@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,14 +17,14 @@ from ecrl.report.drawing import MUTED, Picture, colour, draw_svg, label, line_st
 from ecrl.report.runs import REWARD, Arm
 
 
-def draw(comparison: Comparison) -> list[Picture]:
-    """Draw every figure that the metrics allow, section by section."""
+def draw(comparison: Comparison, first: Sequence[Picture] = ()) -> list[Picture]:
+    """Draw every figure that the metrics allow, section by section; ``first`` are drawn already."""
     drawn = curves(comparison)
     of_all = [_pass_at_k(comparison, task) for task in comparison.tasks if len(comparison.ks(task)) > 1]
     of_all += [_gains(comparison)] if len(comparison.arms) > 1 else []
     learning = [picture for picture in drawn if picture.section == LEARNING]
     others = [picture for picture in drawn if picture.section != LEARNING]
-    return _apart([*learning, _plane(comparison), *of_all, *others])
+    return _apart([*first, *learning, _plane(comparison), *of_all, *others])
 
 
 def _pass_at_k(comparison: Comparison, task: str) -> Picture:

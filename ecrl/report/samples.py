@@ -11,7 +11,7 @@ import numpy as np
 from ecrl.analysis.points import smooth
 from ecrl.report.data import Comparison
 from ecrl.report.runs import ENTROPY, Run
-from ecrl.runs.rollouts import read_rollouts, saved_rollouts
+from ecrl.runs.rollouts import read_rollouts, read_table, saved_rollouts
 
 _ARMS, _PROBLEMS = 4, 3  # with samples, at most
 _FIRST, _LAST = 300, 150  # tokens that are shown of a long response
@@ -111,8 +111,10 @@ def _samples(run: Run, iteration: int) -> list[Sample]:
     for problem in problems:
         best, worst = (pick(groups[problem], key=lambda n: rows[n]["reward"]) for pick in (max, min))
         chosen += [best] if rows[best]["reward"] == rows[worst]["reward"] else [best, worst]
-    tokens = read_rollouts(run.path, iteration, columns=["token_texts", *_ENTROPIES, "covariances"])
-    return [_sample(rows[n], tokens[n] if tokens else {}, rewards[rows[n]["problem"]]) for n in chosen]
+    # Of all tokens only those that are shown become Python's objects.
+    columns = ["iteration", "token_texts", *_ENTROPIES, "covariances"]
+    tokens = read_table(run.path, iteration, columns=columns).take(chosen).to_pylist()
+    return [_sample(rows[n], of, rewards[rows[n]["problem"]]) for n, of in zip(chosen, tokens, strict=True)]
 
 
 def _sample(row: Mapping[str, Any], tokens: Mapping[str, Any], group: Sequence[float]) -> Sample:
@@ -123,7 +125,7 @@ def _sample(row: Mapping[str, Any], tokens: Mapping[str, Any], group: Sequence[f
     entropy = next((tokens[name] for name in _ENTROPIES if tokens.get(name)), None)
     columns = (texts, entropy or [None] * len(texts), tokens.get("covariances") or [None] * len(texts))
     every = [Token(*values) for values in zip(*columns, strict=True)]
-    return Sample(row["prompt"], _cut(row["response"]), _parts(every), ", ".join(facts))
+    return Sample(row["prompt"] or "", _cut(row["response"] or ""), _parts(every), ", ".join(facts))
 
 
 def _parts(tokens: list[Token]) -> list[list[Token]]:

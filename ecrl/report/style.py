@@ -26,7 +26,7 @@ a{color:var(--accent)}
 font-size:.92rem}
 .text{max-width:80ch;margin:.3rem 0;padding-left:1.1rem}
 .text li{margin:.2rem 0}
-.figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:1.6rem 2rem}
+.figures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,440px),1fr));gap:1.6rem 2rem}
 figure{margin:0;min-width:0}
 figure img{display:block;width:100%;max-width:620px;height:auto}
 figcaption{margin-top:.2rem;overflow-wrap:anywhere}

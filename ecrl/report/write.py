@@ -99,7 +99,7 @@ def write_report(
         notes=[*sources.notes, *comparison.notes],
         summary=summary(comparison, places),
         headline=[atlas.table(places)] if places else _headline(comparison),
-        pictures=[*(atlas.pictures(places) if places else []), *draw(comparison)],
+        pictures=draw(comparison, atlas.pictures(places) if places else []),
         bands=_bands(comparison),
         samples=moments(comparison),
         results=_results(comparison),

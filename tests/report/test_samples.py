@@ -35,7 +35,7 @@ def run(tmp_path: Path) -> Path:
         row |= {"policy/entropy": 1.0 if row["iteration"] <= 20 else 0.05}
     metrics[21] |= {"policy/entropy": 0.0}
     run = make_run(tmp_path / "run", metrics=metrics)
-    tokens = {"token_texts": ["a<b>", "\n"], "token_entropy": [0.25, 0.5], "covariances": [0.1, -0.2]}
+    tokens = {"token_texts": ["a<b>", "\n"], "token_entropy": [0.25, 0.5], "covariances": [0.125, -0.25]}
     answers = [answer(p, f"{p}{c}", 0.0) for p in (7, 8) for c in "ab"]
     answers += [answer(9, "bad", 0.0, truncated=True), answer(9, "a<b>\n", 1.0, **tokens)]
     for iteration in (1, 20, 22, 40):
@@ -55,7 +55,7 @@ def test_moments_problems_and_answers(run: Path) -> None:
     # First the problem whose answers differ: the best and the worst; one answer of the others.
     assert [s.response for s in found[0].samples] == ["a<b>\n", "bad", "7a", "8a"]
     best, worst = found[0].samples[:2]
-    assert best.tokens == [[Token("a<b>", 0.25, 0.1), Token("\n", 0.5, -0.2)]] and worst.tokens == []
+    assert best.tokens == [[Token("a<b>", 0.25, 0.125), Token("\n", 0.5, -0.25)]] and worst.tokens == []
     assert best.facts == "reward 1, mean of its 2 answers 0.5, 2 tokens, entropy 0.5 nats a token"
     assert "cut off" in worst.facts
 
@@ -63,9 +63,9 @@ def test_moments_problems_and_answers(run: Path) -> None:
 def test_samples_on_the_page(run: Path) -> None:
     assert main(["report", str(run)]) == 0
     page = (run / "report" / "index.html").read_text()
-    # Shares of the largest, 0.5 and 0.2 nats.
+    # Shares of the largest, 0.5 and 0.25 nats.
     assert (
-        '<i tabindex="0" style="--e:0.50;--c:0.50" data-v="entropy 0.250 nats, covariance +0.1000 nats">'
+        '<i tabindex="0" style="--e:0.50;--c:0.50" data-v="entropy 0.250 nats, covariance +0.1250 nats">'
         "a&lt;b&gt;</i>"
     ) in page
     assert '<i class="n" tabindex="0" style="--e:1.00;--c:1.00"' in page and ">⏎\n</i>" in page
