@@ -6,13 +6,14 @@ decides anything by itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ecrl.algorithm.objective import Objective
+from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy import AdvantageMixin, PenaltyMixin, RatioMixin, Strategy, WeightMixin
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.hashing import hash_u64, stable_hash
@@ -27,15 +28,20 @@ class LossPlan:
         scale: ``[N]`` u, from the aggregation.
         weights: ``[N]`` w, 0 where a token has no gradient.
         coefficients: c ``[N]`` of each penalty that touches any token, by strategy name.
-        changed_fraction: share of the minibatch's tokens that each strategy changed, by strategy name.
-            Changed bounds count only for a strategy that changes nothing else.
+        changed: ``[N]`` bool, the tokens that each strategy changed, by strategy name. Changed bounds count
+            only for a strategy that changes nothing else.
     """
 
     tokens: TokenBatch
     scale: Tensor
     weights: Tensor
     coefficients: Mapping[str, Tensor]
-    changed_fraction: Mapping[str, float]
+    changed: Mapping[str, Tensor]
+
+    @property
+    def changed_fraction(self) -> dict[str, float]:
+        """Share of the tokens that each strategy changed, by strategy name."""
+        return {name: float(mask.float().mean()) for name, mask in self.changed.items()}
 
     def select(self, index: Tensor) -> LossPlan:
         """Slice the plan for the tokens at ``index``."""
@@ -44,17 +50,45 @@ class LossPlan:
             scale=self.scale[index],
             weights=self.weights[index],
             coefficients={name: c[index] for name, c in self.coefficients.items()},
-            changed_fraction=self.changed_fraction,
+            changed={name: mask[index] for name, mask in self.changed.items()},
         )
+
+
+def planning_tokens(
+    batch: RolloutBatch,
+    objective: Objective,
+    strategies: Sequence[Strategy],
+    seed: int,
+    step: int,
+    current: Callable[[], tuple[Tensor, Tensor]],
+) -> TokenBatch:
+    """View a minibatch as planning sees it: with the current log-probs where a strategy needs them.
+
+    Args:
+        batch: the optimizer minibatch, ``N`` tokens.
+        objective: its bounds are those before any strategy.
+        strategies: what they need decides.
+        seed: of the run.
+        step: number of optimizer steps before this one.
+        current: scores the tokens by the current policy: log-probs ``[N]`` and entropies ``[N]``, nats.
+    """
+    bounds = objective.bounds
+    tokens = batch.tokens(int(hash_u64(seed, step)) >> 1, 1 - bounds.low, 1 + bounds.high)
+    # The trainer's own old log-probs are the current ones on the first minibatch after a rollout.
+    stored = batch.fresh and batch.own_logprobs
+    if stored or not any(s.needs_current for s in strategies):
+        return tokens
+    logprobs, entropy = current()
+    return replace(tokens, logprobs=logprobs, entropy=entropy)
 
 
 @torch.no_grad()
 def make_loss_plan(tokens: TokenBatch, objective: Objective, strategies: Sequence[Strategy]) -> LossPlan:
     """Fold the strategies over all ``N`` tokens of the optimizer minibatch."""
-    changed_fraction: dict[str, Tensor] = {}
+    changed: dict[str, Tensor] = {}
 
     def note(strategy: Strategy, mask: Tensor) -> None:
-        changed_fraction[strategy.name] = changed_fraction.get(strategy.name, torch.zeros_like(mask)) | mask
+        changed[strategy.name] = changed.get(strategy.name, torch.zeros_like(mask)) | mask
 
     for strategy in strategies:
         if isinstance(strategy, AdvantageMixin):
@@ -82,8 +116,7 @@ def make_loss_plan(tokens: TokenBatch, objective: Objective, strategies: Sequenc
             # A penalty that touches no token is left out, so that it costs nothing and changes no bit.
             if bool(planned.any()):
                 coefficients[strategy.name] = planned
-    shares = {name: float(mask.float().mean()) for name, mask in changed_fraction.items()}
-    return LossPlan(tokens, objective.aggregation(tokens), weights, coefficients, shares)
+    return LossPlan(tokens, objective.aggregation(tokens), weights, coefficients, changed)
 
 
 def _own_draws(tokens: TokenBatch, strategy: Strategy) -> TokenBatch:

@@ -21,6 +21,7 @@ USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language
   ecrl sweep  output=DIR arms=… seeds=[1,2,3]   strategies × seeds, resumable
   ecrl report RUNS… output=DIR   one page that compares runs, with intervals over seeds
   ecrl rollouts RUN [iteration=N]   browse what a run drew: filter, sort, one response in full
+  ecrl replay RUN iteration=N strategy=[NAME]   which tokens strategies choose of a run's rollout
   ecrl plan   [overrides…]   memory, work and time     ecrl plan experiment=paper_7b_kl_cov gpus=8
   ecrl serve  model.path=DIR port=8000   a vLLM server for engine=vllm_server
   ecrl law RUN…              R = −a·exp(H) + b         ecrl law runs/* reward=COLUMN output=DIR
@@ -42,6 +43,7 @@ COMMANDS = {
     "sweep": "ecrl.cli.sweep",
     "report": "ecrl.cli.report",
     "rollouts": "ecrl.cli.rollouts",
+    "replay": "ecrl.cli.replay",
     "plan": "ecrl.cli.plan",
     "serve": "ecrl.cli.serve",
     "law": "ecrl.cli.law",

@@ -49,13 +49,12 @@ def build_batch(trajectories: Sequence[Trajectory], iteration: int) -> RolloutBa
     entropy = [x for c in completions for x in (c.entropy or [float("nan")] * len(c.token_ids))]
     token_rewards = torch.zeros_like(logprobs)
     token_rewards[sizes.cumsum(0) - 1] = torch.tensor([turn.reward for _, turn in turns])
-    sample_index = np.asarray([t.sample_index for t in trajectories], np.int64)
-    uid = hash_u64(iteration, group_ids.numpy(), sample_index) >> np.uint64(1)
+    sample_index = torch.tensor([t.sample_index for t in trajectories], dtype=torch.long)
     return RolloutBatch(
         sequences=[sequence_tokens(t) for t in trajectories],
         lengths=torch.tensor([t.num_tokens for t in trajectories], dtype=torch.long),
         group_ids=group_ids,
-        uid=torch.from_numpy(np.atleast_1d(uid).astype(np.int64)),
+        uid=identities(iteration, group_ids, sample_index),
         rewards=rewards,
         truncated=torch.tensor([t.truncated for t in trajectories], dtype=torch.bool),
         turns=torch.repeat_interleave(torch.tensor([n for n, _ in turns], dtype=torch.long), sizes),
@@ -65,6 +64,18 @@ def build_batch(trajectories: Sequence[Trajectory], iteration: int) -> RolloutBa
         old_entropy=torch.tensor(entropy, dtype=torch.float32),
         advantages=torch.zeros_like(logprobs),
     )
+
+
+def identities(iteration: int, group_ids: Tensor, sample_index: Tensor) -> Tensor:
+    """Return what identifies each sequence, ``[B]`` long: the same in any split of the batch.
+
+    Args:
+        iteration: that trains on them, from 0.
+        group_ids: ``[B]`` long.
+        sample_index: ``[B]`` long, index of each sequence within its group.
+    """
+    uid = hash_u64(iteration, group_ids.numpy(), sample_index.numpy()) >> np.uint64(1)
+    return torch.from_numpy(np.atleast_1d(uid).astype(np.int64))
 
 
 def with_advantages(batch: RolloutBatch, objective: Objective) -> RolloutBatch:

@@ -12,7 +12,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from ecrl.algorithm.loss_plan import LossPlan, make_loss_plan, planned_loss
+from ecrl.algorithm.loss_plan import LossPlan, make_loss_plan, planned_loss, planning_tokens
 from ecrl.algorithm.losses import kl_k3
 from ecrl.algorithm.mismatch import mismatch
 from ecrl.algorithm.objective import Objective
@@ -24,7 +24,6 @@ from ecrl.distributed.lightning_strategies import MeshStrategy, load_trained
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.distributed.sharding import clip_gradients, gradient_norm
 from ecrl.errors import NonFiniteError
-from ecrl.hashing import hash_u64
 from ecrl.metrics import MetricsRecorder, Record
 from ecrl.policy.model import PolicyModel
 from ecrl.policy.optimizer import build_optimizer, schedule, set_learning_rate
@@ -205,17 +204,14 @@ class PolicyModule(L.LightningModule):
         return float(self.process_group.sum(total))
 
     def _tokens(self, batch: RolloutBatch, passes: ForwardPasses) -> TokenBatch:
-        """View the minibatch as planning sees it: with the current log-probs where a strategy needs them."""
-        key = int(hash_u64(self.config.seed, self.version)) >> 1
-        bounds = self.objective.bounds
-        tokens = batch.tokens(key, 1 - bounds.low, 1 + bounds.high)
-        # The trainer's own old log-probs are the current ones on the first minibatch after a rollout.
-        stored = batch.fresh and batch.own_logprobs
-        if stored or not any(s.needs_current for s in self.strategies):
-            return tokens
-        with self.recorder.timer("plan"):
-            logprobs, entropy = passes.current()
-        return replace(tokens, logprobs=logprobs, entropy=entropy)
+        """View the minibatch as planning sees it."""
+
+        def current() -> tuple[Tensor, Tensor]:
+            with self.recorder.timer("plan"):
+                return passes.current()
+
+        seed = self.config.seed
+        return planning_tokens(batch, self.objective, self.strategies, seed, self.version, current)
 
     def _backward(self, tokens: TokenBatch, plan: LossPlan) -> float:
         """Add the gradient of one micro-batch's share of the loss; return the share."""

@@ -27,6 +27,8 @@ LIGHT = [
     ["report", "--help"],
     ["rollouts", "--help"],
     ["rollouts", "no_such_run"],
+    ["replay", "--help"],
+    ["replay", "no_such_run", "iteration=1"],
     ["strategies", "--help"],
     ["envs"],
     ["strategies"],

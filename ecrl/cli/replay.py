@@ -1,0 +1,174 @@
+"""``ecrl replay RUN``: which tokens strategies choose of a run's rollout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.rule import Rule
+from rich.table import Table
+
+from ecrl.cli.arguments import Arguments, Command
+from ecrl.cli.output import check_output
+from ecrl.cli.token_colours import colour_limit, coloured
+from ecrl.config.keys import is_below, key_of
+from ecrl.config.limits import count
+from ecrl.config.resume import run_config, saved_config
+from ecrl.errors import UsageError
+from ecrl.runs.checkpoints import folder_of
+from ecrl.runs.metrics_file import legible
+from ecrl.runs.os_errors import writing
+
+if TYPE_CHECKING:
+    from ecrl.training.replayed_tokens import ReplayedTokens
+
+_RESPONSES = 2  # that are shown with their tokens
+_MEANS = {
+    "covariance": "covariance",
+    "logprob": "log-prob, nats",
+    "entropy": "entropy, nats",
+    "advantage": "advantage",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Settings of ``ecrl replay``.
+
+    Attributes:
+        iteration: as in metrics.jsonl.
+        output: new folder for the page and the table.
+        count: rows of the table of tokens.
+    """
+
+    iteration: int | None = count(None, least=1)
+    output: Path | None = None
+    count: int = count(20, least=1)  # last: it hides the function
+
+
+COMMAND = Command(
+    name="replay",
+    help="""ecrl replay: which tokens strategies choose of a run's rollout, offline
+
+  ecrl replay RUN iteration=17                          the run's own strategies
+  ecrl replay RUN iteration=17 strategy=[clip_cov,kl_cov] strategy.clip_cov.fraction=0.01
+
+  iteration=N     a row of metrics.jsonl; the run had log.rollout_tokens=true
+  strategy=[…]    a stack as in training, with settings; to see one alone, name it alone
+  count=N         tokens in the table                                            (default: 20)
+  output=DIR      new folder: replay.html, what is printed; tokens.parquet, all tokens
+docs/rollouts.md says what is exact.
+""",
+    settings=Settings,
+    words=True,
+    overrides=True,
+    flags=("--config-dir",),
+)
+
+
+def main(arguments: Arguments[Settings]) -> int:
+    """Plan the update once more, and print what the strategies did."""
+    settings = arguments.settings
+    if len(arguments.words) != 1:
+        raise UsageError(f"`ecrl replay RUN` takes one run, got {len(arguments.words)}.")
+    if settings.iteration is None:
+        raise UsageError("`ecrl replay` needs iteration=N, a row of metrics.jsonl.")
+    for override in arguments.overrides:
+        if not is_below(key_of(override), ["strategy"]):
+            raise UsageError(
+                f"{override!r}: a replay keeps the run's settings but strategy=[…] and strategy.NAME.KEY=…"
+            )
+    run_dir = Path(arguments.words[0])
+    if settings.output is not None:
+        check_output(settings.output)
+    config = run_config(run_dir, arguments.overrides, arguments.config_dir)
+    own = run_config(run_dir, [], arguments.config_dir).strategy
+    if not config.strategy:
+        raise UsageError("There is no strategy to replay: give strategy=[NAME].")
+    saved = saved_config(run_dir / "config.yaml")
+    parent = folder_of(Path(saved.fork), int(saved.checkpoint.load)) if saved.fork else None
+    # Not before the words hold: torch takes seconds to import.
+    from ecrl.training.replay import replay
+    from ecrl.training.replayed_tokens import replayed_tokens
+
+    result = replay(run_dir, config, settings.iteration, own, parent)
+    tokens = replayed_tokens(result)
+    console = Console(highlight=False, markup=False, emoji=False, record=settings.output is not None)
+    sizes = f"{len(tokens.text)} tokens in {len(result.minibatches)} minibatches"
+    console.print(f"{legible(run_dir)}, iteration {settings.iteration}: {sizes}")
+    for note in result.notes:
+        console.print(note, soft_wrap=True)
+    console.print(_shares(tokens))
+    if len(tokens.changed) > 1:
+        console.print(_overlaps(tokens))
+    if chosen := tokens.any_changed:
+        console.print(_table(tokens, chosen, settings.count))
+        _show_responses(console, tokens)
+    if settings.output is not None:
+        with writing(settings.output, "output"):
+            settings.output.mkdir(parents=True)
+            console.save_html(str(settings.output / "replay.html"))
+            tokens.write(settings.output / "tokens.parquet")
+        print(f"Written: {legible(settings.output)}")
+    return 0
+
+
+def _shares(tokens: ReplayedTokens) -> Table:
+    """How many tokens each strategy changed, and what they are like."""
+    table = Table("strategy", "tokens", "share", *(f"mean {what}" for what in _MEANS.values()))
+    everything = list(range(len(tokens.text)))
+    for name, index in {"(all tokens)": everything, **tokens.changed}.items():
+        means = [_mean([getattr(tokens, column)[i] for i in index]) for column in _MEANS]
+        share = len(index) / len(everything)
+        table.add_row(name, str(len(index)), f"{share:.4%}", *means)
+    return table
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{sum(values) / len(values):.4g}" if values else "–"
+
+
+def _overlaps(tokens: ReplayedTokens) -> Table:
+    table = Table("strategies", "tokens of both", "share of the first", "share of the second")
+    for (one, first), (other, second) in combinations(tokens.changed.items(), 2):
+        both = len(set(first) & set(second))
+        shares = [f"{both / len(x):.1%}" if x else "–" for x in (first, second)]
+        table.add_row(f"{one}, {other}", str(both), *shares)
+    return table
+
+
+def _table(tokens: ReplayedTokens, chosen: Sequence[int], most: int) -> Table:
+    """The chosen tokens of the largest covariance."""
+    order = sorted(chosen, key=lambda i: -abs(tokens.covariance[i]))[:most]
+    title = f"{len(order)} of {len(chosen)} chosen tokens, by the size of their covariance"
+    table = Table("row", "position", "token", *_MEANS.values(), "what was done", title=title)
+    for i in order:
+        numbers = [f"{getattr(tokens, column)[i]:.4g}" for column in _MEANS]
+        place = [str(tokens.row[i]), str(tokens.position[i]), repr(tokens.text[i])]
+        table.add_row(*place, *numbers, tokens.done[i])
+    return table
+
+
+def _show_responses(console: Console, tokens: ReplayedTokens) -> None:
+    """Write the responses with most chosen tokens, these underlined."""
+    limit, chosen = colour_limit(tokens.covariance), set(tokens.any_changed)
+    of_row: dict[int, list[int]] = {}
+    for i, row in enumerate(tokens.row):
+        of_row.setdefault(row, []).append(i)
+    counts = {row: len(chosen.intersection(index)) for row, index in of_row.items()}
+    for row in sorted(counts, key=lambda row: -counts[row])[:_RESPONSES]:
+        index = of_row[row]
+        console.print(
+            Rule(
+                f"row {row}: {counts[row]} of {len(index)} tokens chosen, underlined; red: covariance above 0"
+            )
+        )
+        marked = {place for place, i in enumerate(index) if i in chosen}
+        shown = coloured(
+            [tokens.text[i] for i in index], [tokens.covariance[i] for i in index], limit, marked
+        )
+        console.print(shown)

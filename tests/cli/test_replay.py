@@ -1,0 +1,57 @@
+"""`ecrl replay`: what it prints and writes, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from ecrl.cli import main
+from tests.support.cli import refused
+from tests.support.runs import run
+from tests.support.tiny import LEARNING, TINY
+
+
+@pytest.fixture(scope="module")
+def run_dir(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    words = ["strategy=[kl_cov]", "strategy.kl_cov.fraction=0.1", "iterations=1", "log.rollout_tokens=true"]
+    base = [*TINY, *LEARNING, f"model.path={tiny_model}"]
+    return run(base, tmp_path_factory.mktemp("replay") / "run", *words)
+
+
+def test_what_is_printed_and_written(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["strategy=[clip_cov,kl_cov]", "strategy.clip_cov={fraction: 0.1, low: 0.0, high: 100.0}"]
+    output = tmp_path / "out"
+    assert main(["replay", str(run_dir), "iteration=1", *words, "count=3", f"output={output}"]) == 0
+    out = capsys.readouterr().out
+    assert "clip_cov, kl_cov" in out and "(all tokens)" in out and "weight 1 → 0" in out
+    assert "3 of " in out and "tokens chosen, underlined" in out
+    rows = pq.read_table(output / "tokens.parquet").to_pylist()
+    chosen = [row for row in rows if "clip_cov" in row["changed_by"]]
+    assert chosen and all(row["weight"] == 0 for row in chosen)
+    assert f"{len(rows)} tokens in 2 minibatches" in out
+    assert "weight 1" in (output / "replay.html").read_text()
+    assert "exists already" in refused(capsys, "replay", str(run_dir), "iteration=1", f"output={output}")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "needs iteration=N"),
+        (["iteration=0"], "iteration must be at least 1, got 0."),
+        (["iteration=1", "update.lr=1"], "'update.lr=1': a replay keeps the run's settings but strategy=[…]"),
+        (["iteration=1", "strategy=[]"], "There is no strategy to replay: give strategy=[NAME]."),
+        (["iteration=1", "strategy=[clip_cv]"], "clip_cv"),
+        (["iteration=2"], "has no rollouts of iteration 2; it has 1, from 1 to 1"),
+    ],
+)
+def test_bad_input(words: list[str], line: str, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert line in refused(capsys, "replay", str(run_dir), *words)
+
+
+def test_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "takes one run, got 0" in refused(capsys, "replay", "iteration=1")
+    assert "is not a run directory" in refused(capsys, "replay", str(tmp_path), "iteration=1")
