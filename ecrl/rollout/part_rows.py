@@ -42,20 +42,44 @@ class TrainedTokens:
     covariances: Floats | None
 
 
-def trained_tokens(batch: RolloutBatch, scored: Sequence[TokenBatch]) -> list[TrainedTokens]:
+@dataclass(frozen=True)
+class ScoredTokens:
+    """What is kept of an optimizer minibatch until its rollout is written: ``B`` sequences, ``N`` tokens.
+
+    Attributes:
+        uids: ``[B]``, identities of the sequences.
+        lengths: ``[B]`` long.
+        logprobs: ``[N]`` of the policy at the update, nats.
+        entropy: ``[N]`` of the policy at the update, nats.
+        covariances: ``[N]``.
+    """
+
+    uids: list[int]
+    lengths: Tensor
+    logprobs: Tensor
+    entropy: Tensor
+    covariances: Tensor
+
+
+def scored_tokens(tokens: TokenBatch) -> ScoredTokens:
+    """Take what is kept of an optimizer minibatch with final advantages, as the update scored it."""
+    lengths = tokens.lengths.long()
+    uids = tokens.uid[lengths.cumsum(0) - lengths].tolist()
+    covariances = token_covariance(tokens.logprobs, tokens.advantages)
+    return ScoredTokens(uids, lengths, tokens.logprobs, tokens.entropy, covariances)
+
+
+def trained_tokens(batch: RolloutBatch, scored: Sequence[ScoredTokens]) -> list[TrainedTokens]:
     """Cut what an update knows of its tokens into responses, in the order of the batch.
 
     Args:
         batch: all that trains in an iteration.
-        scored: the minibatches of one pass over it, as the update scored them.
+        scored: the minibatches of one pass over it.
     """
     found: dict[int, tuple[Floats, Floats, Floats]] = {}
     for tokens in scored:
-        covariances = token_covariance(tokens.logprobs, tokens.advantages)
-        lengths = tokens.lengths.long()
-        uids = tokens.uid[lengths.cumsum(0) - lengths].tolist()
-        parts = (_cut(x, lengths) for x in (tokens.logprobs, tokens.entropy, covariances))
-        found |= dict(zip(uids, zip(*parts, strict=True), strict=True))
+        parts = (_cut(x, tokens.lengths) for x in (tokens.logprobs, tokens.entropy, tokens.covariances))
+        found |= dict(zip(tokens.uids, zip(*parts, strict=True), strict=True))
     own = (_cut(x, batch.lengths) for x in (batch.old_logprobs, batch.old_entropy, batch.advantages))
     columns = {name: _cut(column, batch.lengths) for name, column in batch.columns.items()}
     result = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L
 import torch
@@ -18,31 +18,24 @@ from torch import Tensor
 
 from ecrl.algorithm.loss_plan import LossPlan, make_loss_plan, planning_tokens
 from ecrl.algorithm.objective import Objective
-from ecrl.algorithm.rollout_batch import RolloutBatch, SequenceTokens
+from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.strategy_stack import build_strategies, check_stack
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.config.schema import Config
 from ecrl.config.targets import build
 from ecrl.distributed.lightning_strategies import MeshStrategy, load_trained
-from ecrl.errors import UsageError
 from ecrl.policy.model import load_tokenizer
-from ecrl.rollout.batching import identities, split_minibatches
+from ecrl.rollout.batching import split_minibatches
 from ecrl.runs.checkpoints import find_checkpoint, iteration_of, saved_iterations
 from ecrl.runs.metrics_file import read_metrics
-from ecrl.runs.rollouts import TOKEN_COLUMNS, facts_of, read_table
+from ecrl.runs.rollouts import facts_of
 from ecrl.training.module import PolicyModule
 from ecrl.training.observer import RolloutObserver
+from ecrl.training.replayed_batch import ENTROPY, LOGPROBS, plain, read_trained, trained_batch
 from ecrl.training.scoring import Scorer
 from ecrl.training.trainer import connect, make_trainer, quiet
 from ecrl.training.warmup import cached_base
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-#: Columns ``[N]`` of a replayed batch: what the run's update scored.
-_LOGPROBS, _ENTROPY = "logprobs_at_update", "entropy_at_update"
-_READ = ("problem", "copy", "reward", "truncated", "trained", "length", *TOKEN_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,7 @@ def replay(
         config.trainer, accelerator="auto", devices=1, num_nodes=1, tensor_parallel_size=1, cpu_offload=False
     )
     config = replace(config, trainer=here)
-    table = _tokens_of(run_dir, iteration)
+    table = read_trained(run_dir, iteration)
     facts = facts_of(table)
     strategies = build_strategies(config.strategy)
     notes = [f"warning: {line}" for line in check_stack(config, strategies)]
@@ -136,35 +129,18 @@ def replay(
     module, objective = _module(run_dir, config, strategies, iteration, parent, notes)
     module.step = facts["step"]
     _follow(run_dir, module, iteration, notes)
-    batch, rows = _batch(table, iteration, facts)
+    batch, rows = trained_batch(table, iteration, facts)
     stored = dict(batch.columns)
     for strategy in strategies:
         if own.get(strategy.name) != config.strategy[strategy.name]:  # the run's own are in the part
             with module.trainer.precision_plugin.forward_context():
-                stored |= strategy.extra_columns(_plain(batch))
+                stored |= strategy.extra_columns(plain(batch))
     batch = replace(batch, columns=stored)
     if config.update.epochs > 1:
         notes.append(f"The first of {config.update.epochs} passes over the rollout is shown.")
     minibatches = list(_plans(batch, rows, objective, strategies, config, facts["step"], iteration))
     texts = dict(zip(rows.tolist(), table["token_texts"].to_pylist(), strict=True))
     return Replay(minibatches, strategies, texts, notes)
-
-
-def _tokens_of(run_dir: Path, iteration: int) -> pa.Table:
-    """Read what trained in an iteration, with its place in the part as the column ``row``."""
-    import pyarrow as pa
-
-    table = read_table(run_dir, iteration, columns=_READ)
-    if "old_logprobs" not in table.column_names:
-        raise UsageError(
-            f"The rollouts of {run_dir} hold no tokens: it ran with log.rollout_tokens=false. Resume or fork "
-            "it with log.rollout_tokens=true from a checkpoint before the iteration."
-        )
-    table = table.append_column("row", pa.array(range(len(table)), pa.int64()))
-    table = table.filter(table["trained"])
-    if not len(table):
-        raise UsageError(f"Nothing trained in iteration {iteration}: no group passed the filters.")
-    return table
 
 
 def _module(
@@ -237,71 +213,6 @@ def _follow(run_dir: Path, module: _Moment, iteration: int, notes: list[str]) ->
         )
 
 
-def _batch(table: pa.Table, iteration: int, facts: Mapping[str, Any]) -> tuple[RolloutBatch, Tensor]:
-    """Return what trained in an iteration as a batch, and the row in the part of each sequence."""
-    lengths, groups = _long(table, "length"), _long(table, "problem")
-    turn_lengths = [_flat(x, torch.long) for x in table["turn_lengths"]]
-    sizes = torch.cat(turn_lengths)
-    turns = torch.cat([torch.arange(len(x)) for x in turn_lengths])
-    logprobs = _tokens(table, "old_logprobs")
-    token_rewards = torch.zeros_like(logprobs)
-    token_rewards[sizes.cumsum(0) - 1] = torch.cat([_flat(x, torch.float32) for x in table["turn_rewards"]])
-    ids = zip(*(table[name].to_pylist() for name in ("prompt_ids", "response_ids", "own")), strict=True)
-    batch = RolloutBatch(
-        sequences=[SequenceTokens(*parts) for parts in ids],
-        lengths=lengths,
-        group_ids=groups,
-        uid=identities(iteration - 1, groups, _long(table, "copy")),
-        rewards=torch.tensor(table["reward"].to_pylist(), dtype=torch.float32),
-        truncated=torch.tensor(table["truncated"].to_pylist(), dtype=torch.bool),
-        turns=torch.repeat_interleave(turns, sizes),
-        token_rewards=token_rewards,
-        old_logprobs=logprobs,
-        engine_logprobs=_tokens(table, "engine_logprobs"),
-        old_entropy=_tokens(table, "old_entropy"),
-        advantages=_tokens(table, "advantages"),
-        columns=_columns(table)
-        | {
-            _LOGPROBS: _tokens(table, "logprobs"),
-            _ENTROPY: _tokens(table, "token_entropy"),
-        },
-        temperature=facts["temperature"],
-        own_logprobs=facts["own_logprobs"],
-    )
-    return batch, _long(table, "row")
-
-
-def _plain(batch: RolloutBatch) -> RolloutBatch:
-    """Return a batch with the columns that training has."""
-    hidden = (_LOGPROBS, _ENTROPY)
-    return replace(batch, columns={n: column for n, column in batch.columns.items() if n not in hidden})
-
-
-def _long(table: pa.Table, name: str) -> Tensor:
-    return torch.tensor(table[name].to_pylist(), dtype=torch.long)
-
-
-def _flat(scalar: Any, dtype: torch.dtype) -> Tensor:
-    return torch.tensor(scalar.values.to_numpy(zero_copy_only=False), dtype=dtype)
-
-
-def _tokens(table: pa.Table, name: str) -> Tensor:
-    """Join a list column to ``[N]``; NaN for the tokens of rows that have none."""
-    parts = [
-        _flat(x, torch.float32) if x.is_valid else torch.full((int(n.as_py()),), float("nan"))
-        for x, n in zip(table[name], table["length"], strict=True)
-    ]
-    return torch.cat(parts)
-
-
-def _columns(table: pa.Table) -> dict[str, Tensor]:
-    rows = table["columns"].to_pylist()
-    return {
-        column["name"]: torch.tensor([x for row in rows for x in row[number]["values"]], dtype=torch.float32)
-        for number, column in enumerate(rows[0] or ())
-    }
-
-
 def _plans(
     batch: RolloutBatch,
     rows: Tensor,
@@ -317,10 +228,10 @@ def _plans(
     for number, part in enumerate(parts):
         if not part.num_tokens:
             continue
-        scored = part.columns[_LOGPROBS], part.columns[_ENTROPY]
+        scored = part.columns[LOGPROBS], part.columns[ENTROPY]
         if scored[0].isnan().any():  # the update failed before it
             return
-        part = _plain(part)
+        part = plain(part)
         tokens = planning_tokens(part, objective, strategies, config.seed, step, lambda scored=scored: scored)
         plan = make_loss_plan(tokens, objective, strategies)
         yield Minibatch(number, tokens, plan, torch.tensor([row_of[uid] for uid in part.uid.tolist()]))

@@ -90,7 +90,7 @@ def _columns(minibatch: Minibatch, replay: Replay) -> dict[str, list[object]]:
     tokens = plan.tokens
     rows = minibatch.rows[tokens.sequence_ids].tolist()
     positions = tokens.positions.tolist()
-    penalty = sum(plan.coefficients.values(), start=0 * plan.weights)
+    penalty = sum(plan.coefficients.values(), start=torch.zeros_like(plan.weights))
     return {
         "minibatch": [minibatch.number] * len(tokens),
         "row": rows,

@@ -15,7 +15,14 @@ import lightning as L
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.config.schema import LogConfig
-from ecrl.rollout.part_rows import TrainedTokens, response_columns, token_columns, trained_tokens
+from ecrl.rollout.part_rows import (
+    ScoredTokens,
+    TrainedTokens,
+    response_columns,
+    scored_tokens,
+    token_columns,
+    trained_tokens,
+)
 from ecrl.rollout.rollout_queue import Rollout
 from ecrl.rollout.trajectory import Trajectory
 from ecrl.runs.rollouts import PartWriter, part_path, prune_rollouts
@@ -35,7 +42,7 @@ class _Update:
     rollout: Rollout
     batch: RolloutBatch
     step: int
-    scored: list[TokenBatch] = field(default_factory=list)
+    scored: list[ScoredTokens] = field(default_factory=list)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -78,8 +85,8 @@ class RolloutWriter(L.Callback, DataObserver):
     def on_tokens(self, module: PolicyModule, tokens: TokenBatch) -> None:
         """Keep the first pass over the batch."""
         update = self._update
-        if update is not None and sum(map(len, update.scored)) < update.batch.num_tokens:
-            update.scored.append(tokens)
+        if update is not None and sum(len(s.logprobs) for s in update.scored) < update.batch.num_tokens:
+            update.scored.append(scored_tokens(tokens))
 
     def on_answers(self, module: PolicyModule, of: str, answers: Sequence[Trajectory], greedy: bool) -> None:
         """Add answers to the part of a validation, which is complete when the validation is over."""

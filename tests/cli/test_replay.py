@@ -21,8 +21,9 @@ def run_dir(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_what_is_printed_and_written(
-    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     words = ["strategy=[clip_cov,kl_cov]", "strategy.clip_cov={fraction: 0.1, low: 0.0, high: 100.0}"]
     output = tmp_path / "out"
     assert main(["replay", str(run_dir), "iteration=1", *words, "count=3", f"output={output}"]) == 0
