@@ -232,7 +232,12 @@ def _plans(
         if scored[0].isnan().any():  # the update failed before it
             return
         part = plain(part)
-        tokens = planning_tokens(part, objective, strategies, config.seed, step, lambda scored=scored: scored)
+        tokens = planning_tokens(part, objective, strategies, config.seed, step, _always(scored))
         plan = make_loss_plan(tokens, objective, strategies)
         yield Minibatch(number, tokens, plan, torch.tensor([row_of[uid] for uid in part.uid.tolist()]))
         step += 1
+
+
+def _always(scored: tuple[Tensor, Tensor]) -> Callable[[], tuple[Tensor, Tensor]]:
+    """Return a function that gives what was scored."""
+    return lambda: scored

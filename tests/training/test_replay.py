@@ -19,9 +19,11 @@ from ecrl.training.replayed_tokens import replayed_tokens
 from tests.support.runs import history, run
 from tests.support.tiny import LEARNING, TINY
 
+WIDE = "strategy.clip_cov={low: 0.0, high: 100.0}"
 STACK = [
     "strategy=[clip_cov,kl_cov,adaptive_entropy,lp_reg]",
-    "strategy.clip_cov={fraction: 0.1, low: 0.0, high: 100.0}",
+    "strategy.clip_cov.fraction=0.1",
+    WIDE,
     "strategy.kl_cov.fraction=0.2",
     "strategy.adaptive_entropy.target=9.0",
     "strategy.lp_reg={fraction: 1.0, keep: 0.3}",
@@ -97,16 +99,16 @@ def test_passes_of_the_policy_take_the_checkpoint_before(recorded: tuple[Path, P
 
 def test_another_strategy_on_the_same_rollout(recorded: tuple[Path, Plans]) -> None:
     run_dir, plans = recorded
-    got = again(run_dir, 2, "strategy=[high_entropy_tokens,reference_kl]")
+    got = again(run_dir, 2, "strategy=[clip_cov,reference_kl]", "strategy.clip_cov.fraction=0.05", WIDE)
     first, own = got.minibatches[0], plans[2][0]
     assert torch.equal(first.tokens.logprobs, own.tokens.old_logprobs)
-    assert first.plan.changed_fraction["high_entropy_tokens"] == pytest.approx(0.8, abs=0.01)
+    assert first.plan.changed_fraction["clip_cov"] == pytest.approx(0.05, abs=0.01)
     assert any("weights of" in note for note in got.notes)
     tokens = replayed_tokens(got)
     assert len(tokens.text) == sum(len(plan.tokens) for plan in plans[2])
     weights = torch.cat([m.plan.weights for m in got.minibatches])
-    assert tokens.changed["high_entropy_tokens"] == (weights == 0).nonzero().flatten().tolist()
-    i = tokens.changed["high_entropy_tokens"][0]
+    assert tokens.changed["clip_cov"] == (weights == 0).nonzero().flatten().tolist()
+    i = tokens.changed["clip_cov"][0]
     assert tokens.done[i] == "weight 1 → 0, reference_kl penalty 0.001" and tokens.weight[i] == 0
 
 
