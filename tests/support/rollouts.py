@@ -28,5 +28,5 @@ def assert_same_rollouts(one: Path, other: Path) -> None:
         for a, b in zip(left[name], right[name], strict=True):
             for column, value in a.items():
                 rounded = column in ("logprob", "entropy", "advantage", "covariance") and value is not None
-                want = pytest.approx(b[column], rel=1e-3, abs=1e-5) if rounded else b[column]
+                want = pytest.approx(b[column], rel=1e-2, abs=1e-4) if rounded else b[column]
                 assert value == want, (name, column)
