@@ -105,7 +105,7 @@ def main(arguments: Arguments[Settings]) -> int:
     console.print(_shares(tokens))
     if len(tokens.changed) > 1:
         console.print(_overlaps(tokens))
-    if chosen := tokens.any_changed:
+    if chosen := tokens.chosen:
         console.print(_table(tokens, chosen, settings.count))
         _show_responses(console, tokens)
     if settings.output is not None:
@@ -155,7 +155,7 @@ def _table(tokens: ReplayedTokens, chosen: Sequence[int], most: int) -> Table:
 
 def _show_responses(console: Console, tokens: ReplayedTokens) -> None:
     """Write the responses with most chosen tokens, these underlined."""
-    limit, chosen = colour_limit(tokens.covariance), set(tokens.any_changed)
+    limit, chosen = colour_limit(tokens.covariance), set(tokens.chosen)
     of_row: dict[int, list[int]] = {}
     for i, row in enumerate(tokens.row):
         of_row.setdefault(row, []).append(i)

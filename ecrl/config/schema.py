@@ -352,7 +352,7 @@ class LogConfig:
         rollouts: whether every rollout and every answer of a validation is written, a Parquet file for each
             iteration in ``rollouts/`` of the run folder.
         rollout_tokens: whether these also hold each token: ids, texts, log-probs, entropies, advantages,
-            covariances, and all that ``ecrl replay`` needs. About 25 bytes a token, instead of 2.
+            covariances, and all that ``ecrl replay`` needs. About 30 bytes a token, instead of 2.
         rollouts_keep: number of last iterations whose files stay; None keeps all.
     """
 

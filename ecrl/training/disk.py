@@ -24,7 +24,7 @@ from ecrl.training.validation import number_of_problems
 _GIB = 2**30
 #: Bytes a token on disk: compressed text with what is said of a response, and what the columns of tokens add.
 #: Measured with English and with digits; floats hardly compress.
-TEXT_BYTES, TOKEN_BYTES = 2.0, 25.0
+TEXT_BYTES, TOKEN_BYTES = 2.0, 30.0
 
 
 @dataclass(frozen=True)

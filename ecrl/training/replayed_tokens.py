@@ -54,9 +54,13 @@ class ReplayedTokens:
     changed: dict[str, list[int]]
 
     @cached_property
-    def any_changed(self) -> list[int]:
-        """Numbers of the tokens that any strategy changed."""
-        return sorted({i for index in self.changed.values() for i in index})
+    def chosen(self) -> list[int]:
+        """Numbers of the tokens that strategies changed, but for those strategies that changed all tokens.
+
+        If there are only such, of all tokens.
+        """
+        some = [index for index in self.changed.values() if len(index) < len(self.text)]
+        return sorted({i for index in (some if any(some) else self.changed.values()) for i in index})
 
     def write(self, path: Path) -> None:
         """Write a Parquet file: the columns, and ``changed_by``, a list of names."""
@@ -116,14 +120,16 @@ def _done(minibatch: Minibatch) -> Iterator[list[str]]:
     tokens = plan.tokens
     pairs = {
         "advantage": (before.advantages, tokens.advantages),
-        "low": (before.low, tokens.low),
-        "high": (before.high, tokens.high),
         "weight": (torch.ones_like(plan.weights), plan.weights),
     }
     moved = {name: (old.tolist(), new.tolist(), (old != new).tolist()) for name, (old, new) in pairs.items()}
+    bounds = [x.tolist() for x in (before.low, before.high, tokens.low, tokens.high)]
     penalties = {name: c.tolist() for name, c in plan.coefficients.items()}
     for i in range(len(tokens)):
         words = [
             f"{name} {old[i]:.3g} → {new[i]:.3g}" for name, (old, new, differs) in moved.items() if differs[i]
         ]
+        low, high, new_low, new_high = (x[i] for x in bounds)
+        if (low, high) != (new_low, new_high):
+            words.append(f"bounds [{low:.3g}, {high:.3g}] → [{new_low:.3g}, {new_high:.3g}]")
         yield words + [f"{name} penalty {c[i]:.3g}" for name, c in penalties.items() if c[i]]
