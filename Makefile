@@ -11,7 +11,7 @@ NEXT_BIN := $(NEXT_VENV)/bin
 # Python 3.12 where there is one, of pyenv's too.
 NEXT_PYTHON ?= $(shell PYENV_VERSION=3.12 python3.12 -c 'import sys; print(sys.executable)' 2> /dev/null || echo $(PYTHON))
 
-.PHONY: install install-vllm install-next train test test-all test-matrix test-vllm test-next check lint types clean
+.PHONY: install install-vllm install-next train test test-all test-matrix test-vllm test-next check lint types docs clean
 
 install: $(VENV)/.installed
 
@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,bench]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,bench,docs]"
 	touch $@
 
 install-vllm: $(VLLM_VENV)/.installed
@@ -103,5 +103,10 @@ types: install
 
 check: lint types test
 
+# The documentation's site, into site/. Its pages open from disk; searching takes a server: python3 -m http.server -d site
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: install
+	$(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache build dist site *.egg-info

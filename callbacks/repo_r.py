@@ -34,8 +34,8 @@ class RepoR(Strategy, AdvantageMixin, EntropyObserver):
         target: H0, nats, positive; None for the entropy of the first rollout.
         initial: ζ before the first iteration, per nat. The paper's was not found; this is that of a public
             reimplementation.
-        minimum: smallest \|ζ\|, not negative.
-        maximum: largest \|ζ\|, at least ``minimum``.
+        minimum: smallest |ζ|, not negative.
+        maximum: largest |ζ|, at least ``minimum``.
     """
 
     needs_current = True

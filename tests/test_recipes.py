@@ -16,7 +16,7 @@ import pytest
 from ecrl.cli import main
 from ecrl.runs.metrics_file import read_metrics
 from tests.support.paths import ROOT
-from tests.support.recipes import PARTS, blocks, read_piece, read_recipe, section, write_inside, write_outside
+from tests.support.recipes import PARTS, blocks, read_piece, read_recipe, write_inside, write_outside
 
 RECIPES = {part: read_recipe(part) for part in PARTS}
 OUTSIDE = [(part, words) for part, recipe in RECIPES.items() for words in recipe.outside]
@@ -167,8 +167,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     for part, recipe in RECIPES.items():
         pieces = recipe.pieces
         if part == "environment":
-            text = section((ROOT / "README.md").read_text(), "Environments")
-            pieces = [read_piece(block) for block in blocks(text, "python")]
+            guide = (ROOT / "docs" / "guides" / "environment.md").read_text()
+            pieces = [read_piece(block) for block in blocks(guide, "python")]
         write_outside(folder, pieces)
     path = list(sys.path)  # the command line adds the folder that it is called in
     yield folder

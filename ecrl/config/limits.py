@@ -20,6 +20,11 @@ LIMIT = "limit"  # key of a field's metadata
 class Limit(Protocol):
     """What the value of a field must satisfy."""
 
+    @property
+    def takes(self) -> str:
+        """What it takes, for messages and for docs/configuration.md."""
+        ...
+
     def broken_by(self, value: Any) -> str | None:
         """Say what is wrong with a value, as the end of a sentence that its name begins; None if nothing."""
         ...
@@ -40,6 +45,13 @@ class Range:
     above: float | None = None
     most: float | None = None
     wanted: str = ""
+
+    @property
+    def takes(self) -> str:
+        """See ``Limit.takes``."""
+        bounds = {"at least": self.least, "above": self.above, "at most": self.most}
+        given = [f"{word} {bound}" for word, bound in bounds.items() if bound not in (None, LARGEST)]
+        return self.wanted or ", ".join(given)
 
     def broken_by(self, value: float) -> str | None:
         """See ``Limit.broken_by``."""
@@ -62,12 +74,17 @@ class Choice:
 
     known: tuple[str | bool, ...]
 
+    @property
+    def takes(self) -> str:
+        """See ``Limit.takes``."""
+        return f"one of {', '.join(map(_word, self.known))}"
+
     def broken_by(self, value: str | bool) -> str | None:
         """See ``Limit.broken_by``."""
         if value in self.known:
             return None
-        words, got = [_word(known) for known in self.known], _word(value)
-        return f"takes one of {', '.join(words)}; got {got!r}.{did_you_mean(got, words)}"
+        got = _word(value)
+        return f"takes {self.takes}; got {got!r}.{did_you_mean(got, list(map(_word, self.known)))}"
 
 
 @dataclass(frozen=True)
@@ -75,6 +92,7 @@ class NotEmpty:
     """Text or a list that must hold something; ``advice`` ends the message."""
 
     advice: str
+    takes = "not empty"
 
     def broken_by(self, value: Collection[Any]) -> str | None:
         """See ``Limit.broken_by``."""
@@ -85,35 +103,39 @@ class NotEmpty:
 class CountOrAll:
     """A whole number of things, at least 1, or the word ``all``."""
 
+    takes = "a number of at least 1, or all"
+
     def broken_by(self, value: int | str) -> str | None:
         """See ``Limit.broken_by``."""
         if value == "all" or (
             isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST
         ):
             return None
-        return f"takes a number of at least 1, or all; got {value!r}."
+        return f"takes {self.takes}; got {value!r}."
 
 
 @dataclass(frozen=True)
 class WhichCheckpoint:
     """``last``, ``best``, or the number of an iteration."""
 
+    takes = "last, best or an iteration"
+
     def broken_by(self, value: str) -> str | None:
         """See ``Limit.broken_by``."""
         if value in ("last", "best") or value.isdecimal():
             return None
-        return f"takes last, best or an iteration; got {value!r}.{did_you_mean(value, ('last', 'best'))}"
+        return f"takes {self.takes}; got {value!r}.{did_you_mean(value, ('last', 'best'))}"
 
 
 @dataclass(frozen=True)
 class ValidationMetric:
     """The name of a metric of the validation."""
 
+    takes = "a metric of the validation, val/…"
+
     def broken_by(self, value: str) -> str | None:
         """See ``Limit.broken_by``."""
-        return (
-            None if value.startswith("val/") else f"takes a metric of the validation, val/…; got {value!r}."
-        )
+        return None if value.startswith("val/") else f"takes {self.takes}; got {value!r}."
 
 
 def number(

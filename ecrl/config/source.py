@@ -62,17 +62,22 @@ class Definition:
     @property
     def meanings(self) -> dict[str, str]:
         """What each argument means."""
-        found: dict[str, str] = {}
-        name = ""
-        _, _, below = self.doc.partition("\nArgs:\n")
-        for line in below.splitlines():
-            if item := _ITEM.match(line):
-                name, found[item[1]] = item[1], item[2]
-            elif line.startswith(" " * 8):
-                found[name] += f" {line.strip()}"
-            else:
-                break
-        return found
+        return described(self.doc, "Args")
+
+
+def described(doc: str, title: str) -> dict[str, str]:
+    """Return what a section of a docstring, such as ``Args``, says of each name."""
+    found: dict[str, str] = {}
+    name = ""
+    _, _, below = inspect.cleandoc(doc).partition(f"\n{title}:\n")
+    for line in below.splitlines():
+        if item := _ITEM.match(line):
+            name, found[item[1]] = item[1], item[2]
+        elif line.startswith(" " * 8):
+            found[name] += f" {line.strip()}"
+        else:
+            break
+    return found
 
 
 @cache

@@ -29,6 +29,16 @@ rollout*: from the engine or from scoring; *several updates a rollout*: it does 
 
 A figure shows entropy and avg@16 of one run of the method (default task, seed 0, 150 iterations, defaults)
 beside one of plain GRPO: an illustration. `benchmarks/method_figures.py` draws them.
+
+Left out: [SIREN](https://arxiv.org/abs/2509.25133) and [AEnt](https://arxiv.org/abs/2509.03493) reward
+the entropy of the likely part of the vocabulary, which takes a selection over each token's whole
+vocabulary and a second gradient through the output layer's tiles;
+[SimKO](https://arxiv.org/abs/2510.14807) takes gradients of the likeliest tokens beside the drawn one,
+which a batch of drawn tokens does not have.
+
+`clip_cov_small` and `kl_cov_small` are `clip_cov` and `kl_cov` with settings that fit minibatches of a
+thousand tokens: the paper's 2e-4 and 2e-3 are meant for hundreds of thousands. Choices are made once
+over the whole optimizer minibatch, whatever the micro-batches: a share means a share.
 """
 
 

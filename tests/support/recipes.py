@@ -68,7 +68,7 @@ def read_recipe(part: str) -> Recipe:
     commands = [line.partition("#")[0].split()[1:] for line in shell.splitlines()]
     inside = [words for words in commands if "mypkg" not in " ".join(words)]
     outside = [words for words in commands if words not in inside]
-    if part == "environment":  # its outside is the README's
+    if part == "environment":  # its outside is the guide's
         return Recipe(pieces, inside, [["train", "env=mypkg.reverse:me/Reverse-v0"]])
     with_folder = [["train", "--config-dir", "my_configs", *words[1:]] for words in inside]
     return Recipe(pieces, inside, with_folder + outside)

@@ -1,4 +1,4 @@
-"""The README's environment, as it is written there."""
+"""The guide's environment, as it is written there."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.paths import ROOT
 
 @pytest.mark.slow
 def test_the_shortest_environment_works_as_written(tmp_path: Path) -> None:
-    section = (ROOT / "README.md").read_text().partition("## Environments")[2]
-    code = re.findall(r"```python\n# (\S+)\n(.*?)```", section, re.DOTALL)
+    guide = (ROOT / "docs" / "guides" / "environment.md").read_text()
+    code = re.findall(r"```python\n# (\S+)\n(.*?)```", guide, re.DOTALL)
     assert len(code) == 1
     file, text = tmp_path / code[0][0], code[0][1]
     assert len([line for line in text.splitlines() if line.strip()]) < 15
