@@ -27,7 +27,8 @@ def markdown(content: Content, figures: str) -> str:
     for moment in content.samples:
         parts += [f"### {_md(moment.arm)}. {_md(moment.title)}"]
         for sample in moment.samples:
-            parts += [_block(sample.prompt.strip()), _block(sample.response), _md(sample.facts)]
+            parts += [_block(sample.prompt.strip())] if sample.prompt else []
+            parts += [_block(sample.response), _md(sample.facts)]
     parts += map(_section, content.results)
     parts.append("## Make it again\n\n```bash\n" + "\n".join(content.commands) + "\n```")
     if content.definition:

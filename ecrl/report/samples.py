@@ -40,7 +40,7 @@ class Sample:
     """One response.
 
     Attributes:
-        prompt: what the policy read first.
+        prompt: what the policy read first; empty where it is that of the sample before.
         response: the policy's text, with its middle left out where it is long.
         tokens: the response token by token, in two parts where its middle is left out; empty without
             ``log.rollout_tokens=true``.
@@ -107,17 +107,22 @@ def _samples(run: Run, iteration: int) -> list[Sample]:
         groups.setdefault(row["problem"], []).append(number)
     rewards = {problem: [rows[n]["reward"] for n in group] for problem, group in groups.items()}
     problems = sorted(groups, key=lambda problem: min(rewards[problem]) == max(rewards[problem]))[:_PROBLEMS]
-    chosen = []
+    chosen = {}  # number of a row: the prompt that is shown with it
     for problem in problems:
         best, worst = (pick(groups[problem], key=lambda n: rows[n]["reward"]) for pick in (max, min))
-        chosen += [best] if rows[best]["reward"] == rows[worst]["reward"] else [best, worst]
+        chosen[best] = rows[best]["prompt"] or ""
+        if rows[best]["reward"] != rows[worst]["reward"]:
+            chosen[worst] = ""
     # Of all tokens only those that are shown become Python's objects.
     columns = ["iteration", "token_texts", *_ENTROPIES, "covariances"]
-    tokens = read_table(run.path, iteration, columns=columns).take(chosen).to_pylist()
-    return [_sample(rows[n], of, rewards[rows[n]["problem"]]) for n, of in zip(chosen, tokens, strict=True)]
+    tokens = read_table(run.path, iteration, columns=columns).take(list(chosen)).to_pylist()
+    return [
+        _sample(rows[n], of, rewards[rows[n]["problem"]], prompt)
+        for (n, prompt), of in zip(chosen.items(), tokens, strict=True)
+    ]
 
 
-def _sample(row: Mapping[str, Any], tokens: Mapping[str, Any], group: Sequence[float]) -> Sample:
+def _sample(row: Mapping[str, Any], tokens: Mapping[str, Any], group: Sequence[float], prompt: str) -> Sample:
     facts = [f"reward {row['reward']:g}, mean of its {len(group)} answers {np.mean(group):.3g}"]
     facts += [f"{row['length']} tokens", *(["cut off"] if row["truncated"] else [])]
     facts += [f"entropy {row['entropy']:.3g} nats a token"] if row["entropy"] is not None else []
@@ -125,7 +130,7 @@ def _sample(row: Mapping[str, Any], tokens: Mapping[str, Any], group: Sequence[f
     entropy = next((tokens[name] for name in _ENTROPIES if tokens.get(name)), None)
     columns = (texts, entropy or [None] * len(texts), tokens.get("covariances") or [None] * len(texts))
     every = [Token(*values) for values in zip(*columns, strict=True)]
-    return Sample(row["prompt"] or "", _cut(row["response"] or ""), _parts(every), ", ".join(facts))
+    return Sample(prompt, _cut(row["response"] or ""), _parts(every), ", ".join(facts))
 
 
 def _parts(tokens: list[Token]) -> list[list[Token]]:

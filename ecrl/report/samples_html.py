@@ -41,10 +41,9 @@ def _legend(limits: tuple[float, float]) -> str:
 def _sample(sample: Sample, limits: tuple[float, float]) -> str:
     parts = ["".join(_token(t, limits) for t in part) for part in sample.tokens]
     response = " […] ".join(parts) if parts else escape(sample.response)
-    return (
-        f'<div class="sample"><p class="prompt">{escape(sample.prompt.strip())}</p>'
-        f'<p class="response">{response}</p><p class="note">{escape(sample.facts)}</p></div>'
-    )
+    prompt = f'<p class="prompt">{escape(sample.prompt.strip())}</p>' if sample.prompt else ""
+    facts = f'<p class="note">{escape(sample.facts)}</p>'
+    return f'<div class="sample">{prompt}<p class="response">{response}</p>{facts}</div>'
 
 
 def _token(token: Token, limits: tuple[float, float]) -> str:

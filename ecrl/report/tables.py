@@ -83,9 +83,7 @@ def _of_one_run(comparison: Comparison, run: Run) -> Table:
         f"Start: the validation before RL, or the mean of the first {comparison.width} iterations. End: the "
         f"mean over the last {FINAL:.0%} of the iterations. Best: the highest validation; chance favours it."
     )
-    return Table(
-        "final", "Figures at the start and at the end", ["figure", "start", "end", "best"], rows, note
-    )
+    return Table("final", "From the start to the end", ["figure", "start", "end", "best"], rows, note)
 
 
 def gains(comparison: Comparison) -> Table:

@@ -54,6 +54,7 @@ def test_moments_problems_and_answers(run: Path) -> None:
     ]
     # First the problem whose answers differ: the best and the worst; one answer of the others.
     assert [s.response for s in found[0].samples] == ["a<b>\n", "bad", "7a", "8a"]
+    assert [s.prompt for s in found[0].samples] == ["<q9>\n", "", "<q7>\n", "<q8>\n"]  # once a problem
     best, worst = found[0].samples[:2]
     assert best.tokens == [[Token("a<b>", 0.25, 0.125), Token("\n", 0.5, -0.25)]] and worst.tokens == []
     assert best.facts == "reward 1, mean of its 2 answers 0.5, 2 tokens, entropy 0.5 nats a token"
