@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,13 @@ import pytest
 import torch
 
 from ecrl.algorithm.loss_plan import LossPlan
-from ecrl.config.resume import run_config
+from ecrl.config.resume import forked_config, run_config
 from ecrl.errors import UsageError
 from ecrl.training.module import PolicyModule
 from ecrl.training.replay import Replay, replay
 from ecrl.training.replayed_tokens import replayed_tokens
-from tests.support.runs import history, run
+from ecrl.training.run import train
+from tests.support.runs import history, run, silent
 from tests.support.tiny import LEARNING, TINY
 
 WIDE = "strategy.clip_cov={low: 0.0, high: 100.0}"
@@ -32,9 +34,9 @@ ITERATIONS = 3
 Plans = dict[int, list[LossPlan]]
 
 
-def record(run_dir: Path, model: Path, *words: str) -> tuple[Path, Plans]:
-    """Train with each token on disk; return the plans of every iteration too."""
-    plans: Plans = {}
+@contextmanager
+def recording(plans: Plans) -> Iterator[None]:
+    """Keep the plans of what is trained within the block, by iteration."""
     observe = PolicyModule._observe_plan
 
     def keep(module: PolicyModule, plan: LossPlan, batch: Any) -> None:
@@ -43,6 +45,13 @@ def record(run_dir: Path, model: Path, *words: str) -> tuple[Path, Plans]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PolicyModule, "_observe_plan", keep)
+        yield
+
+
+def record(run_dir: Path, model: Path, *words: str) -> tuple[Path, Plans]:
+    """Train with each token on disk; return the plans of every iteration too."""
+    plans: Plans = {}
+    with recording(plans):
         base = [*TINY, *LEARNING, f"model.path={model}", "log.rollout_tokens=true"]
         words = (f"iterations={ITERATIONS}", "checkpoint={every: 1, keep: 9}", *words)
         return run(base, run_dir, *words), plans
@@ -120,6 +129,21 @@ def test_rollouts_drawn_ahead(old: str, tiny_model: Path, tmp_path: Path) -> Non
     run_dir, plans = record(tmp_path / "run", tiny_model, *words)
     for iteration in (1, ITERATIONS):
         assert_same_plans(again(run_dir, iteration), plans[iteration])
+
+
+@pytest.mark.slow
+def test_a_fork_is_measured_with_the_checkpoint_that_it_began_with(
+    recorded: tuple[Path, Plans], tmp_path: Path
+) -> None:
+    parent = recorded[0]
+    plans: Plans = {}
+    with recording(plans):
+        words = [f"fork={parent}", "checkpoint=2", "iterations=1", f"run_dir={tmp_path / 'fork'}"]
+        fork = train(forked_config(words), silent).run_dir
+    folder = parent / "checkpoints" / "2"
+    got = replay(fork, run_config(fork, []), 1, {}, folder)
+    assert_same_plans(got, plans[1])
+    assert any(note.endswith(f"the checkpoint {folder}, the run's own.") for note in got.notes)
 
 
 def test_what_cannot_be_replayed(finished_run: Path, recorded: tuple[Path, Plans]) -> None:
