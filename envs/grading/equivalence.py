@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
-from ecrl.envs.grading import choices, named_values, parameters, symbolic
+from ecrl.envs.grading import choices, named_values, parameters, set_builder, symbolic
 from ecrl.envs.grading.bases import same_in_base
+from ecrl.envs.grading.congruences import same_congruence
 from ecrl.envs.grading.dates import same_date, same_time
 from ecrl.envs.grading.intervals import as_interval, same_variables
 from ecrl.envs.grading.named_values import Named
@@ -25,7 +26,19 @@ _MOST_PARTS = 64
 _MOST_FAMILIES = 8
 
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|lt|gt)(?![a-zA-Z])")
+#: A class of numbers: all odd positive integers.
+_CLASS = re.compile(
+    r"(?:(?:the )?(?:set of )?(?:all|any|every)(?: the)? )?"
+    r"((?:(?:odd|even|positive|negative|non-?negative|non-?zero|prime|composite|natural|whole|rational|irrational"
+    r"|real) )+)"
+    r"(integer|number|prime|multiple)s?"
+)
 _ALTERNATIVES = re.compile(r"\bor\b")
+_OPERATOR = re.compile(r"[\^+*]|\\(?:frac|sqrt|cdot)(?![a-zA-Z])")
+#: Letters that are no product, such as abc: long words, several words, words of logic.
+_NO_PRODUCT = re.compile(
+    r"[a-zA-Z]{5,}|[a-zA-Z]{2,}\s+[a-zA-Z]{2,}|\b(?:not?|and|or|all|any|the|for|yes)\b", re.IGNORECASE
+)
 _APPROXIMATELY = re.compile(r"(?:[a-zA-Z]\s*)?\\approx(?![a-zA-Z])\s*")
 
 
@@ -68,6 +81,8 @@ def _rules(gold: str, answer: str, tolerance: float) -> Iterator[bool | None]:
     yield _same_choice(gold, answer, tolerance)
     yield same_in_base(gold, answer)
     yield same_date(gold, answer)
+    yield same_congruence(gold, answer)
+    yield _same_described(gold, answer, tolerance)
     yield _same_parametric(gold, answer, tolerance)
     yield _same_approximate(gold, answer, tolerance)
     yield _same_range(gold, answer, tolerance)
@@ -84,6 +99,12 @@ def _same_choice(gold: str, answer: str, tolerance: float) -> bool | None:
             text, choices.without_letter(answer, wanted), tolerance
         )
     return None
+
+
+def _same_described(gold: str, answer: str, tolerance: float) -> bool | None:
+    """Compare sets of points by their conditions; None if neither answer is one."""
+    both = set_builder.conditions(gold, answer)
+    return None if both is None else _same(*both, tolerance)
 
 
 def _same_parametric(gold: str, answer: str, tolerance: float) -> bool | None:
@@ -280,13 +301,17 @@ def _exact(text: str) -> str:
 def _is_word(text: str) -> bool:
     """Tell whether a text is a word or a sentence, which must not be read as algebra."""
     plain = re.sub(r"\\[a-zA-Z]+", "", text)
-    return re.search(
-        r"(?<![\\a-zA-Z])(?:[a-zA-Z]{3,}|[Nn]o(?![a-zA-Z]))", plain
-    ) is not None and not FUNCTION.search(text)
+    if FUNCTION.search(text) or (_OPERATOR.search(text) and not _NO_PRODUCT.search(plain)):
+        return False
+    return re.search(r"(?<![\\a-zA-Z])(?:[a-zA-Z]{3,}|[Nn]o(?![a-zA-Z]))", plain) is not None
 
 
 def _word(text: str) -> str:
-    return _squeezed(re.sub(r"^(?:an?|the) ", "", text.lower()))
+    """Return words without article, and the adjectives of a class of numbers in alphabetical order."""
+    text = re.sub(r"^(?:an?|the) ", "", text.lower())
+    if numbers := _CLASS.fullmatch(text):
+        return " ".join([*sorted(numbers[1].split()), numbers[2]])
+    return _squeezed(text)
 
 
 def _squeezed(text: str) -> str:

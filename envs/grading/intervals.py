@@ -26,6 +26,7 @@ _SUBJECT = re.compile(
 _COUNTS = "ijklmn"  # letters of integers
 
 _Range = tuple[str, str, str]  # variable, left end with its bracket, right end with its bracket
+_POINT = re.compile(r"([a-zA-Z])\s*=\s*([^=]+)")
 
 
 def as_interval(text: str) -> tuple[str, str] | None:
@@ -42,11 +43,16 @@ def as_interval(text: str) -> tuple[str, str] | None:
     if described := _SET.fullmatch(text):  # {x : x > 2}
         inside = as_interval(described.group(2))
         return inside if inside and inside[0] == described.group(1) else None
-    found = [_either(part) for part in _OR.split(text)]
+    parts = [part.strip() for part in _OR.split(text)]
+    points = [(match[1], match[2]) for part in parts if (match := _POINT.fullmatch(part))]
+    found = [_either(part) for part in parts if not _POINT.fullmatch(part)]
     ranges = [one for part in found if part is not None for one in part]
-    if None in found or len({one[0] for one in ranges}) != 1:
+    if None in found or not ranges or not all(_is_bound(value) for _, value in points):
         return None
-    return ranges[0][0], " \\cup ".join(f"{left}, {right}" for _, left, right in ranges)
+    if len({name for name, *_ in (*ranges, *points)}) != 1:
+        return None
+    pieces = [f"{left}, {right}" for _, left, right in ranges] + [f"\\{{{value}\\}}" for _, value in points]
+    return ranges[0][0], " \\cup ".join(pieces)
 
 
 def same_variables(gold: str, answer: str | None) -> bool:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 
 from ecrl.envs.grading.exclusions import without_points
+from ecrl.envs.grading.unit_vectors import as_point
 
 _WRAPPED = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|textnormal|mathrm|mathbf|mathit|mathsf|boldsymbol|bm|operatorname|vec|mbox|underline|bf|rm"
@@ -23,10 +24,15 @@ _THOUSANDS = re.compile(r"(?<![\d.,(\[{])(?<!\\{)\d{1,3}(?:(?:,|\{,\})\d{3})+(?!
 _THOUSANDS_TIGHT = re.compile(r"(?<=\d)\s*(?:(?:,|\{,\})\s*\\!|\{,\})\s*(?=\d{3}(?!\d))")  # 31,\!104
 _THOUSANDS_APART = re.compile(r"(?<![\d.,/])\d{1,3}(?: \d{3})+(?![\d./])")
 _IDENTICALLY = re.compile(r"(?<![a-zA-Z\\])([fgh])(\([a-z]\))?\s*\\equiv(?![a-zA-Z])")  # f \equiv 0
-_DEGREES = re.compile(r"\^\s*\{?\s*\\circ\s*\}?|°|\\degree(?![a-zA-Z])|\bdegrees?\b")
+_DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°|\\degree(?![a-zA-Z])|\bdegrees?\b")
 _TEMPERATURE = re.compile(r"\bdegrees ([CF])\b")
-_DOLLARS = re.compile(r"(?<![\d.])\\\$\s*([\d.,{}]*\d)")
+_DOLLARS = re.compile(r"(?<![\d.])\\\$\s*([\d.,{}]*\d(?:\s*[mb]illion)?)(?:\s*dollars?\b)?")
 _CHOOSE = re.compile(r"\{\s*(\w+)\s*\\choose\s*(\w+)\s*\}")
+#: Other ways to write a binomial coefficient, n above k: C(n, k), ^nC_k, _nC_k.
+_CHOSEN = re.compile(
+    r"(?<![a-zA-Z\\_])C ?\( ?(\w+(?: ?[-+] ?\w+)?) ?, ?(\w+) ?\)"
+    r"|(?:\{ ?\} ?)?[\^_] ?(?:\{ ?(\w+) ?\}|(\w)) ?C ?_ ?(?:\{ ?(\w+) ?\}|(\w))"
+)
 _TIMES = re.compile(r"(?<=\d)\s*x\s*(?=10\s*\^)")
 # Without the marks that change the direction of writing, because these change what a reader sees.
 _INVISIBLE = re.compile("[\u00ad\u200b-\u200d\u2060\ufeff]")
@@ -41,7 +47,7 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _BY_CASES = re.compile(r"\\\{\s*\\begin\{array\}\s*\{[lcr|\s]*\}(.*)\\end\{array\}\s*\.?$", re.DOTALL)
 _RATIO_IN_WORDS = re.compile(r"(\d+) to (\d+)")
 _UNIT_IN_BRACKETS = re.compile(r"(?<=\d) ?\( ?([a-z]{1,3}) ?\)$")
-_ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:st|nd|rd|th)\b\s*\}?")
+_ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:st|nd|rd|th)\b(?:\s*\})?")
 _MODULO = re.compile(r"\(?\s*\\?[pb]?mod(?![a-zA-Z])\s*(?:\{\s*(\w+)\s*\}|(\w+))\s*\)?")
 _SEGMENT = re.compile(
     r"\\(?:triangle|overline|overrightarrow)\s*(?:\{\s*([A-Z]{2,4})\s*\}|([A-Z]{2,4})(?![a-zA-Z]))"
@@ -104,6 +110,8 @@ _REPLACED = {
     "\\colon": ":",
     "\\dots": "\\ldots",
     "…": "\\ldots ",
+    "\\AA": "Å",
+    "\u212b": "Å",
 }
 _REPLACE = re.compile(
     "|".join(
@@ -122,7 +130,7 @@ def normalise(answer: str) -> str:
     text = _without_unicode(answer).strip().replace("\\\\", "\\cr ")
     text = _THOUSANDS_TIGHT.sub("", text)
     text = _REPLACE.sub(lambda m: _REPLACED[m.group()], text)
-    text = _SPACES.sub(" ", text)
+    text = as_point(_SPACES.sub(" ", text))
     for _ in range(3):  # commands may stand within commands
         text = _WRAPPED.sub(r" \1 ", text)
     text = text.replace("{:}", ":")
@@ -134,6 +142,7 @@ def normalise(answer: str) -> str:
     text = _SEGMENT.sub(r"\1\2", text)
     text = _ORDINAL.sub(r"\1", text)
     text = _CHOOSE.sub(r"\\binom{\1}{\2}", text)
+    text = _CHOSEN.sub(_binomial, text)
     text = _FRACTION_WITHOUT_BRACES.sub(r"\\frac{\1}{\2}", text)
     text = _FRACTION_HALF_BRACES.sub(r"\\frac{\1}{", text)
     text = _FRACTION_TAIL.sub(r"\1{\2}", text)
@@ -167,6 +176,14 @@ def _without_unicode(text: str) -> str:
 def _fraction(match: re.Match[str]) -> str:
     above, below = unicodedata.normalize("NFKC", match.group()).split("⁄")
     return f"\\frac{{{above}}}{{{below}}}"
+
+
+def _binomial(match: re.Match[str]) -> str:
+    """Write C(5, 2) as a binomial coefficient; C(2, 5) may be a point."""
+    above, below = (part for part in match.groups() if part)
+    if above.isdigit() and below.isdigit() and int(above) < int(below):
+        return match.group()
+    return f"\\binom{{{above}}}{{{below}}}"
 
 
 def _equations(match: re.Match[str]) -> str:

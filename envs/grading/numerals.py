@@ -25,6 +25,8 @@ _SCALES = (
     (" thousand", 1000, 1000),
     (" hundred", 100, 10),
 )  # with their size, the most of them
+_THOUSANDS = ("thousand", "million", "billion", "trillion")
+_SCALED = re.compile(rf"(\d+(?:\.\d+)?) ({'|'.join(_THOUSANDS)})", re.IGNORECASE)
 _PERCENT = re.compile(r"\s*(?:\\%|%|\b(?:percent|percentage|pct)\b)\s*$", re.IGNORECASE)
 
 
@@ -59,7 +61,9 @@ def number(text: str) -> Fraction | None:
 
 
 def _in_words(text: str) -> Fraction | None:
-    """Return the value of a number below a billion in words."""
+    """Return the value of a number below a billion in words, or of figures with a scale: 1.5 million."""
+    if match := _SCALED.fullmatch(text):
+        return Fraction(match[1]) * 1000 ** (1 + _THOUSANDS.index(match[2].lower()))
     value = _word_value(" ".join(text.lower().replace("-", " ").split()))
     return Fraction(value) if value is not None else None
 

@@ -17,6 +17,8 @@ _SCALED = re.compile(
 )
 _CASES = re.compile(r"\\begin\{cases\}(.*)\\end\{cases\}", re.DOTALL)
 _CONDITION = re.compile(r"^(?:if|for|when|where|as)\b\s*")
+_SIGN = re.compile(r"([<>]|\\[lg]e(?![a-zA-Z]))")
+_ABOVE = {">": "<", "\\ge": "\\le"}
 #: What separates several answers, apart from commas.
 WORDS = re.compile(r"(?<![a-zA-Z\\])(?:and|or)(?![a-z])|\\(?:quad|qquad)|;")
 
@@ -27,9 +29,9 @@ class Node:
 
     Attributes:
         kind: ``tuple`` (ordered), ``set`` and ``list`` (any order), ``interval``, ``union``, ``cases``
-            (any order) or ``matrix``.
+            (any order), ``matrix`` or ``chain`` (of inequalities).
         parts: texts of the parts; those of a matrix row by row.
-        border: the brackets of an interval, or the shape of a matrix.
+        border: the brackets of an interval, the shape of a matrix, or the signs of a chain.
     """
 
     kind: str
@@ -64,7 +66,17 @@ def structure(text: str) -> Node | None:
     parts = split(WORDS.sub(" , ", text), (",",))
     if len(parts) > 1:
         return Node("list", tuple(parts))
-    return None
+    return _chain(text)
+
+
+def _chain(text: str) -> Node | None:
+    """Return the parts of a < b < c from the least; None for other texts."""
+    parts, signs = _SIGN.split(text)[::2], _SIGN.findall(text)
+    if len(signs) < 2 or not all(part.strip() for part in parts):
+        return None
+    if all(sign in _ABOVE for sign in signs):
+        parts, signs = parts[::-1], [_ABOVE[sign] for sign in signs[::-1]]
+    return Node("chain", tuple(part.strip() for part in parts), " ".join(signs))
 
 
 def _bracketed(text: str) -> Node | None:

@@ -23,9 +23,13 @@ _AMBIGUOUS = re.compile(
     r"|/\s*\d+\s*(?:[a-zA-Z(]|\\(?!(?:cdot|times|rfloor|rceil)(?![a-zA-Z])))"
 )
 _IMAGINARY_BESIDE = re.compile(r"(/\s*\d+)\s+i(?![a-zA-Z])")
-# Letters that the parser takes for a number or ignores.
-_LETTERS = {"I": "\\mathcal{I}", "\\gamma": "\\mathcal{g}"}
-_LETTER = re.compile(r"\\[a-zA-Z]+|I")
+_DERIVATIVE = re.compile(
+    r"\{\s*d\s*(?:\^\s*\{?\d\}?)?\s*[a-z]?\s*\}\s*\{\s*d\s*[a-z]\s*(?:\^\s*\{?\d\}?)?\s*\}|d\s*[a-z]\s*/\s*d\s*[a-z]"
+)
+# Letters that the parser takes for a number or a differential, or ignores.
+_LETTERS = {"I": "\\mathcal{I}", "\\gamma": "\\mathcal{g}", "d": "\\mathcal{d}"}
+_LETTER = re.compile(r"\\[a-zA-Z]+|_\s*(?:\w|\{[^{}]*\})|I|d")
+_LETTER_OF_DERIVATIVE = re.compile(r"\\[a-zA-Z]+|I")
 _RAISED = r"(?:\s*\^\s*\{?\s*-1\s*\}?)?"
 _PRODUCT = re.compile(rf"(?<!\\)(?<!_)(?<!_\{{)[A-Z]{_RAISED}(?:\s*(?:\\cdot\s*)?[A-Z]{_RAISED})+")
 _ONLY_FRACTION = re.compile(r"^\{(\\frac\{\d+\}\{\d+\})\}$")  # in braces it would be read as a set
@@ -234,13 +238,14 @@ def _same_relation(left: Any, right: Any) -> bool:
 
 def _as_latex(text: str) -> str:
     """Rewrite notation that the LaTeX parser does not know, and decimals, which it would not read exactly."""
+    text = re.sub(r"(\d+(?:\.\d+)?)\s*degrees", r"(\\frac{\\pi \\cdot \1}{180})", text)
     text = re.sub(r"(?<![\\a-zA-Z])sqrt\s*\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"(?<![\\a-zA-Z])(pi|sin|cos|tan|log|ln|exp)(?![a-zA-Z])", r"\\\1 ", text)
-    text = _LETTER.sub(lambda m: _LETTERS.get(m.group(), m.group()), text)
+    letter = _LETTER_OF_DERIVATIVE if _DERIVATIVE.search(text) else _LETTER
+    text = letter.sub(lambda m: _LETTERS.get(m.group(), m.group()), text)
     text = re.sub(r"\\log_\{?e\}?(?![a-zA-Z])", r"\\ln ", re.sub(r"\\lg(?![a-zA-Z])", r"\\log_{10} ", text))
     text = re.sub(r"\^\s*\(([^()]*)\)", r"^{\1}", text.replace("**", "^"))
     text = re.sub(r"(?<=\d)\s*\*\s*|\*", r"\\cdot ", text)
-    text = re.sub(r"(\d+(?:\.\d+)?)\s*degrees", r"(\\frac{\\pi \\cdot \1}{180})", text)
     # Take the real root of a negative number, not the principal one.
     text = re.sub(r"\\sqrt\s*\[\s*(\d?[13579])\s*\]\s*\{\s*-([^{}+-]*)\}", r"(-\\sqrt[\1]{\2})", text)
     return _ONLY_FRACTION.sub(r"\1", re.sub(r"(\d*)\.(\d+)", _as_fraction, text))
