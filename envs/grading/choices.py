@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _LETTER = re.compile(r"\(?\s*([A-J])\s*\)?\.?")
-_WITH_TEXT = re.compile(r"\(\s*([A-J])\s*\)\s*(.*\S.*)", re.DOTALL)
+_WITH_TEXT = re.compile(r"\(\s*([A-J])\s*\)\s*(?!,|(?:and|or)\b)(.*\S.*)", re.DOTALL)
 # A letter alone, or with the text of its choice. That text may not name another letter or judge this one.
 _CHOSEN = re.compile(
     r"(?:(?i:option|choice)\s+)?\(?\s*([A-J])\s*\)?(?:[.:)]?|(?:(?<=\))|[.:)])\s*"

@@ -15,7 +15,7 @@ from ecrl.envs.grading.named_values import Named
 from ecrl.envs.grading.names import alike, rename_argument
 from ecrl.envs.grading.normalisation import normalise
 from ecrl.envs.grading.numerals import close, number, ratio, split_percent
-from ecrl.envs.grading.plus_minus import both_values
+from ecrl.envs.grading.plus_minus import both_values, each_value
 from ecrl.envs.grading.powers import prime_factors
 from ecrl.envs.grading.size import DEEPEST, depth
 from ecrl.envs.grading.structure import WORDS, Node, split, structure
@@ -69,7 +69,8 @@ def _same(gold: str, answer: str, tolerance: float) -> bool:
     gold, answer = _result(gold), _result(_exact(answer))
     pair = both_values(gold), both_values(answer)
     if pair != (gold, answer):
-        return _same(*pair, tolerance)
+        every = each_value(gold), each_value(answer)
+        return _same(*pair, tolerance) or (every != (gold, answer) and _same(*every, tolerance))
     left, right = structure(gold), structure(answer)
     if left or right:
         return _same_structure(left, right, gold, answer, tolerance)
@@ -286,7 +287,7 @@ def _same_percent(gold: str, gold_has: bool, answer: str, answer_has: bool, tole
 def _result(text: str) -> str:
     """Return the last side of a computation that is true, such as 7 of 3 + 4 = 7."""
     *sides, last = text.split("=")
-    if not sides or re.search(r"[a-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", text)):
+    if not sides or re.search(r"[a-hj-zA-Z]", re.sub(r"\\[a-zA-Z]+", "", text)):
         return text
     holds = all(side.strip() and _same_scalar(last.strip(), side.strip(), 0.0) for side in sides)
     return last.strip() if holds else text

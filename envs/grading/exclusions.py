@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from ecrl.envs.grading.intervals import as_interval
 from ecrl.envs.grading.plus_minus import both_values
 from ecrl.envs.grading.structure import WORDS, split
 from ecrl.envs.grading.symbolic import real_value
@@ -19,11 +20,15 @@ _WITHOUT = re.compile(
     r"|,? ?(?i:except|but|excluding)(?i: for| not)? (?:[a-z] ?= ?)?(?P<except>.+)"
     r"|(?:,|where|with|and|such that) ?(?P<of>[a-z]) ?\\ne (?P<unequal>.+))"
 )
+_INEQUALITY_WITHOUT = re.compile(
+    r"([^,]*[<>][^,]*|[^,]*\\[lg]e(?![a-zA-Z])[^,]*?)(?:,| and\b| with\b)(?: and\b)? ?(\w ?\\ne .+)"
+)
 _UNEQUAL = re.compile(r"(?P<name>[a-zA-Z]|\\(?:theta|alpha|lambda)) ?\\ne (?P<unequal>.+)")
 
 
 def without_points(text: str) -> str:
     """Return an interval or the real line without points as a union of intervals; other texts as they are."""
+    text = _with_interval(text) if len(text) <= _LONGEST else text
     found = _WITHOUT.fullmatch(text) or _UNEQUAL.fullmatch(text) if len(text) <= _LONGEST else None
     if found is None:
         return text
@@ -44,6 +49,15 @@ def without_points(text: str) -> str:
     begins, ends = [left, *(f"({point}" for point in ordered)], [*(f"{point})" for point in ordered), right]
     union = " \\cup ".join(f"{begin}, {end}" for begin, end in zip(begins, ends, strict=True))
     return f"{groups['name']} \\in {union}" if groups.get("name") else union
+
+
+def _with_interval(text: str) -> str:
+    """Write the inequality of x < 3, x \\ne 2 as an interval; other texts stay as they are."""
+    match = _INEQUALITY_WITHOUT.fullmatch(text)
+    found = as_interval(match[1].strip()) if match else None
+    if match is None or found is None or "\\cup" in found[1] or match[2].split("\\ne")[0].strip() != found[0]:
+        return text
+    return f"{found[0]} \\in {found[1]}, {match[2]}"
 
 
 def _ends(interval: str) -> tuple[str, str]:

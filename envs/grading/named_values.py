@@ -72,6 +72,8 @@ def read(text: str) -> Named | None:
         return Named((one[0],), (one[1],))
     if point := _POINT.fullmatch(text):
         return _point(*point.groups())
+    if text[:1] == "[" and text[-1:] == "]":  # [x = 1, y = 2], as computer algebra writes it
+        text = text[1:-1]
     ones = [_one(part) for part in split(WORDS.sub(" , ", text), (",",))]
     if len(ones) < 2 or any(one is None for one in ones):
         return None

@@ -9,11 +9,13 @@ _GREEK = (
     "|upsilon|(?:var)?phi|chi|psi|omega|ell"
 )
 _INDEX = r"(?:_(?:\w|\{[\w,+ -]+\}))?"
-_LETTER = rf"(?:[a-zA-Z]|\\(?i:{_GREEK})(?![a-zA-Z]))"
+_LETTER = (
+    rf"(?:[a-zA-Z]|\\(?i:{_GREEK})(?![a-zA-Z])|\\(?:bar|hat|tilde|d?dot|overline)\s*\{{\s*[a-zA-Z]\s*\}})"
+)
 SYMBOL = rf"{_LETTER}{_INDEX}"
 #: f(x), f'(x), f^{-1}(x), f(3), y'; the argument x of x(y + 1) = 3 is a factor and no argument.
 _FUNCTION = (
-    rf"{SYMBOL}(?:\s*'{{1,3}}|\s*\^\s*\{{-1\}}(?=\s*\())?(?:\s*\([a-zA-Z]\))?"
+    rf"{SYMBOL}(?:\s*'{{1,3}}|\s*\^\s*\{{-1\}}(?=\s*\())?(?:\s*\(\s*[a-zA-Z]\s*\))?"
     r"|\\?Pr(?![a-zA-Z])|[fghpqFGHPQ]'{0,3}\s*\(\s*-?\d{1,4}\s*\)|(?:P|E|\\Pr)\s*\([^()]{1,20}\)"
 )
 _DERIVATIVE = (
@@ -35,6 +37,7 @@ COMBINED = re.compile(
     rf"|\\frac\s*\{{\s*{SYMBOL}\s*\}}\s*\{{\s*{SYMBOL}\s*\}}"
 )
 _ARGUMENT = re.compile(r"\(([a-z])\)$")
+_ENVIRONMENT = re.compile(r"\\(?:begin|end) ?\{[a-zA-Z]+\}(?: ?\{[lcr| ]*\})?")
 _VARIABLE = re.compile(r"\\[a-zA-Z]+|[a-zA-Z]")
 _INDEXED = re.compile(rf"({_LETTER})_(?:\w+|\{{.*\}})")
 #: Names of which two may mean the same: the value of a function, its derivative, its second derivative.
@@ -64,7 +67,8 @@ def alike(one: str, other: str) -> bool:
 def may_depend(name: str, value: str) -> bool:
     """Tell whether a value fits its function's argument: ``f(y) = x + 1`` does not, ``f(y) = 1`` does."""
     argument = _ARGUMENT.search(name)
-    letters = {found for found in _VARIABLE.findall(value) if len(found) == 1} - {"e", "i"}
+    inside = _ENVIRONMENT.sub("", value)
+    letters = {found for found in _VARIABLE.findall(inside) if len(found) == 1} - {"e", "i"}
     return argument is None or argument.group(1) in letters or not letters
 
 

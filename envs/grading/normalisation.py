@@ -21,7 +21,9 @@ _FRACTION_HALF_BRACES = re.compile(r"\\frac\s*([0-9])\s*\{")
 _FRACTION_TAIL = re.compile(r"(\\frac\s*\{[^{}]*\})\s*([0-9a-zA-Z])")
 _ROOT_WITHOUT_BRACES = re.compile(r"\\sqrt\s*([0-9a-zA-Z])")
 _THOUSANDS = re.compile(r"(?<![\d.,(\[{])(?<!\\{)\d{1,3}(?:(?:,|\{,\})\d{3})+(?![\d,])")
-_THOUSANDS_TIGHT = re.compile(r"(?<=\d)\s*(?:(?:,|\{,\})\s*\\!|\{,\})\s*(?=\d{3}(?!\d))")  # 31,\!104
+_THOUSANDS_TIGHT = re.compile(
+    r"(?<!\d)\d{1,3}(?:,\d{3})*+(?:\s*(?:(?:,|\{,\})\s*\\!|\{,\})\s*\d{3}(?:,\d{3}(?!\d))*+)++(?!\d)"
+)  # 31,\!104
 _THOUSANDS_APART = re.compile(r"(?<![\d.,/])\d{1,3}(?: \d{3})+(?![\d./])")
 _IDENTICALLY = re.compile(r"(?<![a-zA-Z\\])([fgh])(\([a-z]\))?\s*\\equiv(?![a-zA-Z])")  # f \equiv 0
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|°|\\degree(?![a-zA-Z])|\bdegrees?\b")
@@ -45,6 +47,8 @@ _MARKED = re.compile(r"(\*\*?|[\"'])(.*)\1")
 _ALL_BUT = re.compile(r"\\mathbb ?\{?R\}? ?(?:\\setminus|\\backslash|-) ?\\\{([^,{}\\]+)\\\}")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _BY_CASES = re.compile(r"\\\{\s*\\begin\{array\}\s*\{[lcr|\s]*\}(.*)\\end\{array\}\s*\.?$", re.DOTALL)
+_LABEL = re.compile(r"(?i:the )?(?i:solutions?)(?i: set)? ?(?:(?i:is|are) ?:?|:) ?(?=\S)")
+_BRACED_PART = re.compile(r"(\band |\bor |, |= )\{ ?(-?[^{}\\,]+?) ?\}(?=$|[ ,])")
 _RATIO_IN_WORDS = re.compile(r"(\d+) to (\d+)")
 _UNIT_IN_BRACKETS = re.compile(r"(?<=\d) ?\( ?([a-z]{1,3}) ?\)$")
 _ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:st|nd|rd|th)\b(?:\s*\})?")
@@ -128,7 +132,7 @@ def normalise(answer: str) -> str:
     """
     # First the ends of a matrix's rows, whose double backslashes would look like other commands.
     text = _without_unicode(answer).strip().replace("\\\\", "\\cr ")
-    text = _THOUSANDS_TIGHT.sub("", text)
+    text = _THOUSANDS_TIGHT.sub(lambda m: re.sub(r"\D", "", m.group()), text)
     text = _REPLACE.sub(lambda m: _REPLACED[m.group()], text)
     text = as_point(_SPACES.sub(" ", text))
     for _ in range(3):  # commands may stand within commands
@@ -158,6 +162,8 @@ def normalise(answer: str) -> str:
     text = _without_stop(_without_stop(marked.group(2) if marked else text))
     text = _SYSTEM.sub(_equations, text) if _SYSTEM.fullmatch(text) else text
     text = _BY_CASES.sub(r"\\begin{cases}\1\\end{cases}", text)
+    text = _LABEL.sub("", text, count=1) if _LABEL.match(text) else text
+    text = _BRACED_PART.sub(r"\1\2", text)
     text = _RATIO_IN_WORDS.sub(r"\1:\2", text) if _RATIO_IN_WORDS.fullmatch(text) else text
     text = _UNIT_IN_BRACKETS.sub(r" \1", text)
     text = braced.group(1).strip() if (braced := _BRACES.fullmatch(text)) else text

@@ -13,6 +13,8 @@ _FRACTION = re.compile(r"([+-]?)\s*\\frac\s*\{\s*([+-]?\s*\d+)\s*\}\s*\{\s*(\d+)
 _SLASH = re.compile(r"([+-]?)\s*(\d+)\s*/\s*(\d+)")
 _MIXED = re.compile(r"([+-]?)\s*(\d+)\s*(?:\\frac\s*\{\s*(\d+)\s*\}\s*\{\s*(\d+)\s*\}|\s(\d+)\s*/\s*(\d+))")
 _REPEATING = re.compile(r"([+-]?)\s*(\d*)\.(\d*)\s*\\overline\s*\{\s*(\d+)\s*\}")
+#: 0.1666… and 0.2727…, whose last digits come at least twice, and are three at least.
+_DOTTED = re.compile(r"([+-]?)\s*(\d{0,20})\.(\d{0,20}?)(?=\d{3})(\d{1,6}?)\4+\s*(?:\\[lc]dots|\.{3})")
 #: Words of the numbers from zero to nineteen.
 WORDS = (
     *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"),
@@ -43,7 +45,7 @@ def number(text: str) -> Fraction | None:
     elif match := _FRACTION.fullmatch(text) or _SLASH.fullmatch(text):
         sign, above, below = match.groups()
         value = Fraction(int(above.replace(" ", "")), int(below)) if int(below) else None
-    elif match := _REPEATING.fullmatch(text):
+    elif match := _REPEATING.fullmatch(text) or _DOTTED.fullmatch(text):
         sign, whole, fixed, period = match.groups()
         nines = Fraction(int(period), (10 ** len(period) - 1) * 10 ** len(fixed))
         value = Fraction(f"{whole or 0}.{fixed or 0}") + nines
@@ -63,7 +65,7 @@ def number(text: str) -> Fraction | None:
 def _in_words(text: str) -> Fraction | None:
     """Return the value of a number below a billion in words, or of figures with a scale: 1.5 million."""
     if match := _SCALED.fullmatch(text):
-        return Fraction(match[1]) * 1000 ** (1 + _THOUSANDS.index(match[2].lower()))
+        return Fraction(match[1]) * 10 ** (3 + 3 * _THOUSANDS.index(match[2].lower()))
     value = _word_value(" ".join(text.lower().replace("-", " ").split()))
     return Fraction(value) if value is not None else None
 

@@ -119,7 +119,7 @@ _SCALE = re.compile(
 #: A noun in the plural that counts something: eggs, children tickets.
 _COUNTED = re.compile(r"\s((?:[a-z]+ )?[a-z]{3,}s(?: per [a-z]+)?)\.?$")
 _ENDS_QUANTITY = re.compile(r"(?:[\d})]|\\pi)\s*$")
-_NUMERAL = re.compile(r"[-+]?\s*[\d.,]+\s")
+_NUMERAL = re.compile(r"[-+]?\s*[\d.,]+(?:[eE]-?\d+|\s*\\(?:times|cdot) ?10 ?\^ ?(?:\{ ?-?\d+ ?\}|\d))?\s")
 
 
 def split_unit(text: str) -> tuple[str, str]:

@@ -79,6 +79,18 @@ HOSTILE = {
     "products of units": "\\boxed{5 " + "kg m " * 380 + "}",
     "matrix times numbers": "\\boxed{" + "1 " * 900 + "\\begin{pmatrix} 1 \\end{pmatrix}}",
     "scales in words": "\\boxed{" + "one hundred thousand million " * 60 + "}",
+    "congruences": "\\boxed{" + "n \\equiv 1 \\pmod 5 or " * 80 + "}",
+    "residues": "\\boxed{x \\equiv " + "1," * 900 + "1 \\pmod 7}",
+    "sums of unit vectors": "\\boxed{" + "3\\mathbf{i} + " * 120 + "\\mathbf{k}}",
+    "set of points": "\\boxed{\\{(x,y) : " + "x + y = 1, " * 170 + "\\}}",
+    "chain of inequalities": "\\boxed{" + "a < " * 450 + "b}",
+    "large binomials": "\\boxed{" + "\\binom{9999}{4999} \\cdot " * 60 + "2}",
+    "signs of points": "\\boxed{(" + "\\pm 1, " * 200 + "1)}",
+    "repeated digits with dots": "\\boxed{0." + "37" * 49 + "8\\ldots}",
+    "dates": "\\boxed{" + "May 5, 2012, " * 140 + "}",
+    "adjectives": "\\boxed{all " + "odd positive " * 140 + "integers!}",
+    "thousands": "\\boxed{" + "1,234,\\!567," * 140 + "x}",
+    "points and ranges": "\\boxed{" + "x = 1 or x < 2 or " * 100 + "x = 3}",
     "turned around": "\\boxed{\u202e5\u202c1}",
 }  # fmt: skip
 

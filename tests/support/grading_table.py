@@ -2,12 +2,14 @@
 
 ``BOXED`` lists, for a gold answer, contents of a box that are right, and that are wrong; ``FREE`` lists whole
 responses. The later batches were written to find faults of the grader; the fourth and fifth are in
-`grading_adversary`, the sixth and seventh in `grading_published`, the later in `grading_unseen`.
+`grading_adversary`, the sixth and seventh in `grading_published`, the eighth to the tenth in `grading_unseen`, the later in
+`grading_drawn`.
 """
 
 from __future__ import annotations
 
 from tests.support.grading_adversary import FIFTH, FIFTH_FREE, FOURTH, FOURTH_FREE
+from tests.support.grading_drawn import ELEVENTH, ELEVENTH_FREE, TWELFTH, TWELFTH_FREE
 from tests.support.grading_published import SEVENTH, SEVENTH_FREE, SIXTH, SIXTH_FREE
 from tests.support.grading_unseen import EIGHTH, EIGHTH_FREE, NINTH, NINTH_FREE, TENTH
 
@@ -415,4 +417,8 @@ PAIRS: list[tuple[str, str, str, bool]] = [
     *_pairs("ninth", NINTH),
     *(("ninth", *row) for row in NINTH_FREE),
     *_pairs("tenth", TENTH),
+    *_pairs("eleventh", ELEVENTH),
+    *(("eleventh", *row) for row in ELEVENTH_FREE),
+    *_pairs("twelfth", TWELFTH),
+    *(("twelfth", *row) for row in TWELFTH_FREE),
 ]

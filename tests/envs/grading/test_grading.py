@@ -14,18 +14,20 @@ from tests.support.grading_hostile import HOSTILE
 from tests.support.grading_table import PAIRS
 
 
-def mistakes(pairs: list[tuple[str, str, str, bool]]) -> tuple[list[Any], list[Any]]:
-    """False accepts and false rejects."""
-    accepted = [p for p in pairs if grade(p[1], p[2]).correct and not p[3]]
-    rejected = [p for p in pairs if not grade(p[1], p[2]).correct and p[3]]
-    return accepted, rejected
+def check(pairs: list[tuple[str, str, str, bool]]) -> None:
+    """No wrong answer is accepted, and few right ones are refused."""
+    wrong = [pair for pair in pairs if grade(pair[1], pair[2]).correct is not pair[3]]
+    assert [pair for pair in wrong if not pair[3]] == []
+    assert len(wrong) / len(pairs) <= 0.015, wrong
 
 
 def test_the_grading_table() -> None:
-    assert len(PAIRS) >= 300
-    accepted, rejected = mistakes(PAIRS)
-    assert accepted == []
-    assert len(rejected) / len(PAIRS) <= 0.03, rejected
+    check(PAIRS[::4])
+
+
+@pytest.mark.slow
+def test_the_whole_grading_table() -> None:
+    check(PAIRS)
 
 
 @pytest.mark.parametrize(
