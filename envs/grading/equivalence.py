@@ -19,26 +19,15 @@ from ecrl.envs.grading.plus_minus import both_values, each_value
 from ecrl.envs.grading.powers import prime_factors
 from ecrl.envs.grading.size import DEEPEST, depth
 from ecrl.envs.grading.structure import WORDS, Node, split, structure
-from ecrl.envs.grading.units import FUNCTION, split_unit
+from ecrl.envs.grading.units import split_unit
+from ecrl.envs.grading.words import is_word, plain_words, squeezed
 
 LONGEST = 2000  # characters of an answer
 _MOST_PARTS = 64
 _MOST_FAMILIES = 8
 
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|lt|gt)(?![a-zA-Z])")
-#: A class of numbers: all odd positive integers.
-_CLASS = re.compile(
-    r"(?:(?:the )?(?:set of )?(?:all|any|every)(?: the)? )?"
-    r"((?:(?:odd|even|positive|negative|non-?negative|non-?zero|prime|composite|natural|whole|rational|irrational"
-    r"|real) )+)"
-    r"(integer|number|prime|multiple)s?"
-)
 _ALTERNATIVES = re.compile(r"\bor\b")
-_OPERATOR = re.compile(r"[\^+*]|\\(?:frac|sqrt|cdot)(?![a-zA-Z])")
-#: Letters that are no product, such as abc: long words, several words, words of logic.
-_NO_PRODUCT = re.compile(
-    r"[a-zA-Z]{5,}|[a-zA-Z]{2,}\s+[a-zA-Z]{2,}|\b(?:not?|and|or|all|any|the|for|yes)\b", re.IGNORECASE
-)
 _APPROXIMATELY = re.compile(r"(?:[a-zA-Z]\s*)?\\approx(?![a-zA-Z])\s*")
 
 
@@ -61,7 +50,7 @@ def _same(gold: str, answer: str, tolerance: float) -> bool:
     gold, answer = gold.strip().removeprefix("+").strip(), answer.strip().removeprefix("+").strip()
     if not answer or not gold:
         return False
-    if _squeezed(gold) == _squeezed(answer):
+    if squeezed(gold) == squeezed(answer):
         return True
     rules = _rules(gold, answer, tolerance)
     if (verdict := next((verdict for verdict in rules if verdict is not None), None)) is not None:
@@ -264,8 +253,8 @@ def _same_scalar(gold: str, answer: str, tolerance: float) -> bool:
         return close(a, b, tolerance if "." in gold else 0.0)
     if (factors := prime_factors(gold)) is not None and (others := prime_factors(answer)) is not None:
         return factors == others
-    if _is_word(gold) or _is_word(answer):
-        return _word(gold) == _word(answer)
+    if is_word(gold) or is_word(answer):
+        return plain_words(gold) == plain_words(answer)
     return symbolic.same(gold, answer)
 
 
@@ -297,24 +286,3 @@ def _exact(text: str) -> str:
     """Return the exact side of an approximation, such as π/2 of π/2 ≈ 1.57."""
     before, _, after = text.partition("\\approx")
     return before.strip() if re.search(r"[\\/]", before) and number(after) is not None else text
-
-
-def _is_word(text: str) -> bool:
-    """Tell whether a text is a word or a sentence, which must not be read as algebra."""
-    plain = re.sub(r"\\[a-zA-Z]+", "", text)
-    if FUNCTION.search(text) or (_OPERATOR.search(text) and not _NO_PRODUCT.search(plain)):
-        return False
-    return re.search(r"(?<![\\a-zA-Z])(?:[a-zA-Z]{3,}|[Nn]o(?![a-zA-Z]))", plain) is not None
-
-
-def _word(text: str) -> str:
-    """Return words without article, and the adjectives of a class of numbers in alphabetical order."""
-    text = re.sub(r"^(?:an?|the) ", "", text.lower())
-    if numbers := _CLASS.fullmatch(text):
-        return " ".join([*sorted(numbers[1].split()), numbers[2]])
-    return _squeezed(text)
-
-
-def _squeezed(text: str) -> str:
-    """Remove spaces, except between two words or numbers."""
-    return re.sub(r"(?<![\w.])\s+|\s+(?![\w.])", "", text)

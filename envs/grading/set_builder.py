@@ -14,6 +14,7 @@ _DESCRIBED = re.compile(
     r"(?::|\||\\mid(?![a-zA-Z]))(.*)\\\}"
 )
 _RELATION = re.compile(r"[=<>]|\\(?:le|ge)(?![a-zA-Z])")
+_EITHER = re.compile(r"\bor\b|\\(?:lor|vee)(?![a-zA-Z])")
 _TOKEN = re.compile(r"\\[a-zA-Z]+|[a-zA-Z](?:_(?:\w|\{\w+\}))?")
 
 
@@ -29,14 +30,25 @@ def conditions(gold: str, answer: str) -> tuple[str, str] | None:
         return None
     if ours is None or theirs is None:
         _, domain, condition = ours or theirs or ([], "", "")
-        alone = domain in ("", "R") and _RELATION.search(answer if ours else gold)
-        return ((condition, answer) if ours else (gold, condition)) if alone else ("", "")
+        alone = answer if ours else gold
+        known = domain in ("", "R") and _RELATION.search(alone) and _one_of(condition) == _one_of(alone)
+        return ((condition, answer) if ours else (gold, condition)) if known else ("", "")
     (names, domain, condition), (others, its, other) = ours, theirs
     free = set(_TOKEN.findall(other)) - set(others)
-    if len(names) != len(others) or {domain or "R", its or "R"} != {domain or "R"} or free & set(names):
+    if (
+        _one_of(condition) != _one_of(other)
+        or len(names) != len(others)
+        or {domain or "R", its or "R"} != {domain or "R"}
+        or free & set(names)
+    ):
         return "", ""
     new = dict(zip(others, names, strict=True))
     return condition, _TOKEN.sub(lambda m: new.get(m.group(), m.group()), other)
+
+
+def _one_of(condition: str) -> bool:
+    """Tell whether one of several conditions is enough: x = 0 or y = 0."""
+    return _EITHER.search(condition) is not None
 
 
 def _read(text: str) -> tuple[list[str], str, str] | None:
