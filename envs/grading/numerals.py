@@ -65,7 +65,7 @@ def number(text: str) -> Fraction | None:
 def _in_words(text: str) -> Fraction | None:
     """Return the value of a number below a billion in words, or of figures with a scale: 1.5 million."""
     if match := _SCALED.fullmatch(text):
-        return Fraction(match[1]) * 10 ** (3 + 3 * _THOUSANDS.index(match[2].lower()))
+        return Fraction(match[1]) * Fraction(10) ** (3 + 3 * _THOUSANDS.index(match[2].lower()))
     value = _word_value(" ".join(text.lower().replace("-", " ").split()))
     return Fraction(value) if value is not None else None
 

@@ -22,7 +22,8 @@ def check(pairs: list[tuple[str, str, str, bool]]) -> None:
 
 
 def test_the_grading_table() -> None:
-    check(PAIRS[::4])
+    """Every eighth pair; the LaTeX parser is slow at each form that it first meets."""
+    check(PAIRS[::8])
 
 
 @pytest.mark.slow
