@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import Field, fields, is_dataclass
 from functools import cache
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -51,13 +52,14 @@ _TYPES: dict[Any, str] = {
     Any: "a name",
 }
 _FOLDER = Path(str(resources.files("ecrl.configs")))
-_GIVEN_BY_THE_RUN = ("model", "process_group")
+_GIVEN_BY_THE_RUN = ("model", "process_group", "run_dir", "done")
+_BUILT = ("engine", "monitor", "logger")
 
 
 def as_markdown() -> str:
     """Return the page."""
     lines = [_HEAD, "## The run\n", *_table(Config, ""), *_sections(Config, "")]
-    return "\n".join([*lines, _NAMED, *_names(), *_constructors("engine"), *_constructors("monitor")])
+    return "\n".join([*lines, _NAMED, *_names(), *chain.from_iterable(map(_constructors, _BUILT))])
 
 
 def _sections(node: type, prefix: str) -> Iterator[str]:

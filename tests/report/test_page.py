@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from html import unescape
 from pathlib import Path
 
 import pytest
 
 from ecrl.cli import main
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.support.browser import CHROMIUM, browse
 
 
 def test_text_is_escaped(runs: Path, tmp_path: Path) -> None:
@@ -80,9 +77,3 @@ def test_the_page_in_a_browser(real_sweep: Path, tmp_path: Path) -> None:
         "Make it again",
     } <= {*desk["heads"]}
     assert "ecrl sweep sweep.yaml" in page and (report / "sweep.yaml").exists()
-
-
-def browse(*words: str) -> str:
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", *words]
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
