@@ -22,6 +22,7 @@ EXTRAS = {
     "kernels": "fused kernels for the output layer, on a GPU",
     "data": "data sets from the Hugging Face hub",
     "reasoning-gym": "the tasks env=reasoning_gym/TASK",
+    "loggers": "logger=[wandb], logger=[mlflow], logger=[trackio]",
     "bench": "the benchmark beside TRL (benchmarks/vs_trl.py)",
 }
 

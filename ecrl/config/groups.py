@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ecrl.errors import unknown_name
 
 #: Groups of which a run takes a list, applied in order: ``strategy=[clip_cov,clip_higher]``.
-LISTED = ("strategy", "monitor")
+LISTED = ("strategy", "monitor", "logger")
 GROUPS = (
     "model", "model_defaults", "env", "engine", "objective", "update.optimizer", *LISTED, "eval", "trainer",
     "experiment",

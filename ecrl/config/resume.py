@@ -19,7 +19,7 @@ from ecrl.errors import UsageError
 
 #: May change in any run. Another change would make it another run than the one that the history is of.
 _ALWAYS = (
-    "iterations", "eval", "checkpoint", "log", "monitor", "update.max_tokens", "update.row_tokens",
+    "iterations", "eval", "checkpoint", "log", "logger", "monitor", "update.max_tokens", "update.row_tokens",
     "trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.parallel",
     "trainer.tensor_parallel_size", "trainer.cpu_offload", "trainer.timeout",
 )  # fmt: skip

@@ -389,6 +389,8 @@ class Config:
         update: how an iteration updates the policy.
         strategy: ``_target_`` nodes by name, applied in this order.
         monitor: ``_target_`` nodes by name; they observe training and do not change it.
+        logger: ``_target_`` nodes by name, Lightning loggers that get the metrics beside ``metrics.jsonl``:
+            ``tensorboard``, ``wandb``, ``mlflow``, ``trackio``, ``csv``.
         eval: validation.
         trainer: Lightning's trainer.
         checkpoint: checkpoints.
@@ -410,6 +412,7 @@ class Config:
     update: UpdateConfig = field(default_factory=UpdateConfig)
     strategy: dict[str, Any] = field(default_factory=dict)
     monitor: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
     eval: EvalConfig = field(default_factory=EvalConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -17,7 +17,17 @@ from ecrl.errors import UsageError, unknown_name
 
 _RESERVED = ("_target_", "_partial_", "_args_", "_recursive_", "_convert_")
 #: Arguments that the code passes, so that no error offers them to the user.
-_PASSED = ("tokens", "episodes", "rewards", "group_ids", "model", "process_group", "params")
+_PASSED = (
+    "tokens",
+    "episodes",
+    "rewards",
+    "group_ids",
+    "model",
+    "process_group",
+    "params",
+    "run_dir",
+    "done",
+)
 #: Arguments of a node that have a key of their own.
 _SET_BY = {"update.optimizer": {"lr": "update.lr", "weight_decay": "update.weight_decay"}}
 _PLAIN = (bool, int, float, str, type(None))

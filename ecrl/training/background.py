@@ -11,7 +11,7 @@ from typing import Any
 class Background:
     """Calls functions in a thread of its own, one after the other.
 
-    An error is raised by a later ``submit``, or by ``close``.
+    An error is raised by a later ``submit``, or by ``wait`` or ``close``.
 
     Args:
         most: calls that may be pending; with more, ``submit`` waits.
@@ -33,9 +33,10 @@ class Background:
         while self._pending:
             self._pending.popleft().result()
 
-    def close(self) -> None:
-        """Wait until every call has returned, and end the thread."""
+    def close(self, raises: bool = True) -> None:
+        """Wait until every call has returned, and end the thread; whether their errors count."""
         try:
-            self.wait()
+            if raises:
+                self.wait()
         finally:
             self._thread.shutdown()

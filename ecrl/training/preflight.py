@@ -32,6 +32,7 @@ from ecrl.runs.run_dir import check_run_dir
 from ecrl.training.blame import parts_named
 from ecrl.training.callbacks import build_callbacks
 from ecrl.training.disk import check_disk
+from ecrl.training.loggers.run_loggers import check_loggers
 from ecrl.training.precision import BF16, precision_of, resolved
 from ecrl.training.problem_checks import check_environments
 
@@ -58,6 +59,7 @@ def preflight(config: Config, training: bool = True, splits: Sequence[Split] | N
     objective: Objective = build(config.objective)  # its parts exist and take their arguments
     strategies = build_strategies(config.strategy)  # so do the strategies
     build_callbacks(config)  # and the monitors
+    check_loggers(config)  # the loggers' packages are installed
     check_launch(config)  # as many processes were started as the run wants
     check_groups(config, objective)  # the estimator has something to compare
     check_run_dir(config)  # the run's folder is new, or can be gone on with

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from ecrl.algorithm.objective import Objective
 from ecrl.algorithm.strategy_stack import build_strategies
@@ -36,6 +36,7 @@ from ecrl.training.checkpoint import RunCheckpoint, StopRequest
 from ecrl.training.datamodule import RolloutDataModule
 from ecrl.training.disk import disk_use
 from ecrl.training.health import HealthMonitor
+from ecrl.training.loggers.run_loggers import RunLoggers, open_loggers
 from ecrl.training.metrics_writer import MetricsWriter
 from ecrl.training.module import Parent, PolicyModule
 from ecrl.training.precision import resolved
@@ -116,12 +117,16 @@ def train(
     if process_group.is_first:
         log.open(run_dir)
         log.say(f"run folder: {legible(run_dir)}" + _origin(parent, done))
-    parts = _attach(trainer, config, run_dir, done, module, stop, log)
     cleanup = gone_unless_begun(run_dir) if process_group.is_first else nullcontext()
     traced = config.log.trace and process_group.is_first
     trace = Trace(run_dir / "trace.json", log.say) if traced else nullcontext()
-    with stop.listening(), cleanup, log.closing_words(), parts_named(parts, run_dir), trace:
-        _fit(config, trainer, module, datamodule, checkpoint, stop)
+    with stop.listening(), cleanup, log.closing_words(), trace:
+        loggers: dict[str, Logger] = {}  # only the first process has any
+        process_group.first(lambda: loggers.update(open_loggers(config, run_dir, done)))
+        with RunLoggers(list(loggers.values())) as writing:
+            parts = _attach(trainer, config, run_dir, loggers, writing, module, stop, log)
+            with parts_named(parts, run_dir):
+                _fit(config, trainer, module, datamodule, checkpoint, stop)
     outcome = _finish(run_dir, module, stop, time.perf_counter() - start)
     if process_group.is_first:
         ending = f"stopped by {outcome.stopped_by}" if outcome.stopped_by else "finished"
@@ -216,31 +221,26 @@ def _attach(
     trainer: L.Trainer,
     config: Config,
     run_dir: Path,
-    done: int,
+    loggers: Mapping[str, Logger],
+    writing: RunLoggers,
     module: PolicyModule,
     stop: StopRequest,
     log: RunLog,
 ) -> dict[str, Any]:
-    """Give the trainer its callbacks and its logger, now that the run directory is known.
+    """Give the trainer its callbacks and its loggers, now that the run directory is known.
 
     Returns:
         What the user may have written of it, by its key in the configuration.
     """
     module.run_dir = run_dir
-    trainer.logger = TensorBoardLogger(
-        run_dir,
-        name="",
-        version="tensorboard",
-        default_hp_metric=False,
-        purge_step=done + 1 if done else None,
-    )
+    trainer.loggers = list(loggers.values())
     monitors, of_environment = build_callbacks(config), environment_callbacks(config)
     writes_rollouts = config.log.rollouts and module.process_group.is_first
     callbacks: list[L.Callback] = [
         *module.strategies,
         *of_environment,
         *monitors,
-        MetricsWriter(run_dir),
+        MetricsWriter(run_dir, writing),
         *([RolloutWriter(run_dir, config.log, log.say)] if writes_rollouts else []),
         HealthMonitor(run_dir, log.say),
         *([ProgressMonitor(log)] if config.log.progress else []),
@@ -250,6 +250,7 @@ def _attach(
     return {
         **{f"strategy.{strategy.name}": strategy for strategy in module.strategies},
         **{f"monitor.{name}": monitor for name, monitor in zip(config.monitor, monitors, strict=True)},
+        **{f"logger.{name}": logger for name, logger in loggers.items()},
         **{f"{config.env.id}'s {type(callback).__name__}": callback for callback in of_environment},
         **objective_parts(module.objective),
     }

@@ -7,11 +7,12 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ecrl.metrics import MetricsRecorder, Record
+from ecrl.training.loggers.run_loggers import RunLoggers
+from ecrl.training.loggers.tensorboard import TensorBoard
 from ecrl.training.metrics_writer import MetricsWriter
 from ecrl.training.module import finished_iterations
 
@@ -59,22 +60,24 @@ class Tiny(L.LightningModule):
 def fit(run_dir: Path, epochs: int, *more: L.Callback, resume: int = 0, validate: bool = False) -> L.Trainer:
     """Train two optimizer steps an iteration; leave a checkpoint behind."""
     run_dir.mkdir(exist_ok=True)
-    trainer = L.Trainer(
-        accelerator="cpu",
-        max_epochs=epochs,
-        logger=TensorBoardLogger(run_dir, name="", version="tensorboard", purge_step=resume + 1),
-        callbacks=[MetricsWriter(run_dir), *more],
-        limit_val_batches=1.0 if validate else 0,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        log_every_n_steps=1,
-    )
-    module, data = Tiny(), DataLoader([0, 1])  # type: ignore[arg-type, var-annotated]
-    if validate and not resume:
-        trainer.validate(module, data, verbose=False)
-    path = run_dir / f"{resume}.ckpt" if resume else None
-    trainer.fit(module, data, data if validate else None, ckpt_path=path)
+    board = TensorBoard(run_dir=run_dir, done=resume)
+    with RunLoggers([board]) as loggers:
+        trainer = L.Trainer(
+            accelerator="cpu",
+            max_epochs=epochs,
+            logger=board,
+            callbacks=[MetricsWriter(run_dir, loggers), *more],
+            limit_val_batches=1.0 if validate else 0,
+            num_sanity_val_steps=0,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+            log_every_n_steps=1,
+        )
+        module, data = Tiny(), DataLoader([0, 1])  # type: ignore[arg-type, var-annotated]
+        if validate and not resume:
+            trainer.validate(module, data, verbose=False)
+        path = run_dir / f"{resume}.ckpt" if resume else None
+        trainer.fit(module, data, data if validate else None, ckpt_path=path)
     trainer.save_checkpoint(run_dir / f"{epochs}.ckpt")
     return trainer

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ecrl.metrics import Record
 from ecrl.runs.metrics_file import is_wall_time, read_metrics
-from ecrl.training.metrics_writer import LAYOUT
+from ecrl.training.loggers.tensorboard import LAYOUT
 from tests.support.lightning import fit
 from tests.support.runs import events
 
