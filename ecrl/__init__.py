@@ -2,8 +2,9 @@
 
     import ecrl
 
-    config = ecrl.load_config("strategy=[clip_cov]", "iterations=100")
-    outcome = ecrl.train(config)
+    run = ecrl.train("strategy=[clip_cov]", iterations=100)
+    iterations, entropy = run.curve("policy/entropy")
+    model, tokenizer = ecrl.load_policy(run)
 
 ``__all__`` is the public API. Everything else is private by convention: its name and place may change with
 any version. Each public name is imported when it is first used, so that ``import ecrl`` itself is quick.
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from ecrl.config.schema import Config
     from ecrl.envs.base import Problem, ReasoningEnv, Score
     from ecrl.errors import EcrlError, NonFiniteError, UsageError
+    from ecrl.runs.run import Run, load_run
+    from ecrl.training.api import load_policy, train
     from ecrl.training.observer import PlanObserver, RolloutObserver
-    from ecrl.training.run import evaluate, train
+    from ecrl.training.run import evaluate
 
 __version__ = "0.1.0"
 
@@ -39,6 +42,7 @@ __all__ = [
     "RatioMixin",
     "ReasoningEnv",
     "RolloutObserver",
+    "Run",
     "Score",
     "Strategy",
     "TokenBatch",
@@ -46,6 +50,8 @@ __all__ = [
     "WeightMixin",
     "evaluate",
     "load_config",
+    "load_policy",
+    "load_run",
     "train",
 ]
 
@@ -58,7 +64,9 @@ _MODULES = {
     "ecrl.envs.base": ("Problem", "ReasoningEnv", "Score"),
     "ecrl.errors": ("EcrlError", "NonFiniteError", "UsageError"),
     "ecrl.training.observer": ("PlanObserver", "RolloutObserver"),
-    "ecrl.training.run": ("evaluate", "train"),
+    "ecrl.runs.run": ("Run", "load_run"),
+    "ecrl.training.api": ("load_policy", "train"),
+    "ecrl.training.run": ("evaluate",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -15,7 +15,8 @@ import ecrl
 from ecrl import Config
 
 # Their use is an episode or a run: the recipes of CONTRIBUTING.md and the test below show it.
-WITHOUT_EXAMPLE = {"NonFiniteError", "PlanObserver", "RolloutObserver", "evaluate", "train"}
+WITHOUT_EXAMPLE = {"NonFiniteError", "PlanObserver", "RolloutObserver", "evaluate"}
+WITHOUT_EXAMPLE |= {"Run", "load_policy", "load_run", "train"}
 
 
 def test_all_names_resolve() -> None:
@@ -63,10 +64,10 @@ def test_its_examples_hold(name: str) -> None:
 def test_a_policy_is_trained_and_evaluated_without_the_command_line(
     tiny: Callable[..., Config], tiny_model: Path, tmp_path: Path
 ) -> None:
-    outcome = ecrl.train(tiny("iterations=2"))
-    assert outcome.iterations == 2 and outcome.stopped_by is None
+    run = ecrl.train(tiny(), iterations=2)
+    assert run.iterations == 2 and run.stopped_by is None
     task = ["env=tests.support.tasks:test/Digits-v0", "eval.problems=4", "eval.k=2"]
-    config = ecrl.load_config(*task, f"model.path={outcome.run_dir / 'policy'}", "strategy=[]")
+    config = ecrl.load_config(*task, f"model.path={run.dir / 'policy'}", "strategy=[]")
     metrics = ecrl.evaluate(config).metrics
     assert any(name.endswith("/avg@2") for name in metrics)
     assert all(name.startswith("val/") for name in metrics)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -13,11 +14,15 @@ from ecrl.config.targets import build, require_target
 from ecrl.errors import UsageError
 
 
-def build_strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
+def build_strategies(nodes: Mapping[str, Any], given: Sequence[Strategy] = ()) -> list[Strategy]:
     """Instantiate the strategies in config order and name each by its key.
 
+    Args:
+        nodes: the configuration's.
+        given: objects from Python, which come behind them; one without a name gets that of its class.
+
     Raises:
-        UsageError: a node that is not a strategy.
+        UsageError: a node or an object that is not a strategy, or two of one name.
     """
     strategies = []
     for name, node in nodes.items():
@@ -28,6 +33,20 @@ def build_strategies(nodes: Mapping[str, Any]) -> list[Strategy]:
                 f"strategy.{name} built a {type(strategy).__name__}; it must be an ecrl.Strategy."
             )
         strategy.name = name
+        strategies.append(strategy)
+    return [*strategies, *_named(given, nodes)]
+
+
+def _named(given: Sequence[object], taken: Iterable[str]) -> list[Strategy]:
+    """Name objects by their classes: ``DropLate`` is ``drop_late``."""
+    names, strategies = set(taken), list[Strategy]()
+    for strategy in given:
+        if not isinstance(strategy, Strategy):
+            raise UsageError(f"strategies=[…] takes ecrl.Strategy objects, got {strategy!r}.")
+        strategy.name = strategy.name or re.sub(r"(?<!^)(?=[A-Z])", "_", type(strategy).__name__).lower()
+        if strategy.name in names:
+            raise UsageError(f"Two strategies are called {strategy.name}; set the `name` of one.")
+        names.add(strategy.name)
         strategies.append(strategy)
     return strategies
 

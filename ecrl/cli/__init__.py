@@ -17,7 +17,7 @@ USAGE = """ecrl: entropy-controlled reinforcement learning of reasoning language
   ecrl train  [overrides…]   train a policy            (no model named: a small one is built)
   ecrl eval   [overrides…]   evaluate a policy         ecrl eval RUN; ecrl eval model.path=DIR eval=paper_math
   ecrl warmup [overrides…]   supervised warm start     ecrl warmup env=countdown output=DIR
-  ecrl export RUN OUTPUT     the policy of a run's last checkpoint, in HF format
+  ecrl export RUN OUTPUT     the policy of a run's last checkpoint, in HF format; --push: to the hub
   ecrl sweep  output=DIR arms=… seeds=[1,2,3]   strategies × seeds, resumable
   ecrl report RUNS… output=DIR   one page that compares runs, with intervals over seeds
   ecrl rollouts RUN [iteration=N]   browse what a run drew: filter, sort, one response in full

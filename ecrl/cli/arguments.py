@@ -23,7 +23,9 @@ FLAGS = {
     "-m": "run every combination of comma-separated values",
     "--cfg": "print what would run and stop",
     "--config-dir": "DIR, a folder with config groups of your own",
+    "--push": "USER/NAME, upload to the Hugging Face hub",
 }
+_VALUES = {"--config-dir": "a folder: --config-dir DIR", "--push": "a name: --push USER/NAME"}
 _ALIASES = {"--multirun": "-m"}
 #: How a setting of each type is called and read.
 _READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
@@ -51,6 +53,7 @@ class Arguments(Generic[S]):
         config_dir: a folder of the user's own config groups.
         sweep: whether to run every combination of comma-separated values.
         show: whether to print what would run and stop.
+        push: name on the Hugging Face hub to upload to.
     """
 
     words: list[str]
@@ -59,6 +62,7 @@ class Arguments(Generic[S]):
     config_dir: Path | None = None
     sweep: bool = False
     show: bool = False
+    push: str | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class Command(Generic[S]):
             config_dir=Path(flags["--config-dir"]).expanduser() if "--config-dir" in flags else None,
             sweep="-m" in flags,
             show="--cfg" in flags,
+            push=flags.get("--push"),
         )
 
     @property
@@ -137,10 +142,10 @@ class Command(Generic[S]):
             if flag in FLAGS:
                 raise UsageError(f"`ecrl {self.name}` has no {flag}; its options: {', '.join(known)}.")
             raise unknown_name("option", flag, known)
-        if flag == "--config-dir" and not equals:
+        if flag in _VALUES and not equals:
             value = next(rest, "")
-        if flag == "--config-dir" and not value:
-            raise UsageError("--config-dir needs a folder: --config-dir DIR.")
+        if flag in _VALUES and not value:
+            raise UsageError(f"{flag} needs {_VALUES[flag]}.")
         return {flag: value}
 
     def _is_plain(self, word: str) -> bool:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +18,8 @@ from ecrl.config.compose import as_yaml, build_config
 from ecrl.config.eval_sets import validation_sets
 from ecrl.config.keys import key_of
 from ecrl.config.resume import run_config
-from ecrl.config.schema import CheckpointConfig, Config, LoraConfig
+from ecrl.config.schema import Config, LoraConfig
 from ecrl.errors import UsageError
-from ecrl.runs.checkpoints import find_checkpoint, iteration_of
-from ecrl.runs.metrics_file import read_summary
 from ecrl.runs.versions import versions
 
 if TYPE_CHECKING:
@@ -63,7 +59,9 @@ def main(arguments: Arguments[NoSettings]) -> int:
     # Where a model is named, as for the processes that this one starts, it is what the run trained.
     if run_dir is None or any(key_of(o) == "model.path" for o in arguments.overrides):
         return _evaluate(config, arguments)
-    with _policy(run_dir, config.checkpoint) as policy:
+    from ecrl.training.export import exported_policy  # torch takes seconds to import
+
+    with exported_policy(run_dir, config.checkpoint) as policy:
         config.model.path = str(policy)
         return _evaluate(config, arguments)
 
@@ -85,21 +83,6 @@ def _config(arguments: Arguments[NoSettings], run_dir: Path | None) -> Config:
     # An exported policy has its adapters merged, and nothing is quantised.
     config.model.lora, config.model.quantization = LoraConfig(), None
     return config
-
-
-@contextmanager
-def _policy(run_dir: Path, settings: CheckpointConfig) -> Iterator[Path]:
-    """Give the policy of a run's checkpoint: the one that the run exported where it is the same."""
-    policy, summary = run_dir / "policy", read_summary(run_dir)
-    checkpoint = find_checkpoint(run_dir, settings.load, settings.best)
-    if policy.is_dir() and summary and summary.get("iterations") == iteration_of(checkpoint):
-        yield policy
-        return
-    from ecrl.training.export import export
-
-    with tempfile.TemporaryDirectory(prefix="ecrl-policy-") as folder:
-        export(run_dir, Path(folder) / "policy", settings.load)
-        yield Path(folder) / "policy"
 
 
 def _evaluate(config: Config, arguments: Arguments[NoSettings]) -> int:

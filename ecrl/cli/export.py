@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,9 +24,10 @@ class Settings:
 
 COMMAND = Command(
     name="export",
-    help="""ecrl export: the policy of one of a run's checkpoints, whole, in HF format
+    help="""ecrl export: the policy of one of a run's checkpoints, whole, in HF format, with a model card
 
   ecrl export RUN OUTPUT               RUN: a run directory; OUTPUT: a new folder
+  ecrl export RUN --push USER/NAME     to the Hugging Face hub; OUTPUT may be left out
 
   checkpoint=WHICH   last, best or an iteration                                  (default: last)
 
@@ -33,20 +35,42 @@ The weights have the type that the model came with.
 """,
     settings=Settings,
     words=True,
+    flags=("--push",),
 )
 
 
 def main(arguments: Arguments[Settings]) -> int:
-    """Export, and say where."""
-    words = arguments.words
-    if len(words) != 2:
-        raise UsageError(f"`ecrl export RUN OUTPUT` takes two folders, got {len(words)}.")
-    run_dir, output = map(Path, words)
-    if output.exists():
+    """Export, say where, and push if asked to."""
+    words, name = arguments.words, arguments.push
+    if not (len(words) == 2 or (len(words) == 1 and name)):
+        raise UsageError(
+            f"`ecrl export RUN OUTPUT` takes two folders, got {len(words)}; OUTPUT may be left out with "
+            "--push."
+        )
+    run_dir, output = Path(words[0]), Path(words[1]) if len(words) == 2 else None
+    if output is not None and output.exists():
         raise UsageError(f"{str(output)!r} exists already and nothing is overwritten; choose another.")
+    if name:
+        from ecrl.training.hub import check_push
+
+        check_push(name)
+    if output is not None:
+        _export(run_dir, output, arguments.settings.checkpoint, name)
+        print(f"Policy: {output}")
+        return 0
+    with tempfile.TemporaryDirectory(prefix="ecrl-policy-") as folder:
+        _export(run_dir, Path(folder) / "policy", arguments.settings.checkpoint, name)
+    return 0
+
+
+def _export(run_dir: Path, output: Path, which: str, name: str | None) -> None:
     # Not before the words hold: torch takes seconds to import.
     from ecrl.training.export import export
+    from ecrl.training.model_card import write_card
 
-    export(run_dir, output, arguments.settings.checkpoint)
-    print(f"Policy: {output}")
-    return 0
+    export(run_dir, output, which)
+    write_card(run_dir, which, output)
+    if name:
+        from ecrl.training.hub import push
+
+        print(f"Pushed: {push(output, name)}")

@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from ecrl.cli.arguments import Arguments, Command, NoSettings
-from ecrl.config.compose import as_yaml, build_config, expand_sweep
+from ecrl.config.compose import as_yaml, expand_sweep
 from ecrl.config.eval_sets import VALIDATION_MEAN, validation_sets
 from ecrl.config.keys import key_of
-from ecrl.config.resume import forked_config, resumed_config
+from ecrl.config.resume import composed_config
 from ecrl.config.schema import Config
 from ecrl.config.targets import resolve
-from ecrl.errors import UsageError
 from ecrl.runs.checkpoints import best_iteration
 from ecrl.runs.metrics_file import read_metrics
 
@@ -51,7 +50,7 @@ def main(options: Arguments[NoSettings]) -> int:
     jobs = expand_sweep(options.overrides)
     placed = [_own_run_dir(job, number) for number, job in enumerate(jobs, start=1)]
     # All are checked before any runs, so that a mistake in the last one shows at once.
-    configs = [_config(options, words) for words in placed]
+    configs = [composed_config(words, options.config_dir) for words in placed]
     warnings: list[list[str]] = [[] for _ in jobs]
     if not options.show:
         from ecrl.training.preflight import preflight
@@ -65,21 +64,11 @@ def main(options: Arguments[NoSettings]) -> int:
     return 0
 
 
-def _config(options: Arguments[NoSettings], overrides: Sequence[str]) -> Config:
-    """Compose the configuration of a new run, or read that of the run to resume or to fork."""
-    if any(o.startswith("fork=") for o in overrides):
-        return forked_config(overrides, options.config_dir)
-    resumes = any(o.startswith("resume=") for o in overrides)
-    if resumes and options.config_dir is not None:
-        raise UsageError("--config-dir has no use with resume=…: the run's own config.yaml is read.")
-    return resumed_config(overrides) if resumes else build_config(overrides, options.config_dir)
-
-
 def _one(
     options: Arguments[NoSettings], overrides: Sequence[str], warnings: Sequence[str] | None = None
 ) -> int:
     """Run one job; ``warnings`` are what its preflight found, if it was made."""
-    config = _config(options, overrides)
+    config = composed_config(overrides, options.config_dir)
     if options.show:
         print(as_yaml(config))
         return 0

@@ -33,6 +33,32 @@ _WEIGHTS = "model.path", "model.hidden_size", "model.layers", "model.heads", "mo
 _WIDE = "experiment", "model_defaults"
 
 
+def composed_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
+    """Compose the configuration of a new run, or read that of the run to resume or to fork.
+
+    Raises:
+        UsageError: no such run, an unknown key or name, or a setting that cannot work.
+    """
+    if any(o.startswith("fork=") for o in overrides):
+        return forked_config(overrides, config_dir)
+    resumes = any(o.startswith("resume=") for o in overrides)
+    if resumes and config_dir is not None:
+        raise UsageError("--config-dir has no use with resume=…: the run's own config.yaml is read.")
+    return resumed_config(overrides) if resumes else build_config(overrides, config_dir)
+
+
+def changed_config(config: Config, overrides: Sequence[str], config_dir: Path | None = None) -> Config:
+    """Apply overrides of any key to a configuration, which stays as it is.
+
+    Raises:
+        UsageError: an unknown key or name, or a setting that cannot work.
+    """
+    for key in map(key_of, overrides):
+        if key in ("resume", "fork"):
+            raise UsageError(f"{key}=… reads the configuration of that run, so give no other beside it.")
+    return _with_any(OmegaConf.structured(config), [spelled_out(o) for o in overrides], "Config", config_dir)
+
+
 def forked_config(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
     """Read ``config.yaml`` of the run to fork and apply overrides of any key that leaves its weights fit.
 

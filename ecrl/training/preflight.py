@@ -28,6 +28,7 @@ from ecrl.policy.model import check_model
 from ecrl.policy.optimizer import state_bytes
 from ecrl.policy.quantization import check_quantization
 from ecrl.policy.weight_types import held_bytes, trained_dtype
+from ecrl.runs.given_objects import check_given
 from ecrl.runs.run_dir import check_run_dir
 from ecrl.training.blame import parts_named
 from ecrl.training.callbacks import build_callbacks
@@ -39,13 +40,19 @@ from ecrl.training.problem_checks import check_environments
 _GIB = 2**30
 
 
-def preflight(config: Config, training: bool = True, splits: Sequence[Split] | None = None) -> list[str]:
+def preflight(
+    config: Config,
+    training: bool = True,
+    splits: Sequence[Split] | None = None,
+    given: Sequence[Strategy] = (),
+) -> list[str]:
     """Run every check, in this order; nothing is loaded, started or written.
 
     Args:
         config: the whole configuration.
         training: the policy is trained, not only evaluated.
         splits: those whose environments are tried; None for those that training or evaluation uses.
+        given: strategies from Python.
 
     Returns:
         Warnings, a line each.
@@ -57,12 +64,13 @@ def preflight(config: Config, training: bool = True, splits: Sequence[Split] | N
     if config.model.quantization:
         check_quantization()  # its package is installed
     objective: Objective = build(config.objective)  # its parts exist and take their arguments
-    strategies = build_strategies(config.strategy)  # so do the strategies
+    strategies = build_strategies(config.strategy, given)  # so do the strategies
     build_callbacks(config)  # and the monitors
     check_loggers(config)  # the loggers' packages are installed
     check_launch(config)  # as many processes were started as the run wants
     check_groups(config, objective)  # the estimator has something to compare
     check_run_dir(config)  # the run's folder is new, or can be gone on with
+    check_given(config, given)  # with the strategies that it had from Python
     splits = splits or _splits(config, training)
     warnings = check_environments(config, splits)  # they can be made, and share no problems
     if config.model.path:

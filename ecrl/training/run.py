@@ -15,6 +15,7 @@ import lightning as L
 from lightning.pytorch.loggers import Logger
 
 from ecrl.algorithm.objective import Objective
+from ecrl.algorithm.strategy import Strategy
 from ecrl.algorithm.strategy_stack import build_strategies
 from ecrl.config.compose import as_object
 from ecrl.config.resume import saved_config
@@ -25,6 +26,7 @@ from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.model import check_model, load_tokenizer, save_policy
 from ecrl.rollout.chat import set_template
 from ecrl.runs.checkpoints import find_checkpoint, iteration_of
+from ecrl.runs.given_objects import keep_given
 from ecrl.runs.metrics_file import legible, read_metrics
 from ecrl.runs.run_dir import gone_unless_begun, open_run_dir
 from ecrl.runs.run_log import RunLog
@@ -73,6 +75,8 @@ def train(
     say: Callable[[str], None] = print,
     command: Sequence[str] | None = None,
     warnings: Sequence[str] | None = None,
+    callbacks: Sequence[L.Callback] = (),
+    given: Sequence[Strategy] = (),
 ) -> Outcome:
     """Run or resume a training run.
 
@@ -81,6 +85,8 @@ def train(
         say: shows a line to the user.
         command: words after ``ecrl train``, saved with the run; None if it is made from Python.
         warnings: what ``preflight`` found, if it was made already.
+        callbacks: further ones, from Python.
+        given: strategies from Python, behind those of the configuration.
 
     Raises:
         UsageError: something in the configuration cannot work; nothing was written.
@@ -97,11 +103,12 @@ def train(
             log.say(f"trainer.precision: {config.trainer.precision}")
     # A launcher has checked before it started this process.
     if warnings is None:
-        warnings = [] if launched_by_ecrl() else preflight(config)
+        warnings = [] if launched_by_ecrl() else preflight(config, given=given)
     trainer, module, datamodule = prepare(
         config,
         log.say,
         warnings,
+        given,
         max_epochs=config.iterations,
         check_val_every_n_epoch=config.eval.every or 1,
         limit_val_batches=1.0 if config.eval.every else 0,
@@ -116,6 +123,8 @@ def train(
     stop = StopRequest()
     if process_group.is_first:
         log.open(run_dir)
+        if not config.resume:
+            keep_given(run_dir, given)
         log.say(f"run folder: {legible(run_dir)}" + _origin(parent, done))
     cleanup = gone_unless_begun(run_dir) if process_group.is_first else nullcontext()
     traced = config.log.trace and process_group.is_first
@@ -124,7 +133,7 @@ def train(
         loggers: dict[str, Logger] = {}  # only the first process has any
         process_group.first(lambda: loggers.update(open_loggers(config, run_dir, done)))
         with RunLoggers(list(loggers.values())) as writing:
-            parts = _attach(trainer, config, run_dir, loggers, writing, module, stop, log)
+            parts = _attach(trainer, config, run_dir, loggers, writing, callbacks, module, stop, log)
             with parts_named(parts, run_dir):
                 _fit(config, trainer, module, datamodule, checkpoint, stop)
     outcome = _finish(run_dir, module, stop, time.perf_counter() - start)
@@ -149,7 +158,11 @@ def evaluate(config: Config) -> Evaluation:
 
 
 def prepare(
-    config: Config, say: Callable[[str], None] = print, warnings: Sequence[str] = (), **settings: Any
+    config: Config,
+    say: Callable[[str], None] = print,
+    warnings: Sequence[str] = (),
+    given: Sequence[Strategy] = (),
+    **settings: Any,
 ) -> tuple[L.Trainer, PolicyModule, RolloutDataModule]:
     """Join the other processes, and build trainer, policy module and data module.
 
@@ -157,12 +170,13 @@ def prepare(
         config: the whole configuration, checked by ``preflight``.
         say: shows a line to the user, from the first process only.
         warnings: what ``preflight`` found.
+        given: strategies from Python.
         **settings: of Lightning's trainer.
     """
     quiet()
     L.seed_everything(config.seed, verbose=False)
     objective: Objective = build(config.objective)
-    strategies = build_strategies(config.strategy)
+    strategies = build_strategies(config.strategy, given)
     trainer = make_trainer(config, **settings)
     process_group = connect(trainer, config)
     if not process_group.is_first:
@@ -223,6 +237,7 @@ def _attach(
     run_dir: Path,
     loggers: Mapping[str, Logger],
     writing: RunLoggers,
+    more: Sequence[L.Callback],
     module: PolicyModule,
     stop: StopRequest,
     log: RunLog,
@@ -240,6 +255,7 @@ def _attach(
         *module.strategies,
         *of_environment,
         *monitors,
+        *more,
         MetricsWriter(run_dir, writing),
         *([RolloutWriter(run_dir, config.log, log.say)] if writes_rollouts else []),
         HealthMonitor(run_dir, log.say),
@@ -250,6 +266,7 @@ def _attach(
     return {
         **{f"strategy.{strategy.name}": strategy for strategy in module.strategies},
         **{f"monitor.{name}": monitor for name, monitor in zip(config.monitor, monitors, strict=True)},
+        **{f"callbacks[{number}]": callback for number, callback in enumerate(more)},
         **{f"logger.{name}": logger for name, logger in loggers.items()},
         **{f"{config.env.id}'s {type(callback).__name__}": callback for callback in of_environment},
         **objective_parts(module.objective),
