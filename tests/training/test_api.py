@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from ecrl.errors import UsageError
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.training.api import _word
 from tests.support.checkpoints import checkpoint_tensors
+from tests.support.paths import ROOT
 from tests.support.tiny import TINY, VALIDATED
 
 
@@ -116,3 +120,28 @@ def test_what_cannot_work_is_refused_in_a_line(tiny: Callable[..., Config]) -> N
 def test_values_are_written_as_overrides_have_them() -> None:
     assert _word(None) == "null" and _word(True) == "true" and _word(1e-5) == "1e-05"
     assert _word(["a", "b"]) == "[a,b]" and _word({"k": [1], "x": False}) == "{k:[1],x:false}"
+
+
+PROGRAM = """
+import sys
+
+import ecrl
+from tests.training.test_api import DropLate
+
+run = ecrl.train(*sys.argv[1:], iterations=2, strategies=[DropLate()])
+assert run.iterations == 2 and "strategy/drop_late/fraction" in run.last, sorted(run.last)
+"""
+
+
+@pytest.mark.slow
+def test_a_program_that_torchrun_starts_makes_its_objects_in_each_process(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    words = [*TINY, f"model.path={tiny_model}", f"run_dir={tmp_path / 'run'}"]
+    words += ["trainer.accelerator=cpu", "trainer.devices=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", str(program)]
+    there = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*torchrun, *words], env=there, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr

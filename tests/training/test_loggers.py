@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from ecrl.training.run import train
 from tests.support.loggers import logged
 from tests.support.marks import slow_unless
 from tests.support.runs import events, silent
+from tests.support.tiny import TINY
 
 Compose = Callable[..., Config]
 SHOWN = ["iterations=2", "eval.every=1", "eval.problems=4", "eval.k=2", "log.samples_every=1"]
@@ -74,6 +77,19 @@ def test_all_at_once(tiny: Compose) -> None:
         (line,) = csv.DictReader(file)
     assert float(line["policy/entropy"]) == row["policy/entropy"]
     assert events(run_dir).Scalars("policy/entropy")[0].step == 1
+
+
+@pytest.mark.slow
+def test_the_first_of_two_processes_logs(tiny_model: Path, tmp_path: Path) -> None:
+    words = [*TINY, f"model.path={tiny_model}", f"run_dir={tmp_path / 'run'}", "iterations=2"]
+    words += ["trainer.accelerator=cpu", "trainer.devices=2", "logger=[csv,tensorboard]"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ecrl", "train", *words], capture_output=True, text=True, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "run" / "csv" / "metrics.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2"]
+    assert [event.step for event in events(tmp_path / "run").Scalars("policy/entropy")] == [1, 2]
 
 
 def test_none(tiny: Compose) -> None:
