@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -172,9 +173,9 @@ def test_sweep_runs_every_combination(
 ) -> None:
     checked: list[str | None] = []
 
-    def counted(config: Config) -> list[str]:
+    def counted(config: Config, **more: Any) -> list[str]:
         checked.append(config.run_dir)
-        return preflight(config)
+        return preflight(config, **more)
 
     for module in ("ecrl.training.preflight", "ecrl.training.run"):
         monkeypatch.setattr(f"{module}.preflight", counted)

@@ -156,7 +156,7 @@ def test_one_that_fails_later_ends_the_run_by_name(tiny: Compose, monkeypatch: p
     def no_disk(self: Any, metrics: Any, step: Any) -> None:
         raise ValueError("no space")
 
-    monkeypatch.setattr("ecrl.training.loggers.csv.Csv.log_metrics", no_disk)
+    monkeypatch.setattr("ecrl.training.loggers.csv_table.Csv.log_metrics", no_disk)
     with pytest.raises(EcrlError, match=r"logger\.csv failed: ValueError: no space"):
         train(tiny("iterations=3", "logger=[csv]", "checkpoint.every=1"), silent)
 
