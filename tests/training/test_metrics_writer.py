@@ -96,7 +96,8 @@ def test_a_resumed_history_is_the_uninterrupted_one(tmp_path: Path) -> None:
 
     assert len(logged(whole)) == 5 and logged(parts) == logged(whole)
     assert not list(parts.glob("*.partial"))
-    assert [e.step for e in events(parts).Scalars("policy/weight")] == [1, 2, 3, 4, 5]
+    # Of files that began in the same second, TensorBoard may read the later one first.
+    assert sorted(e.step for e in events(parts).Scalars("policy/weight")) == [1, 2, 3, 4, 5]
 
 
 class Slow(Figure):
