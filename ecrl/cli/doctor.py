@@ -24,6 +24,7 @@ EXTRAS = {
     "reasoning-gym": "the tasks env=reasoning_gym/TASK",
     "loggers": "logger=[wandb], logger=[mlflow], logger=[trackio]",
     "bench": "the benchmark beside TRL (benchmarks/vs_trl.py)",
+    "docs": "the documentation as a site (make docs)",
 }
 
 COMMAND = Command(
