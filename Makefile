@@ -74,7 +74,7 @@ test-all: install
 # And each of the paper's methods with vLLM, of which `test-vllm` takes one.
 test-matrix: export HF_HUB_OFFLINE = 1
 test-matrix: install install-vllm
-	$(BIN)/python -m pytest $(SPREAD) -m matrix tests/callbacks
+	$(BIN)/python -m pytest $(SPREAD) -m matrix tests/callbacks tests/distributed
 	$(VLLM_BIN)/python -m pytest -m matrix $(VLLM_TESTS)
 
 # The vLLM engines, with the real vLLM on CPU; and what needs Triton, which came with it.

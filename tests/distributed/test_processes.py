@@ -6,7 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,17 @@ BUDGET = [  # the knob moves, and stays within its limits
 MUON = ["update.optimizer=muon", "update.schedule={name: linear, warmup: 2}", "update.lr=1e-4"]
 KEEP = "update.lr=1e-4"  # AdamW turns rounding of vanishing gradients into steps of this size
 QUICK_ROW = "kl_cov"  # of the runs of every strategy
+#: What `make test-all` takes: those that keep state, draw, or bring columns, and the temperature's.
+SAMPLED = {
+    "clip_cov",
+    "reference_kl",
+    "adaptive_entropy",
+    "rl_zvp",
+    "lp_reg",
+    "ucas",
+    "epo",
+    "temperature_controller",
+}
 QUICK_RUNS = {"run-uneven", "run-whole", "run-parts", "run-parts-resumed", f"run-{QUICK_ROW}"}
 QUICK_RUNS |= {"run-large-logits", "run-soft-cap"}
 BF16 = "minibatch-fsdp-bf16"
@@ -53,7 +65,17 @@ BF16 = "minibatch-fsdp-bf16"
 
 def is_quick(job: str) -> bool:
     """Whether a job is for a test that is not slow."""
-    return job in {*QUICK_RUNS, BF16} or job in {f"minibatch-fsdp-{row.name}" for row in ROWS}
+    return job in {*QUICK_RUNS, BF16} or job.startswith("minibatch-fsdp")
+
+
+def unwanted(items: Iterable[pytest.Item]) -> set[str]:
+    """The jobs of single strategies that none of the tests looks at."""
+    chosen = [item.callspec.params for item in items if hasattr(item, "callspec")]
+    looked_at = {f"minibatch-{p['mode']}-{p['row'].name}" for p in chosen if p.keys() >= {"mode", "row"}}
+    looked_at |= {f"run-{p['row'].name}" for p in chosen if "row" in p and "mode" not in p}
+    looked_at |= {f"run-{p['name']}" for p in chosen if "name" in p}
+    of_rows = {f"{kind}-{row.name}" for row in ROWS for kind in ("run", *(f"minibatch-{m}" for m in MODES))}
+    return of_rows - looked_at - QUICK_RUNS
 
 
 def jobs_for(
@@ -153,6 +175,7 @@ def many(
     out = tmp_path_factory.mktemp("many")
     jobs = jobs_for(tiny_model, families, heads, out)
     here = [item for item in request.session.items if item.path == request.path]
+    jobs = {name: job for name, job in jobs.items() if name not in unwanted(here)}
     if any(item.get_closest_marker("slow") for item in here):
         start = [*TINY, f"model.path={tiny_model}", *EVAL, KEEP, f"run_dir={out / 'from-one'}"]
         worker.run({"kind": "train", "overrides": start})
@@ -232,8 +255,15 @@ def assert_same_minibatch(got: dict[str, Any], model: Path, row: Row) -> None:
         assert name.startswith("time/") or got["numbers"][name] == pytest.approx(value, rel=1e-4, abs=1e-6)
 
 
-@pytest.mark.parametrize("mode", slow_unless(lambda mode: mode == "fsdp", MODES))
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    ("row", "mode"),
+    slow_unless(
+        lambda row, mode: mode == "fsdp",
+        product(ROWS, MODES),
+        sample=lambda row, mode: row.name in SAMPLED,
+    ),
+    ids=lambda value: getattr(value, "name", value),
+)
 def test_loss_gradient_and_choices(row: Row, mode: str, many: Path, tiny_model: Path) -> None:
     assert_same_minibatch(result(many, f"minibatch-{mode}-{row.name}"), tiny_model, row)
 
@@ -261,7 +291,9 @@ def test_shards_of_split_layers(tmp_path: Path, tiny_model: Path, alone: Callabl
 
 
 @pytest.mark.parametrize(
-    "row", slow_unless(lambda row: row.name == QUICK_ROW, ROWS), ids=lambda row: row.name
+    "row",
+    slow_unless(lambda row: row.name == QUICK_ROW, ROWS, sample=lambda row: row.name in SAMPLED),
+    ids=lambda row: row.name,
 )
 def test_a_run_of_every_strategy(row: Row, many: Path, alone: Callable[..., Path]) -> None:
     result(many, f"run-{row.name}")
