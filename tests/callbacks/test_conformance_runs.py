@@ -16,7 +16,7 @@ from tests.support.checkpoints import checkpoint_tensors
 from tests.support.conformance import ROWS, Row, node
 from tests.support.marks import slow_unless
 from tests.support.runs import assert_same_run, silent
-from tests.support.trained import KINDS, OBJECTIVES, PAIRS, Trained
+from tests.support.trained import OBJECTIVES, PAIRS, Trained, is_first
 
 
 def config(trained: Trained, run_dir: Path, objective: str, precision: str, iterations: int) -> Config:
@@ -55,10 +55,6 @@ def test_a_neutral_run_is_bit_identical_to_one_without(
 
 def is_quick(row: Row, objective: str) -> bool:
     return (row.name, objective) == ("entropy_budget", "prime")
-
-
-def is_first(row: Row, objective: str) -> bool:
-    return objective == KINDS[ROWS.index(row) % len(KINDS)]
 
 
 @pytest.mark.parametrize(("row", "objective"), slow_unless(is_quick, PAIRS, is_first), ids=str)

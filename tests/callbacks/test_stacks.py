@@ -16,7 +16,7 @@ from ecrl.errors import UsageError
 from tests.support.conformance import ROWS, Row, gradient, make_batch, make_module, node
 from tests.support.marks import slow_unless
 from tests.support.tiny import TINY
-from tests.support.trained import PAIRS, Bench, Cell, Trained, is_sampled, update
+from tests.support.trained import PAIRS, Bench, Cell, Trained, is_first, update
 
 #: Pairs of which one would undo the other, and strategies of which a second would.
 REPLACED = ["dynamic_clip", "balanced_clip"]
@@ -42,7 +42,7 @@ def is_quick(row: Row, objective: str) -> bool:
     return (row.name, objective) == ("kl_cov", "grpo")
 
 
-@pytest.mark.parametrize(("row", "objective"), slow_unless(is_quick, PAIRS, is_sampled), ids=str)
+@pytest.mark.parametrize(("row", "objective"), slow_unless(is_quick, PAIRS, is_first), ids=str)
 def test_each_composes_with_every_other_or_is_refused(row: Row, objective: str, trained: Trained) -> None:
     bench = Bench(Cell(row, objective, "32-true"), trained)
     for other in ROWS:

@@ -69,6 +69,11 @@ def is_sampled(row: Row, objective: str) -> bool:
     return objective in {*kinds, VARIANTS[number % len(VARIANTS)]}
 
 
+def is_first(row: Row, objective: str) -> bool:
+    """Whether a pair is one of fewer: one kind of objective a strategy, in turn."""
+    return objective == KINDS[ROWS.index(row) % len(KINDS)]
+
+
 #: Drawn at 1 and scored at ½: a sure policy that is nevertheless seen to do unlikely things.
 TEMPERATURE = 0.5
 #: How many completions of each problem are kept; the prompts have 8, 118, 24, 119, 19 and 78 tokens.
@@ -117,7 +122,7 @@ def _is_quick(cell: Cell) -> bool:
 
 def _is_sampled(cell: Cell) -> bool:
     """The sampled pairs in float32, and the first of each strategy in bf16 too."""
-    first = cell.objective == KINDS[ROWS.index(cell.row) % len(KINDS)]
+    first = is_first(cell.row, cell.objective)
     return is_sampled(cell.row, cell.objective) and (first or cell.precision == PRECISIONS[0])
 
 
