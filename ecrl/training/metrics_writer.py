@@ -58,8 +58,8 @@ class MetricsWriter(L.Callback):
         self._since = now
         self._write(trainer, module, module.iteration)
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log what is not logged yet, before Lightning closes the loggers."""
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Log what is not logged yet: Lightning closes the loggers next, also after the first validation."""
         self._loggers.wait()
 
     def _write(self, trainer: L.Trainer, module: PolicyModule, iteration: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ecrl.config.schema import Config
 from ecrl.errors import EcrlError, UsageError
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.training.loggers.base import known_id
+from ecrl.training.loggers.tensorboard import TensorBoard
 from ecrl.training.preflight import preflight
 from ecrl.training.run import train
 from tests.support.loggers import logged
@@ -159,6 +161,23 @@ def test_one_that_fails_later_ends_the_run_by_name(tiny: Compose, monkeypatch: p
     monkeypatch.setattr("ecrl.training.loggers.csv_table.Csv.log_metrics", no_disk)
     with pytest.raises(EcrlError, match=r"logger\.csv failed: ValueError: no space"):
         train(tiny("iterations=3", "logger=[csv]", "checkpoint.every=1"), silent)
+
+
+def test_a_slow_one_is_not_closed_while_it_is_written_to(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning finalizes loggers also after the validation before the first iteration."""
+    said: list[str] = []
+
+    def log_metrics(self: Any, metrics: Any, step: int) -> None:
+        said.append(f"begin {step}")
+        time.sleep(0.3)
+        said.append(f"end {step}")
+
+    monkeypatch.setattr(TensorBoard, "log_metrics", log_metrics)
+    monkeypatch.setattr(TensorBoard, "finalize", lambda self, status: said.append("closed"))
+    train(tiny("iterations=1", "eval.every=1", "eval.problems=2", "eval.k=1"), silent)
+    assert said == ["begin 0", "end 0", "closed", "begin 1", "end 1", "closed"]
 
 
 def test_names_of_the_group_are_those_of_the_docs() -> None:
