@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from rich.console import Console
@@ -77,7 +78,8 @@ COMMAND = Command(
   sort=COLUMN     rising; sort=-COLUMN falling                                 (default: as drawn)
   count=N         rows of the list                                             (default: 20)
   show=ROW        a row in full; with log.rollout_tokens=true its tokens, coloured by covariance
-Columns: {", ".join(KINDS)}, metrics.NAME
+Columns:
+{fill(", ".join([*KINDS, "metrics.NAME"]), 98, initial_indent="  ", subsequent_indent="  ")}
 Runs write them with log.rollouts=true; docs/rollouts.md says more.
 """,
     settings=Settings,
