@@ -30,6 +30,7 @@ class LossPlan:
         coefficients: c ``[N]`` of each penalty that touches any token, by strategy name.
         changed: ``[N]`` bool, the tokens that each strategy changed, by strategy name. Changed bounds count
             only for a strategy that changes nothing else.
+        changed_fraction: their share of the whole minibatch's tokens, by strategy name; a slice keeps it.
     """
 
     tokens: TokenBatch
@@ -37,11 +38,7 @@ class LossPlan:
     weights: Tensor
     coefficients: Mapping[str, Tensor]
     changed: Mapping[str, Tensor]
-
-    @property
-    def changed_fraction(self) -> dict[str, float]:
-        """Share of the tokens that each strategy changed, by strategy name."""
-        return {name: float(mask.float().mean()) for name, mask in self.changed.items()}
+    changed_fraction: Mapping[str, float]
 
     def select(self, index: Tensor) -> LossPlan:
         """Slice the plan for the tokens at ``index``."""
@@ -51,6 +48,7 @@ class LossPlan:
             weights=self.weights[index],
             coefficients={name: c[index] for name, c in self.coefficients.items()},
             changed={name: mask[index] for name, mask in self.changed.items()},
+            changed_fraction=self.changed_fraction,
         )
 
 
@@ -116,7 +114,8 @@ def make_loss_plan(tokens: TokenBatch, objective: Objective, strategies: Sequenc
             # A penalty that touches no token is left out, so that it costs nothing and changes no bit.
             if bool(planned.any()):
                 coefficients[strategy.name] = planned
-    return LossPlan(tokens, objective.aggregation(tokens), weights, coefficients, changed)
+    shares = {name: float(mask.float().mean()) for name, mask in changed.items()}
+    return LossPlan(tokens, objective.aggregation(tokens), weights, coefficients, changed, shares)
 
 
 def _own_draws(tokens: TokenBatch, strategy: Strategy) -> TokenBatch:
