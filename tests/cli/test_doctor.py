@@ -36,6 +36,7 @@ def test_a_missing_package_is_named(
         return "1.0"
 
     monkeypatch.setattr("ecrl.runs.versions.metadata.version", version)
+    monkeypatch.setenv("COLUMNS", "200")  # no line wraps
     assert main(["doctor"]) == 1
     shown = " ".join(capsys.readouterr().out.split())
     assert "sympy │ missing" in shown and "pip install 'ecrl[data]'" in shown
