@@ -12,27 +12,18 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from torch import Tensor
 
 import ecrl
-from ecrl.algorithm.strategy import Strategy, WeightMixin
-from ecrl.algorithm.token_batch import TokenBatch
+from ecrl.algorithm.strategy import Strategy
 from ecrl.cli import main
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
 from ecrl.runs.metrics_file import read_metrics
 from ecrl.training.api import _word
 from tests.support.checkpoints import checkpoint_tensors
+from tests.support.outside import DropLate
 from tests.support.paths import ROOT
 from tests.support.tiny import TINY, VALIDATED
-
-
-class DropLate(Strategy, WeightMixin):
-    """No gradient for tokens from a position on."""
-
-    def weights(self, tokens: TokenBatch, weights: Tensor) -> Tensor:
-        """Set the weights ``[N]`` of late tokens to 0."""
-        return weights * (tokens.positions < 2)
 
 
 class Counts(L.Callback):
@@ -64,7 +55,7 @@ def test_words_keywords_and_objects_train_a_run(tiny_model: Path, tmp_path: Path
     # It goes on with the same objects only, and says so, also on the command line.
     for wrong in ([], [Strategy()]):
         with pytest.raises(
-            UsageError, match=r"got its strategies \['tests.training.test_api.DropLate'\] from Python"
+            UsageError, match=r"got its strategies \['tests.support.outside.DropLate'\] from Python"
         ):
             ecrl.train(f"resume={run.dir}", iterations=3, strategies=wrong)
     assert main(["train", f"resume={run.dir}", "iterations=3"]) == 2
@@ -72,7 +63,7 @@ def test_words_keywords_and_objects_train_a_run(tiny_model: Path, tmp_path: Path
 
 
 def test_an_object_acts_as_its_preset_would(tiny: Callable[..., Config], tmp_path: Path) -> None:
-    node = "strategy.drop_late._target_=tests.training.test_api.DropLate"
+    node = "strategy.drop_late._target_=tests.support.outside.DropLate"
     named = ecrl.train(tiny(node), iterations=1, run_dir=tmp_path / "named")
     given = ecrl.train(tiny(), iterations=1, run_dir=tmp_path / "given", strategies=[DropLate()])
     plain = ecrl.train(tiny(), iterations=1, run_dir=tmp_path / "plain")
@@ -126,7 +117,7 @@ PROGRAM = """
 import sys
 
 import ecrl
-from tests.training.test_api import DropLate
+from tests.support.outside import DropLate
 
 run = ecrl.train(*sys.argv[1:], iterations=2, strategies=[DropLate()])
 assert run.iterations == 2 and "strategy/drop_late/fraction" in run.last, sorted(run.last)
