@@ -18,7 +18,7 @@ from ecrl.config.groups import options
 from ecrl.config.keys import key_of
 from ecrl.config.methods import Method, find_method
 from ecrl.report.data import CONFIDENCE, FINAL, Comparison
-from ecrl.report.drawing import INK, MUTED, PALETTE, Picture, apart, draw_svg, shortened
+from ecrl.report.drawing import INK, MUTED, PALETTE, Picture, apart, draw_svg, shortened, write_beside
 from ecrl.report.runs import ENTROPY, REWARD, Arm
 from ecrl.report.tables import Table
 from ecrl.runs.commands import read_commands
@@ -179,18 +179,8 @@ def _names(axes: Axes, ends: Sequence[tuple[float, Place, str]]) -> None:
     heights = [float(axes.transLimits.transform((0.0, y))[1]) for y, _, _ in ordered]
     places = apart(heights, 10.5 / 72 / (height * axes.get_position().height))
     for place, (_, p, shade) in zip(places, ordered, strict=True):
-        axes.annotate(
-            f"{p.number}  {shortened(p.arm.name)}",
-            (1, place),
-            (8, 0),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=shade,
-            va="center",
-            fontsize=8,
-            fontweight="bold" if p.number == 0 else "normal",
-            annotation_clip=False,
-        )
+        name = f"{p.number}  {shortened(p.arm.name)}"
+        write_beside(axes, name, place, gap=8, size=8, shade=shade, bold=p.number == 0)
 
 
 def _shade(place: Place, kind: str) -> str:

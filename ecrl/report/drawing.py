@@ -140,18 +140,7 @@ def label(axes: Axes, ends: Sequence[tuple[float, str, int | None]]) -> None:
         at = figure.dpi_scale_trans + ScaledTranslation(1, place, axes.transAxes)  # type: ignore[arg-type]
         style: Any = (0, (2, 2)) if i is None else line_style(i)
         axes.add_artist(Line2D([0.08, 0.28], [0, 0], color=shade, ls=style, transform=at, clip_on=False))
-        axes.annotate(
-            shortened(name),
-            (1, place),
-            (24, 0),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=shade,
-            va="center",
-            fontsize=10,
-            fontweight="normal" if i is None else "bold",
-            annotation_clip=False,
-        )
+        write_beside(axes, shortened(name), place, gap=24, size=10, shade=shade, bold=i is not None)
 
 
 def apart(heights: Sequence[float], step: float) -> list[float]:
@@ -212,3 +201,31 @@ def _in_the_dark(svg: str) -> str:
     )
     head, tag, rest = svg.partition("<defs>")
     return f"{head}<style>@media(prefers-color-scheme:dark){{{rules}}}</style>{tag}{rest}"
+
+
+def write_beside(
+    axes: Axes, text: str, place: float, *, gap: float, size: float, shade: str, bold: bool
+) -> None:
+    """Write a text right of the axes.
+
+    Args:
+        axes: already drawn on.
+        text: what to write.
+        place: its height, as a share of the axes'.
+        gap: between the axes and the text, points.
+        size: of the letters, points.
+        shade: their colour.
+        bold: whether they are bold.
+    """
+    axes.annotate(
+        text,
+        (1, place),
+        (gap, 0),
+        xycoords="axes fraction",
+        textcoords="offset points",
+        color=shade,
+        va="center",
+        fontsize=size,
+        fontweight="bold" if bold else "normal",
+        annotation_clip=False,
+    )
