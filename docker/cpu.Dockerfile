@@ -15,9 +15,9 @@ RUN pip install --no-cache-dir --constraint constraints.txt ${TORCH_INDEX:+--ind
 COPY . .
 RUN pip install --no-cache-dir --constraint constraints.txt ".[data,reasoning-gym]"
 
-# Runs go to /work/runs: mount a folder there.
-RUN useradd --create-home --uid 1001 ecrl && install --directory --owner ecrl /work
+# Runs go to /app/runs: mount a folder there.
+RUN useradd --create-home --uid 1001 ecrl && install --directory --owner ecrl /app
 USER 1001
-WORKDIR /work
+WORKDIR /app
 ENTRYPOINT ["ecrl"]
 CMD ["doctor"]
