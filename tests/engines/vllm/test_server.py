@@ -239,7 +239,7 @@ def test_what_is_open_goes_on_with_new_weights(servers: list[Server], model: Pol
     engine = engine_for(servers, model)
     engine.sync_weights(HFWeights(model.lm), 1)
     long = Sampling(1.0, 1.0, 110)
-    requests = [Request(i, PROMPTS[i % 4], key, long) for i, key in enumerate(range(16))]
+    requests = [Request(i, PROMPTS[i % 4], key, long) for i, key in enumerate(range(32))]
     engine.submit(requests)
     done: dict[int, Completion] = {}
     while not done:
@@ -252,7 +252,7 @@ def test_what_is_open_goes_on_with_new_weights(servers: list[Server], model: Pol
     engine.resume()
     while len(done) < len(requests):
         done |= dict(engine.poll())
-    assert any(c.earlier for c in done.values())
+    assert len([c for c in done.values() if c.earlier]) >= 4
     for number, completion in done.items():
         ids, count = completion.token_ids, len(completion.token_ids)
         spans = [
