@@ -238,8 +238,8 @@ def test_syncs_with_servers_that_stand_still_die_and_come_back(
 def test_what_is_open_goes_on_with_new_weights(servers: list[Server], model: PolicyModel) -> None:
     engine = engine_for(servers, model)
     engine.sync_weights(HFWeights(model.lm), 1)
-    long = Sampling(1.0, 1.0, 110)
-    requests = [Request(i, PROMPTS[i % 4], key, long) for i, key in enumerate(range(32))]
+    # Of different lengths: those of one length end together, and then none is half done.
+    requests = [Request(i, PROMPTS[i % 4], i, Sampling(1.0, 1.0, 110 - 5 * i)) for i in range(16)]
     engine.submit(requests)
     done: dict[int, Completion] = {}
     while not done:
