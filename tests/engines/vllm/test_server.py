@@ -61,9 +61,10 @@ def model(tiny_model: Path) -> PolicyModel:
     return load_policy(str(tiny_model), load_tokenizer(str(tiny_model)))
 
 
-def engine_for(servers: Sequence[Server], model: PolicyModel) -> VLLMServerEngine:
+def engine_for(servers: Sequence[Server], model: PolicyModel, max_in_flight: int = 4) -> VLLMServerEngine:
+    urls = [server.url for server in servers]
     return VLLMServerEngine(
-        model, ProcessGroup(), urls=[s.url for s in servers], dtype="float32", max_in_flight=4, timeout=60.0
+        model, ProcessGroup(), urls=urls, dtype="float32", max_in_flight=max_in_flight, timeout=60.0
     )
 
 
@@ -236,16 +237,17 @@ def test_syncs_with_servers_that_stand_still_die_and_come_back(
 
 @pytest.mark.timeout(600)
 def test_what_is_open_goes_on_with_new_weights(servers: list[Server], model: PolicyModel) -> None:
-    engine = engine_for(servers, model)
+    engine = engine_for(servers, model, max_in_flight=8)
     engine.sync_weights(HFWeights(model.lm), 1)
-    # Of different lengths: those of one length end together, and then none is half done.
-    requests = [Request(i, PROMPTS[i % 4], i, Sampling(1.0, 1.0, 110 - 5 * i)) for i in range(16)]
+    old = copy.deepcopy(model)
+    disturb(model, seed=5)
+    engine.generate(PROMPTS, SAMPLING, KEYS)  # the first pass of a server takes long
+    # Enough to last until the pause, and of different lengths: those of one length would end together.
+    requests = [Request(i, PROMPTS[i % 4], i, Sampling(1.0, 1.0, 110 - i % 50)) for i in range(200)]
     engine.submit(requests)
     done: dict[int, Completion] = {}
     while not done:
         done |= dict(engine.poll())
-    old = copy.deepcopy(model)
-    disturb(model, seed=5)
     assert engine.pausable
     engine.pause()
     engine.sync_weights(HFWeights(model.lm), 2)
