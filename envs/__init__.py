@@ -15,6 +15,7 @@ _ENTRY_POINTS = {
     "ecrl/Bases-v0": "ecrl.envs.tasks.number_bases:BasesEnv",
     "ecrl/Code-v0": "ecrl.envs.code.env:CodeEnv",
     "ecrl/Countdown-v0": "ecrl.envs.tasks.countdown:CountdownEnv",
+    "ecrl/CountdownSteps-v0": "ecrl.envs.tasks.countdown_steps:CountdownStepsEnv",
     "ecrl/Curriculum-v0": "ecrl.envs.composite.curriculum:CurriculumEnv",
     "ecrl/Gem-v0": "ecrl.envs.adapters.gem:GemEnv",
     "ecrl/GraphPath-v0": "ecrl.envs.tasks.graph_path:GraphPathEnv",

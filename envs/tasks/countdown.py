@@ -34,10 +34,13 @@ class Goal(NamedTuple):
     target: int
 
 
-class _Expression(NamedTuple):
+class Expression(NamedTuple):
+    """An expression: ``text`` as it is written, the steps that compute it in order, and what it is worth."""
+
     text: str
     value: Number
     precedence: int
+    steps: tuple[str, ...] = ()
 
 
 class CountdownEnv(ReasoningEnv):
@@ -86,7 +89,7 @@ class CountdownEnv(ReasoningEnv):
         """
         for _ in range(_MAX_DRAWS):
             numbers = rng.integers(self.low, self.high + 1, self.numbers).tolist()
-            value = _random_expression(numbers, self.operators, rng).value
+            value = random_expression(numbers, self.operators, rng).value
             if value > 0 and value.denominator == 1:
                 goal = Goal(tuple(sorted(numbers)), int(value))
                 key = _prompt(goal.numbers, goal.target)
@@ -120,8 +123,8 @@ class CountdownEnv(ReasoningEnv):
         """
         goal: Goal = problem.answer
         if correct:
-            return _expression_of(goal.target, goal.numbers, self.operators, rng).text
-        return _random_expression(goal.numbers, self.operators, rng).text
+            return expression_of(goal.target, goal.numbers, self.operators, rng).text
+        return random_expression(goal.numbers, self.operators, rng).text
 
 
 def evaluate(text: str, numbers: Sequence[int], operators: str) -> Number:
@@ -188,20 +191,22 @@ def _apply(operator: str, left: Number, right: Number) -> Number:
     return Fraction(left, right)
 
 
-def _join(operator: str, left: _Expression, right: _Expression) -> _Expression:
+def _join(operator: str, left: Expression, right: Expression) -> Expression:
     """Combine two expressions, with parentheses only if they change the value."""
     level = _PRECEDENCE[operator]
     first = f"({left.text})" if left.precedence < level else left.text
     loose = right.precedence < level or (right.precedence == level and operator in "-/")
     second = f"({right.text})" if loose else right.text
-    return _Expression(first + operator + second, _apply(operator, left.value, right.value), level)
+    value = _apply(operator, left.value, right.value)
+    steps = (*left.steps, *right.steps, f"{left.value}{operator}{right.value}={value}")
+    return Expression(first + operator + second, value, level, steps)
 
 
-def _leaf(number: int) -> _Expression:
-    return _Expression(str(number), number, _LEAF)
+def _leaf(number: int) -> Expression:
+    return Expression(str(number), number, _LEAF)
 
 
-def _random_expression(numbers: Sequence[int], operators: str, rng: np.random.Generator) -> _Expression:
+def random_expression(numbers: Sequence[int], operators: str, rng: np.random.Generator) -> Expression:
     """Join random pairs by random operators until one expression is left; never divide by zero."""
     while True:
         parts = [_leaf(number) for number in numbers]
@@ -230,16 +235,16 @@ class _Way(NamedTuple):
     trees: int
 
 
-def _expression_of(
+def expression_of(
     target: Number, numbers: tuple[int, ...], operators: str, rng: np.random.Generator
-) -> _Expression:
+) -> Expression:
     """Draw uniformly from the expression trees of ``numbers`` (sorted) that reach ``target``."""
     if len(numbers) == 1:
         return _leaf(numbers[0])
     ways, cumulative = _ways_to(target, numbers, operators)
     way = ways[int(np.searchsorted(cumulative, rng.integers(cumulative[-1]), side="right"))]
-    left = _expression_of(way.left, way.left_numbers, operators, rng)
-    right = _expression_of(way.right, way.right_numbers, operators, rng)
+    left = expression_of(way.left, way.left_numbers, operators, rng)
+    right = expression_of(way.right, way.right_numbers, operators, rng)
     return _join(way.operator, left, right)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from ecrl.envs import Problem, ReasoningEnv, item_seed
 from ecrl.envs.tasks.arithmetic import ArithmeticEnv
 from ecrl.envs.tasks.countdown import CountdownEnv
+from ecrl.envs.tasks.countdown_steps import CountdownStepsEnv
 from ecrl.envs.tasks.graph_path import GraphPathEnv
 from ecrl.envs.tasks.guess_number import GuessNumberEnv
 from ecrl.envs.tasks.knights import KnightsEnv
@@ -16,6 +17,7 @@ from ecrl.envs.tasks.sudoku import SudokuEnv
 
 SETTINGS: dict[type[ReasoningEnv], list[dict[str, Any]]] = {
     CountdownEnv: [{}],
+    CountdownStepsEnv: [{}, {"numbers": 2, "operators": "-"}, {"numbers": 5, "high": 30}],
     ArithmeticEnv: [{}],
     KnightsEnv: [{}, {"people": 2}, {"people": 6, "claims": 4}],
     SudokuEnv: [{}, {"empty": 1}, {"empty": 11}],

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from ecrl.envs.base import Problem, Score
-from ecrl.envs.tasks.countdown import CountdownEnv, Goal, _random_expression, evaluate
+from ecrl.envs.tasks.countdown import CountdownEnv, Goal, evaluate, random_expression
+from ecrl.envs.tasks.countdown_steps import CountdownStepsEnv
 from ecrl.errors import UsageError
 
 GOAL = Problem("3 5 7 = 22\n", Goal((3, 5, 7), 22))
@@ -128,7 +129,7 @@ def test_countdown_solutions_are_all_found_equally_often() -> None:
 
 def test_countdown_writes_only_the_parentheses_it_needs() -> None:
     rng, numbers = np.random.default_rng(0), (2, 3, 4)
-    drawn = [_random_expression(numbers, "+-*/", rng) for _ in range(3000)]
+    drawn = [random_expression(numbers, "+-*/", rng) for _ in range(3000)]
     texts = {expression.text for expression in drawn}
     assert {"2+3+4", "2*3*4", "2-(3-4)", "2-(3+4)", "2-3-4", "(2+3)*4", "2/(3/4)", "2*3/4"} <= texts
     assert not {"(2+3)+4", "2+(3-4)", "(2-3)-4", "(2*3)+4", "2*(3/4)"} & texts
@@ -182,3 +183,49 @@ def test_countdown_without_any_target_says_so() -> None:
     env = CountdownEnv(numbers=2, low=9, high=9, operators="-")
     with pytest.raises(UsageError, match="no positive integer target"):
         env.sample_problem(np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("response", "reward", "valid", "answer"),
+    [
+        ("3*5=15 15+7=22", 1, 1, "22"),
+        ("5*3=15, 7+15=22\n", 1, 1, "22"),
+        ("3*5=15\n15+7=22", 1, 1, "22"),
+        ("3-5=-2 7--2=9", 0, 1, "9"),
+        ("3-5=-2 -2*7=-14", 0, 1, "-14"),
+        ("15+7=22", 0, 0, None),  # 15 is not there yet
+        ("3*5=15", 0, 0, None),  # 7 is left
+        ("3*5=15 15+7=22 22+0=22", 0, 0, None),
+        ("3*5=16 16+7=23", 0, 0, None),  # wrong results
+        ("3*5=15 15+7=23", 0, 0, None),
+        ("3*5=15 3+7=10", 0, 0, None),  # 3 is used up
+        ("03*5=15 15+7=22", 0, 0, None),
+        ("3*5=015 15+7=22", 0, 0, None),
+        ("3*5=15 15+7", 0, 0, None),
+        ("3*5+7=22", 0, 0, None),
+        ("3*5=15 so 15+7=22", 0, 0, None),
+        ("3/5=0 0+7=7", 0, 0, None),
+        ("３*5=15 15+7=22", 0, 0, None),
+        ("", 0, 0, None),
+        ("3*5=15 15+7=22" + " " * 300, 0, 0, None),
+    ],
+)
+def test_steps_by_hand(response: str, reward: float, valid: float, answer: str | None) -> None:
+    assert CountdownStepsEnv().score(GOAL, response) == Score(reward, {"valid": valid}, answer)
+
+
+def test_steps_take_no_number_twice() -> None:
+    problem = Problem("2 2 5 = 9\n", Goal((2, 2, 5), 9))
+    assert CountdownStepsEnv().score(problem, "2+2=4 4+5=9").reward == 1
+    assert CountdownStepsEnv().score(problem, "2*2=4 2+5=7").reward == 0
+
+
+def test_steps_are_those_of_an_expression() -> None:
+    env, rng = CountdownStepsEnv(), np.random.default_rng(0)
+    found = {env.solution(GOAL, rng) for _ in range(200)}
+    assert found == {"3*5=15 15+7=22", "5*3=15 15+7=22", "3*5=15 7+15=22", "5*3=15 7+15=22"}
+
+
+def test_steps_refuse_division() -> None:
+    with pytest.raises(UsageError, match="operators"):
+        CountdownStepsEnv(operators="+/")

@@ -13,7 +13,8 @@ from ecrl.envs.tasks.instructions import final_answer
 from ecrl.policy.model import load_tokenizer
 from ecrl.rollout.chat import Chat
 
-TASKS = ("Countdown", "Arithmetic", "Bases", "GraphPath", "Knights", "Strings", "Sudoku", "GuessNumber")
+ONE_ANSWER = ("Countdown", "Arithmetic", "Bases", "GraphPath", "Strings", "Sudoku", "GuessNumber")
+TASKS = (*ONE_ANSWER, "Knights", "CountdownSteps")
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,6 @@ def test_every_task_asks_in_words_and_reads_the_answer(task: str, form: str, cha
         assert r"within \boxed{}." in text
         right = env.solution(env.problem, np.random.default_rng(seed))
         last = right.strip().splitlines()[-4 if task == "Sudoku" else -1 :]
-        answer = "\n".join(last).rpartition("=")[2] if task != "Knights" else last[0]
+        answer = "\n".join(last).rpartition("=")[2] if task in ONE_ANSWER else last[0]
         assert env.score(env.problem, form.format(answer)).reward == 1
         assert env.score(env.problem, form.format("?")).reward == 0
