@@ -17,7 +17,7 @@ from ecrl.envs.tasks.sudoku import SudokuEnv
 
 SETTINGS: dict[type[ReasoningEnv], list[dict[str, Any]]] = {
     CountdownEnv: [{}],
-    CountdownStepsEnv: [{}, {"numbers": 2, "operators": "-"}, {"numbers": 5, "high": 30}],
+    CountdownStepsEnv: [{}, {"numbers": 3, "low": 5, "high": 40}, {"numbers": 5}],
     ArithmeticEnv: [{}],
     KnightsEnv: [{}, {"people": 2}, {"people": 6, "claims": 4}],
     SudokuEnv: [{}, {"empty": 1}, {"empty": 11}],
