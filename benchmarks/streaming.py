@@ -6,7 +6,7 @@ completion is there before any is verified, as before ecrl streamed. The ways ta
 first in turn, so that a slow minute affects all; every pair has a seed of its own. Run it in vLLM's
 environment:
 
-    python benchmarks/streaming.py                 # five pairs, about half an hour on two idle cores
+    python benchmarks/streaming.py                 # five pairs, 25 minutes on two idle cores
     python benchmarks/streaming.py --quick         # one pair of few iterations: does it run?
 """
 
