@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
@@ -55,3 +57,10 @@ def filled_key(group: str, name: str) -> str | None:
     path = Path(str(resources.files("ecrl.configs"))) / group / f"{name}.yaml"
     keys = [str(key) for key in OmegaConf.load(path)] if path.exists() else []
     return keys[0] if len(keys) == 1 and keys != [name] else None
+
+
+@cache
+def shipped(group: str) -> dict[str, Any]:
+    """Return the shipped presets of a group, by name, each as plain values."""
+    folder = Path(str(resources.files("ecrl.configs"))) / group
+    return {path.stem: OmegaConf.to_container(OmegaConf.load(path)) for path in sorted(folder.glob("*.yaml"))}

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
-from ecrl.report.clocks import CLOCKS, clocks, spent_by
+from ecrl.report.clocks import CLOCKS, clocks, spent_before_by, spent_by
 from ecrl.report.data import Comparison, Curve
 from ecrl.report.drawing import Picture, colour, draw_svg, label, line_style
 from ecrl.report.runs import ENTROPY, REWARD, Arm
@@ -57,8 +57,7 @@ def shown(comparison: Comparison) -> list[tuple[str, str, str, str]]:
 
 def is_zero(comparison: Comparison, name: str) -> bool:
     """Whether a metric is 0 in all runs."""
-    runs = (run for arm in comparison.arms for run in arm.runs.values())
-    return not any(comparison.measured(run, name)[1].any() for run in runs)
+    return not any(comparison.measured(run, name)[1].any() for run in comparison.runs)
 
 
 def _picture(comparison: Comparison, section: str, name: str, title: str, unit: str) -> Picture:
@@ -96,7 +95,7 @@ def _plot(
             axes.fill_between(x, b.low, b.high, color=colour(i), alpha=0.16, lw=0)
         ends.append((float(b.mean[-1]), arm.name, i))
     axes.set_xlabel(CLOCKS[clock].replace("hours", unit))
-    axes.set_xlim(0, scale * last)
+    axes.set_xlim(scale * min(spent_before_by(arm, clock) for arm in comparison.arms), scale * last)
     if clock == "tokens":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     y = np.concatenate([curve.band.mean for _, _, curve in lines])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,8 @@ from ecrl.analysis.points import Points, is_validation, pair, smooth
 from ecrl.analysis.series import Series
 from ecrl.analysis.stats import Band, Interval, band, interval, paired
 from ecrl.config.eval_sets import VALIDATION_MEAN
-from ecrl.errors import unknown_name
+from ecrl.errors import UsageError, unknown_name
+from ecrl.report.forks import ancestors, fork_notes
 from ecrl.report.runs import ENTROPY, REWARD, Arm, Run
 
 CONFIDENCE = 0.95
@@ -50,21 +51,25 @@ class Plane:
         reward: ``[n]``, of all seeds.
         laws: by seed, fitted to its own points.
         reasons: why a seed has no law, a sentence each.
+        most: points of the seed that has most.
     """
 
     entropy: Floats
     reward: Floats
     laws: dict[int, Law]
     reasons: list[str]
+    most: int
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Arms, compared up to the last iteration that all runs have.
 
+    A fork's iterations are counted on from those of its parent, so that all curves have one axis.
+
     Attributes:
         arms: the baseline first.
-        iterations: the last iteration that is compared; the first is 1.
+        iterations: the last iteration that is compared. A run that was forked may end before it.
         notes: what a reader must know about the data, a sentence each.
     """
 
@@ -73,10 +78,14 @@ class Comparison:
     notes: list[str]
 
     @property
+    def runs(self) -> list[Run]:
+        """The runs of all arms."""
+        return [run for arm in self.arms for run in arm.runs.values()]
+
+    @property
     def alone(self) -> Run | None:
         """The run, if there is only one."""
-        runs = [run for arm in self.arms for run in arm.runs.values()]
-        return runs[0] if len(runs) == 1 else None
+        return self.runs[0] if len(self.runs) == 1 else None
 
     @property
     def numbered(self) -> list[tuple[int, Arm]]:
@@ -86,8 +95,7 @@ class Comparison:
     @property
     def names(self) -> list[str]:
         """Names of the metrics that some run has."""
-        runs = (run for arm in self.arms for run in arm.runs.values())
-        return sorted({n for run in runs for n, v in run.columns.items() if np.isfinite(v).any()})
+        return sorted({n for run in self.runs for n, v in run.columns.items() if np.isfinite(v).any()})
 
     @property
     def tasks(self) -> list[str]:
@@ -122,11 +130,15 @@ class Comparison:
         return Curve(times, band(values, CONFIDENCE))
 
     def finals(self, arm: Arm, name: str) -> dict[int, float]:
-        """Return a metric's mean over the last ``FINAL`` of the iterations, by seed."""
+        """Return a metric's mean over the last ``FINAL`` of the iterations, by seed.
+
+        They end with the run, if it ends before the others.
+        """
         result = {}
         for seed, run in arm.runs.items():
             t, v = self.measured(run, name)
-            late = v[t > (1 - FINAL) * self.iterations]
+            missing = max(self.iterations - run.end, 0)
+            late = v[(t > (1 - FINAL) * self.iterations - missing) & (t > run.before)]
             if len(late):
                 result[seed] = float(late.mean())
         return result
@@ -141,26 +153,30 @@ class Comparison:
         return paired(self.finals(arm, name), self.finals(self.arms[0], name), CONFIDENCE)
 
     def start(self, run: Run, name: str) -> float:
-        """Return a validation before the first iteration, or the mean of a metric's first ``width`` values.
+        """Return a validation before the run's first iteration, or the mean of the first ``width`` values.
 
         NaN where it was not measured.
         """
         t, v = self.measured(run, name)
-        first = v[:1] if name.startswith("val/") else v[t > 0][: self.width]
-        is_there = len(first) and (not name.startswith("val/") or t[0] == 0)
+        first = v[:1] if name.startswith("val/") else v[t > run.before][: self.width]
+        is_there = len(first) and (not name.startswith("val/") or t[0] == run.before)
         return float(first.mean()) if is_there else float("nan")
 
-    def starts(self, name: str) -> Interval | None:
-        """Return the interval, over the baseline's seeds, of a validation before the first iteration."""
-        values = [self.start(run, name) for run in self.arms[0].runs.values() if name.startswith("val/")]
+    def starts(self, runs: Iterable[Run], name: str) -> Interval | None:
+        """Return the interval, over runs, of a validation before their first iterations."""
+        values = [self.start(run, name) for run in runs if name.startswith("val/")]
         values = [v for v in values if np.isfinite(v)]
         return interval(values, CONFIDENCE) if values else None
+
+    def before_rl(self, name: str) -> Interval | None:
+        """Return the interval of a validation of the models that the baseline, or its parent, began with."""
+        return self.starts([first for run in self.arms[0].runs.values() if (first := run.origin)], name)
 
     def measured(self, run: Run, name: str) -> tuple[NDArray[np.int64], Floats]:
         """Return the iterations at which a metric was measured, and its values."""
         values = run.columns.get(name, np.full(len(run.iteration), np.nan))
-        kept = np.isfinite(values) & (run.iteration <= self.iterations)
-        return run.iteration[kept], values[kept]
+        kept = np.isfinite(values) & (run.counted <= self.iterations)
+        return run.counted[kept], values[kept]
 
     def law_reward(self) -> str:
         """Return the metric R of the H–R plane: the validation's avg@k, or else the training reward.
@@ -185,14 +201,14 @@ class Comparison:
                 reasons.append(f"seed {seed}: {error}")
         h = np.concatenate([np.empty(0), *(p.entropy for p in points)])
         r = np.concatenate([np.empty(0), *(p.reward for p in points)])
-        return Plane(h, r, laws, reasons)
+        return Plane(h, r, laws, reasons, max((len(p.entropy) for p in points), default=0))
 
     def _points(self, run: Run, reward: str) -> Points:
         """Return a run's points up to the last compared iteration.
 
         Training rewards are means over iterations that do not overlap, so that their errors are independent.
         """
-        kept = run.iteration <= self.iterations
+        kept = run.counted <= self.iterations
         columns = {name: run.columns[name][kept] for name in (ENTROPY, reward) if name in run.columns}
         width = 1 if is_validation(reward) else self.width
         return pair(Series(run.path, run.iteration[kept], columns), reward, width=width)
@@ -208,10 +224,10 @@ def ceiling_of(laws: Mapping[int, Law]) -> Interval:
 
 
 def compare(arms: list[Arm], baseline: str | None) -> Comparison:
-    """Put the baseline first and cut all runs at the shortest.
+    """Put the baseline first and cut all runs at the shortest, but not a fork at the end of its parent.
 
     Raises:
-        UsageError: no such arm.
+        UsageError: no such arm, or a fork that begins where another run has ended.
     """
     names = [arm.name for arm in arms]
     if baseline is not None:
@@ -219,13 +235,30 @@ def compare(arms: list[Arm], baseline: str | None) -> Comparison:
             raise unknown_name("arm", baseline, names)
         arms = sorted(arms, key=lambda arm: arm.name != baseline)
     runs = [run for arm in arms for run in arm.runs.values()]
-    shortest, longest = (f(runs, key=lambda run: run.last) for f in (min, max))
-    notes = []
-    if shortest.last < longest.last:
+    if len(runs) == 1:  # nothing to count on from
+        runs = [replace(runs[0], before=0)]
+        arms = [Arm(arms[0].name, {runs[0].seed: runs[0]})]
+    forked = ancestors(runs)
+    tips = [run for run in runs if all(run is not parent for parent in forked)]
+    shortest, longest = (f(tips, key=lambda run: run.end) for f in (min, max))
+    for run in runs:
+        if run.before >= shortest.end:
+            raise UsageError(
+                f"{run.path} was forked at iteration {run.before}, and {shortest.path} ends at "
+                f"{shortest.end}: they have no iteration in common. Name only one of them."
+            )
+    notes = [*fork_notes(arms)]
+    if shortest.end < longest.end:
         notes.append(
-            f"{shortest.path} has {shortest.last} iterations, {longest.path} {longest.last}: all runs are "
-            f"compared up to iteration {shortest.last}."
+            f"{shortest.path} has {shortest.end} iterations, {longest.path} {longest.end}: all runs are "
+            f"compared up to iteration {shortest.end}."
         )
+    for run in forked:
+        if run.end < shortest.end:
+            notes.append(
+                f"{run.path} ends at iteration {run.end}, its fork is shown up to {shortest.end}: final "
+                f"figures are those of the last {FINAL * shortest.end:.0f} iterations of each."
+            )
     seeds = [set(arm.runs) for arm in arms]
     if any(s != seeds[0] for s in seeds):
         notes.append("Arms have different seeds; paired differences take those that both have.")
@@ -233,7 +266,7 @@ def compare(arms: list[Arm], baseline: str | None) -> Comparison:
         notes.append("One seed an arm: there are no intervals, and differences may be chance.")
     if _different([run.versions for run in runs if run.versions]):
         notes.append("The runs were made with different package versions (see Versions).")
-    return Comparison(arms, shortest.last, notes)
+    return Comparison(arms, shortest.end, notes)
 
 
 def _different(items: Iterable[object]) -> bool:

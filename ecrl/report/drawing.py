@@ -153,8 +153,8 @@ def apart(heights: Sequence[float], step: float) -> list[float]:
 
 
 def shortened(name: str) -> str:
-    """Return a name that fits beside a figure."""
-    return name if len(name) <= 24 else f"{name[:23]}…"
+    """Return a name that fits beside a figure; its end tells runs apart as often as its beginning."""
+    return name if len(name) <= 24 else f"{name[:12]}…{name[-11:]}"
 
 
 def draw_svg(

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, NullLocator, ScalarFormatter
 
+from ecrl.analysis.law import MIN_POINTS
 from ecrl.analysis.stats import Interval
 from ecrl.report.curves import BANDS, LEARNING, curves
 from ecrl.report.data import Comparison, Plane, ceiling_of
@@ -30,7 +31,7 @@ def draw(comparison: Comparison, first: Sequence[Picture] = ()) -> list[Picture]
 def _pass_at_k(comparison: Comparison, task: str) -> Picture:
     ks = comparison.ks(task)
     names = [f"val/{task}/pass@{k}" for k in ks]
-    start = [comparison.starts(name) for name in names]
+    start = [comparison.before_rl(name) for name in names]
     lines: list[tuple[str, int | None, list[Interval | None]]]
     lines = [("before RL", None, start)] if all(start) else []
     lines += [
@@ -69,7 +70,7 @@ def _pass_at_k(comparison: Comparison, task: str) -> Picture:
         label(axes, ends)
 
     name, title = f"pass_at_k_{task}", f"pass@k at the end, {task}"
-    note = f"val/{task}/pass@k at the end of training; dashed: the same policies before RL."
+    note = f"val/{task}/pass@k at the end of training; dashed: before RL."
     svg = draw_svg(name, title, "share solved in k tries", plot, len(lines))
     header = ["arm", "k", "mean", "low", "high", "seeds"]
     return Picture(name, title, note, LEARNING, {"": svg}, header, rows)
@@ -77,11 +78,19 @@ def _pass_at_k(comparison: Comparison, task: str) -> Picture:
 
 def _plane(comparison: Comparison) -> Picture:
     reward = comparison.law_reward()
-    planes = [(i, arm, comparison.plane(arm, reward)) for i, arm in comparison.numbered]
+    every = [(i, arm, comparison.plane(arm, reward)) for i, arm in comparison.numbered]
+    planes = [(i, arm, plane) for i, arm, plane in every if plane.most >= MIN_POINTS]
+    few = [
+        f"{'' if comparison.alone else f'{arm.name}: '}{p.most}" for _, arm, p in every if p.most < MIN_POINTS
+    ]
     top = max((float(p.entropy.max()) for _, _, p in planes if len(p.entropy)), default=1.0)
     rows = [row for _, arm, plane in planes for row in _numbers(arm.name, plane)]
 
     def plot(axes: Axes) -> None:
+        if not planes:
+            axes.text(0.5, 0.5, "too few points", ha="center", transform=axes.transAxes)
+            axes.set(xticks=[], yticks=[])
+            return
         ends: list[tuple[float, str, int | None]] = []
         for place, (i, arm, plane) in enumerate(planes, start=1):
             axes.scatter(plane.entropy, plane.reward, s=9, color=colour(i), alpha=0.4, lw=0)
@@ -112,10 +121,13 @@ def _plane(comparison: Comparison) -> Picture:
         f"R = {reward}; R = −a·exp(H) + b fitted{coefficients} Dotted beyond the data. "
         f"Diamonds: ceilings −a + b, R at H = 0, with intervals {fits}."
     )
+    if few:
+        note = note if planes else ""
+        note = f"Too few points ({', '.join(few)}); a law takes at least {MIN_POINTS}. {note}"
     title = "Entropy and reward: law and ceiling"
     svg = draw_svg("entropy_reward", title, "R", plot, len(planes))
     header = ["arm", "kind", "entropy", "reward", "low", "high", "a", "b"]
-    return Picture("entropy_reward", title, note, LEARNING, {"": svg}, header, rows)
+    return Picture("entropy_reward", title, note.strip(), LEARNING, {"": svg}, header, rows)
 
 
 def _coefficients(plane: Plane) -> tuple[float, float]:

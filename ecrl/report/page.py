@@ -14,6 +14,8 @@ from ecrl.report.samples_html import samples_html
 from ecrl.report.style import SCRIPT, style
 from ecrl.report.tables import Table
 
+_LINE = 32  # letters of a name in a line of a table
+
 
 @dataclass(frozen=True)
 class Content:
@@ -59,20 +61,14 @@ def html(content: Content) -> str:
         for heading, sentences in content.summary.items()
     )
     headline, results = (
-        "".join(f"<h2>{escape(t.title)}</h2>{_table(t)}" for t in shown)
+        "".join(f"<h2>{escape(t.title)}</h2>{table_html(t)}" for t in shown)
         for shown in (content.headline, content.results)
     )
     details = "".join(
-        f"<details><summary>{escape(t.title)}</summary>{_table(t)}</details>" for t in content.details
+        f"<details><summary>{escape(t.title)}</summary>{table_html(t)}</details>" for t in content.details
     )
     definition = f"<pre>{escape(content.definition)}</pre>" if content.definition else ""
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{escape(content.title)}</title>
-<style>{style(list(CLOCKS))}</style></head>
-<body><main>
-<h1>{escape(content.title)}</h1><p class="sub">{escape(content.subtitle)}</p>{notes}
+    body = f"""{notes}
 {summary}
 {headline}
 {_figures(content)}
@@ -80,7 +76,25 @@ def html(content: Content) -> str:
 {results}
 {"<h2>The methods</h2>" if content.methods else ""}{"".join(map(_method, content.methods))}
 <h2>Make it again</h2><pre>{escape(chr(10).join(content.commands))}</pre>{definition}
-<h2>Details</h2>{details}
+<h2>Details</h2>{details}"""
+    return document(content.title, content.subtitle, body)
+
+
+def document(title: str, subtitle: str, body: str) -> str:
+    """Return a whole page in the report's style, which needs no other file.
+
+    Args:
+        title: of the page, as text.
+        subtitle: below the title, as text.
+        body: what follows, as HTML.
+    """
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width,initial-scale=1">
+<title>{escape(title)}</title>
+<style>{style(list(CLOCKS))}</style></head>
+<body><main>
+<h1>{escape(title)}</h1><p class="sub">{escape(subtitle)}</p>{body}
 </main><script>{SCRIPT}</script></body></html>
 """
 
@@ -124,8 +138,9 @@ def _method(method: Method) -> str:
     )
 
 
-def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
+def table_html(table: Table) -> str:
+    """Return a table that sorts by a click on a column's head, and its note."""
+    head = "".join(f"<th{_long(cell)}>{escape(cell)}</th>" for cell in table.header)
     body = "".join(f"<tr>{''.join(_cells(table, r))}</tr>" for r in range(len(table.rows)))
     kind = "sortable words" if table.words else "sortable"
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
@@ -142,8 +157,14 @@ def _cells(table: Table, r: int) -> Sequence[str]:
         if (r, c) in table.links:
             shown = f'<a href="{escape(table.links[r, c])}">{shown}</a>'
         arm = table.arms[r] if c == 0 and table.arms else None
-        cells.append(f"<td>{'' if arm is None else _line(arm)}{shown}</td>")
+        wraps = _long(text) if c == 0 else ""
+        cells.append(f"<td{wraps}>{'' if arm is None else _line(arm)}{shown}</td>")
     return cells
+
+
+def _long(text: str) -> str:
+    """Return the class of a cell whose text takes several lines."""
+    return ' class="long"' if len(text) > _LINE else ""
 
 
 def _line(arm: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from ecrl.config.keys import is_below
 from ecrl.config.limits import leaves
 from ecrl.config.resume import free_keys, saved_config
 from ecrl.errors import UsageError
-from ecrl.runs.metrics_file import legible, read_metrics, read_summary
+from ecrl.report.names import Named, arm_names, varied, without_seed
+from ecrl.runs.metrics_file import read_metrics, read_summary
 
 ENTROPY = "policy/entropy"
 REWARD = "rollout/reward"
@@ -33,6 +34,27 @@ _COMPARED = (
 
 
 @dataclass(frozen=True)
+class Fork:
+    """The checkpoint that a run began with.
+
+    Attributes:
+        run_dir: folder of the run that wrote it.
+        iteration: of the checkpoint, as that run counts.
+        parent: that run; None if it cannot be read.
+    """
+
+    run_dir: Path
+    iteration: int
+    parent: Run | None
+
+    @property
+    def identity(self) -> object:
+        """What all runs of an arm have in common."""
+        name = without_seed(self.run_dir) or self.run_dir.name
+        return self.parent.identity if self.parent else name, self.iteration
+
+
+@dataclass(frozen=True)
 class Run:
     """One run directory.
 
@@ -41,9 +63,11 @@ class Run:
         seed: its random seed.
         settings: its configuration, by dotted key.
         free: keys of settings that a resumed run may change, with all keys below them.
-        iteration: ``[T]`` ascending; 0 is the validation before the first iteration.
+        iteration: ``[T]`` ascending, as the run counts; 0 is the validation before its first iteration.
         columns: metrics ``[T]`` by name; NaN where not measured.
         versions: of the packages it ran with; empty if it wrote no summary.
+        fork: the checkpoint that it began with; None if it began with the model.
+        before: iterations that made that checkpoint; a fork's own are counted on from them.
     """
 
     path: Path
@@ -53,16 +77,40 @@ class Run:
     iteration: NDArray[np.int64]
     columns: dict[str, Floats]
     versions: dict[str, str]
+    fork: Fork | None = None
+    before: int = 0
 
     @property
     def last(self) -> int:
-        """The last iteration."""
+        """The last iteration, as the run counts."""
         return int(self.iteration[-1])
 
     @property
-    def identity(self) -> dict[str, Any]:
+    def counted(self) -> NDArray[np.int64]:
+        """``[T]`` iterations, those before a fork among them."""
+        return self.iteration + self.before
+
+    @property
+    def end(self) -> int:
+        """The last iteration, those before a fork among them."""
+        return self.last + self.before
+
+    @property
+    def origin(self) -> Run | None:
+        """The run that began with the model: itself, or what it was forked from; None if unreadable."""
+        if self.fork is None:
+            return self
+        return self.fork.parent.origin if self.fork.parent else None
+
+    @property
+    def kind(self) -> dict[str, Any]:
         """The settings that all runs of its arm share."""
         return {k: v for k, v in self.settings.items() if not is_below(k, (*_SAME_ARM, *self.free))}
+
+    @property
+    def identity(self) -> object:
+        """What all runs of its arm have in common."""
+        return self.kind, self.fork and self.fork.identity
 
 
 @dataclass(frozen=True)
@@ -84,22 +132,50 @@ class Arm:
 
 
 def read_run(path: Path) -> Run:
-    """Read a run directory.
+    """Read a run directory, and that of the run that it was forked from.
 
     Raises:
         UsageError: something is missing, malformed or not finite; names the file.
     """
+    return _read(path, frozenset())
+
+
+def _read(path: Path, seen: frozenset[str]) -> Run:
+    """Read a run; ``seen`` are its forks, which it cannot be forked from."""
     iteration, columns = _metrics(path / "metrics.jsonl")
     config = saved_config(path / "config.yaml")
+    fork = _fork(config, path, seen | {os.path.realpath(path)})
+    parent = fork.parent if fork else None
+    settings = _settings(config, path)
+    del settings["fork"]
+    if parent:  # a fork names the model that its parent made
+        settings["model.path"] = parent.settings["model.path"]
     return Run(
         path=path,
         seed=int(config.seed),
-        settings=_settings(config, path),
+        settings=settings,
         free=free_keys(config),
         iteration=iteration,
         columns=columns,
         versions=_versions(path),
+        fork=fork,
+        before=(fork.iteration if fork else 0) + (parent.before if parent else 0),
     )
+
+
+def _fork(config: Any, path: Path, seen: frozenset[str]) -> Fork | None:
+    """Find the run that a fork names: where it was, or beside the fork."""
+    if config.fork is None or not str(config.checkpoint.load).isdecimal():
+        return None
+    named, parent = Path(config.fork), None
+    for folder in (named, path.parent / named.name):
+        if os.path.isfile(folder / "config.yaml") and os.path.realpath(folder) not in seen:
+            try:
+                parent = _read(folder, seen)
+                break
+            except UsageError:  # the report is about the fork
+                continue
+    return Fork(named, int(config.checkpoint.load), parent)
 
 
 def group(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Arm]:
@@ -128,11 +204,17 @@ def group(runs: Sequence[Run], names: Mapping[Path, str]) -> list[Arm]:
     return [Arm(n, runs) for n, runs in zip(_names(found, names), found, strict=True)]
 
 
+def _names(arms: Sequence[Mapping[int, Run]], known: Mapping[Path, str]) -> list[str]:
+    named = []
+    for runs in arms:
+        first = next(iter(runs.values()))
+        named.append(Named({seed: run.path for seed, run in runs.items()}, first.kind))
+    return arm_names(named, known)
+
+
 def differences(arms: Sequence[Arm]) -> dict[str, list[Any]]:
     """Return the settings in which arms differ: key → value in each arm, None if an arm lacks the key."""
-    keys = dict.fromkeys(k for arm in arms for k in next(iter(arm.runs.values())).identity)
-    table = {key: [arm.settings.get(key) for arm in arms] for key in keys}
-    return {key: values for key, values in table.items() if any(v != values[0] for v in values)}
+    return varied([next(iter(arm.runs.values())).kind for arm in arms])
 
 
 def _metrics(file: Path) -> tuple[NDArray[np.int64], dict[str, Floats]]:
@@ -190,31 +272,3 @@ def _check_comparable(runs: Sequence[Run]) -> None:
             name = min(ours ^ theirs)
             which = "first" if name in ours else "second"
             raise UsageError(f"{pair}: only the {which} has the metric {name!r}.")
-
-
-def _names(arms: Sequence[Mapping[int, Run]], known: Mapping[Path, str]) -> list[str]:
-    """Name the arms by the sweep, or else by their folders (NAME-SEED), or else by their settings."""
-    for propose in (lambda run: known.get(run.path), _folder_name):
-        proposed = [{propose(run) for run in arm.values()} for arm in arms]
-        names = [str(p.pop()) for p in proposed if len(p) == 1 and None not in p]
-        if len(set(names)) == len(arms):
-            return names
-    firsts = [next(iter(arm.values())) for arm in arms]
-    varied = differences([Arm("", {run.seed: run}) for run in firsts])
-    return [_settings_name(run, {k: v[i] for k, v in varied.items()}) for i, run in enumerate(firsts)]
-
-
-def _folder_name(run: Run) -> str | None:
-    match = re.fullmatch(rf"(.+?)[-_]?(?:seed)?{run.seed}", legible(run.path.name))
-    return match[1] if match else None
-
-
-def _settings_name(run: Run, own: Mapping[str, Any]) -> str:
-    """Name an arm by its strategies and by the other settings in which it differs."""
-    strategies = dict.fromkeys(key.split(".")[1] for key in run.settings if key.startswith("strategy."))
-    shown = [
-        f"{key.removeprefix('strategy.')}={value}"
-        for key, value in own.items()
-        if value is not None and not key.endswith("_target_")
-    ]
-    return ", ".join(["+".join(strategies) or "no strategy", *shown])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ecrl.analysis.points import smooth
+from ecrl.errors import UsageError
 from ecrl.report.data import Comparison
 from ecrl.report.runs import ENTROPY, Run
 from ecrl.runs.rollouts import read_rollouts, read_table, saved_rollouts
@@ -28,11 +29,15 @@ class Token:
         text: as it is written.
         entropy: nats; None where it is not known.
         covariance: nats; None where the response did not train.
+        done: what strategies did to it, in words.
+        marked: whether it is underlined.
     """
 
     text: str
     entropy: float | None
     covariance: float | None
+    done: str = ""
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,28 +73,37 @@ class Moment:
     samples: list[Sample]
 
 
-def moments(comparison: Comparison) -> list[Moment]:
+def moments(comparison: Comparison) -> tuple[list[Moment], list[str]]:
     """Return samples of the first run of each of the first arms, where rollouts are on disk.
 
-    Raises:
-        UsageError: a part cannot be read; names it.
+    Returns:
+        The samples, and a sentence for each part that cannot be read and is left out.
     """
-    found = []
+    found, notes = [], []
     for arm in comparison.arms[:_ARMS]:
         run = next((run for run in arm.runs.values() if saved_rollouts(run.path)), None)
-        if run is not None:
+        if run is None:
+            continue
+        for title, iteration in _moments(comparison, run).items():
             name = "This run" if comparison.alone else f"{arm.name}, seed {run.seed}"
-            for title, iteration in _moments(comparison, run).items():
-                found.append(Moment(name, f"{title}: iteration {iteration}", _samples(run, iteration)))
-    return found
+            try:
+                found.append(Moment(name, f"{title}: {_when(run, iteration)}", _samples(run, iteration)))
+            except UsageError as error:
+                notes.append(f"Samples of iteration {iteration} are left out: {str(error).rstrip('.')}.")
+    return found, notes
+
+
+def _when(run: Run, iteration: int) -> str:
+    """Name an iteration by the axis of the curves, and by the fork's own count, which names its files."""
+    return f"iteration {iteration + run.before}" + (f" ({iteration} of the fork)" if run.before else "")
 
 
 def _moments(comparison: Comparison, run: Run) -> dict[str, int]:
-    """Return the iterations to look at, each once; they have a part."""
+    """Return the iterations to look at, as the run counts, each once; they have a part."""
     saved = np.array(saved_rollouts(run.path))
     t, v = comparison.measured(run, ENTROPY)
     falls = np.diff(smooth(v, comparison.width))
-    fastest = t[1:][falls.argmin()] if len(falls) else t[-1]
+    fastest = (t[1:][falls.argmin()] if len(falls) else t[-1]) - run.before
     wanted = {
         "At the start": saved[0],
         "Where entropy fell fastest": saved[np.abs(saved - fastest).argmin()],

@@ -16,20 +16,26 @@ def samples_html(moments: Sequence[Moment]) -> str:
     if not moments:
         return ""
     tokens = [t for m in moments for s in m.samples for part in s.tokens for t in part]
-    limits = (_limit([t.entropy for t in tokens]), _limit([t.covariance for t in tokens]))
+    limits = limits_of(tokens)
     parts = []
     for arm, of_arm in groupby(moments, key=lambda moment: moment.arm):
         parts += [f"<h3>{escape(arm)}</h3>"] if len({m.arm for m in moments}) > 1 else []
         for moment in of_arm:
-            shown = "".join(_sample(sample, limits) for sample in moment.samples)
+            shown = "".join(sample_html(sample, limits) for sample in moment.samples)
             parts.append(f"<details open><summary>{escape(moment.title)}</summary>{shown}</details>")
-    return f"<section><h2>Samples</h2>{_legend(limits) if tokens else ''}{''.join(parts)}</section>"
+    return f"<section><h2>Samples</h2>{legend(limits) if tokens else ''}{''.join(parts)}</section>"
 
 
-def _legend(limits: tuple[float, float]) -> str:
+def limits_of(tokens: Sequence[Token]) -> tuple[float, float]:
+    """Return the entropy and the covariance at which colours end."""
+    return _limit([t.entropy for t in tokens]), _limit([t.covariance for t in tokens])
+
+
+def legend(limits: tuple[float, float], first: str = "entropy") -> str:
+    """Return the choice of what the tokens' backgrounds are, and what they mean."""
     buttons = "".join(
-        f'<label><input type="radio" name="t" id="t-{name}"{checked}>{name}</label>'
-        for name, checked in (("entropy", " checked"), ("covariance", ""))
+        f'<label><input type="radio" name="t" id="t-{name}"{" checked" * (name == first)}>{name}</label>'
+        for name in ("entropy", "covariance")
     )
     note = (
         f"Background of a token: its entropy from 0 to {limits[0]:.2g} nats, or its covariance, orange above "
@@ -38,7 +44,8 @@ def _legend(limits: tuple[float, float]) -> str:
     return f'<div class="axis still"><span>Tokens by</span>{buttons}</div><p class="note">{note}</p>'
 
 
-def _sample(sample: Sample, limits: tuple[float, float]) -> str:
+def sample_html(sample: Sample, limits: tuple[float, float]) -> str:
+    """Return a response with its tokens coloured up to the limits."""
     parts = ["".join(_token(t, limits) for t in part) for part in sample.tokens]
     response = " […] ".join(parts) if parts else escape(sample.response)
     prompt = f'<p class="prompt">{escape(sample.prompt.strip())}</p>' if sample.prompt else ""
@@ -53,10 +60,12 @@ def _token(token: Token, limits: tuple[float, float]) -> str:
     values = [
         form(x) for x, form in ((token.entropy, _entropy), (token.covariance, _covariance)) if x is not None
     ]
-    negative = ' class="n"' if (token.covariance or 0) < 0 else ""
+    values += [token.done] if token.done else []
+    classes = ["n"] * ((token.covariance or 0) < 0) + ["m"] * token.marked
+    kind = f' class="{" ".join(classes)}"' if classes else ""
     text = escape(token.text.replace("\n", "⏎\n"))
     said = escape(", ".join(values))
-    return f'<i{negative} tabindex="0" style="--e:{entropy};--c:{covariance}" data-v="{said}">{text}</i>'
+    return f'<i{kind} tabindex="0" style="--e:{entropy};--c:{covariance}" data-v="{said}">{text}</i>'
 
 
 _entropy: Callable[[float], str] = "entropy {:.3f} nats".format

@@ -44,7 +44,8 @@ th[aria-sort]::after{content:" ↓"}
 th[aria-sort=ascending]::after{content:" ↑"}
 table.words td,table.words th{text-align:left}
 table.words td{white-space:normal;overflow-wrap:anywhere;vertical-align:top;min-width:9rem}
-table.words td:first-child{white-space:nowrap}
+table.words td:first-child:not(.long){white-space:nowrap}
+.long{white-space:normal;overflow-wrap:anywhere;min-width:13rem;max-width:26rem}
 .line{width:1.7em;height:.6em;margin-right:.5em;vertical-align:middle;overflow:visible}
 .line line{stroke-width:2.4}
 .sample{border-left:3px solid var(--line);padding:.1rem 0 .1rem .9rem;margin:.9rem 0;max-width:80ch}
@@ -55,6 +56,7 @@ table.words td:first-child{white-space:nowrap}
 .response i{font-style:normal;border-radius:2px;background:rgb(213 94 0/calc(var(--e,0)*.7))}
 main:has(#t-covariance:checked) .response i{background:rgb(213 94 0/calc(var(--c,0)*.7))}
 main:has(#t-covariance:checked) .response i.n{background:rgb(0 114 178/calc(var(--c,0)*.7))}
+.response i.m{text-decoration:underline 2px}
 .response i:hover,.response i:focus{outline:2px solid var(--accent)}
 .response i:hover::after,.response i:focus::after{content:attr(data-v);position:fixed;left:0;right:0;bottom:0;
 z-index:3;padding:.6rem 1.1rem;background:var(--ink);color:var(--paper);white-space:normal}

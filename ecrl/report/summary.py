@@ -11,7 +11,7 @@ from scipy import stats
 from ecrl.analysis.points import smooth
 from ecrl.analysis.stats import Interval, interval
 from ecrl.report.atlas import Place, sentences
-from ecrl.report.clocks import clocks, spent_by
+from ecrl.report.clocks import clocks, spent_before_by, spent_by
 from ecrl.report.data import CONFIDENCE, FINAL, Comparison
 from ecrl.report.runs import ENTROPY, REWARD, Arm, Run
 from ecrl.runs.checkpoints import best_iteration
@@ -32,6 +32,7 @@ def summary(comparison: Comparison, places: Sequence[Place]) -> Mapping[str, lis
     found |= {
         "What the seeds separate": _separated(comparison),
         "What they do not": _not_separated(comparison),
+        "What one seed shows": _one_seed(comparison),
         "What these runs cannot say": _limits(comparison),
     }
     return {heading: said for heading, said in found.items() if said}
@@ -99,14 +100,14 @@ def _collapse(comparison: Comparison, arm: Arm) -> str:
 def _cost(comparison: Comparison, arm: Arm) -> str:
     """Say how long the compared iterations took, and how many tokens were drawn."""
     shows = {"hours": _duration, "tokens": _tokens}
-    parts = [
-        shows[clock](float(spent_by(arm, clock, comparison.iterations)))
+    own = {
+        clock: float(spent_by(arm, clock, comparison.iterations)) - spent_before_by(arm, clock)
         for clock in clocks([arm])
-        if clock in shows
-    ]
+    }
+    parts = [shows[clock](own[clock]) for clock in own if clock in shows]
     each = "" if len(arm.runs) == 1 else " a run"
     took = f" took {' and '.join(reversed(parts))}{each}" if parts else " were made"
-    return f"{comparison.iterations} iterations{took}."
+    return f"{own['iterations']:.0f} iterations{took}."
 
 
 def _duration(hours: float) -> str:
@@ -147,8 +148,26 @@ def _judged(comparison: Comparison) -> list[str]:
 
 
 def _gains(comparison: Comparison, name: str) -> list[tuple[Arm, Interval]]:
+    """Return the paired differences to the baseline that have an interval."""
     gains = [(arm, comparison.gain(arm, name)) for arm in comparison.arms[1:]]
     return [(arm, gain) for arm, gain in gains if gain is not None and gain.n > 1]
+
+
+def _one_seed(comparison: Comparison) -> list[str]:
+    """Return the differences of the arms that share but one seed with the baseline."""
+    base, *others = comparison.arms
+    said = []
+    for arm in others:
+        found = {name: comparison.gain(arm, name) for name in _judged(comparison)}
+        shown = [
+            f"{_short(name)} {comparison.finals(arm, name)[seed]:.3f} ({of.mean:+.3f})"
+            for name, of in found.items()
+            if of is not None and of.n == 1
+            for seed in sorted(set(comparison.finals(arm, name)) & set(comparison.finals(base, name)))
+        ]
+        if shown:
+            said.append(f"{arm.name}, at the end (and against {base.name}): {', '.join(shown)}.")
+    return said
 
 
 def _separated(comparison: Comparison) -> list[str]:
@@ -172,17 +191,28 @@ def _not_separated(comparison: Comparison) -> list[str]:
         gains = _gains(comparison, name)
         level = [arm.name for arm, gain in gains if not gain.excludes_zero]
         if level:
-            who = "all arms" if len(level) == len(gains) > 1 else _several(level)
+            who = "all arms" if len(level) == len(comparison.arms) - 1 > 1 else _several(level)
             said.append(f"No difference beyond the spread in {_short(name)}: {who}.")
     return said
 
 
 def _limits(comparison: Comparison) -> list[str]:
-    seeds = min(len(arm.runs) for arm in comparison.arms)
-    if seeds < 2:
-        return [
-            "There is one seed an arm: differences may be chance, and nothing here says how large chance is."
-        ]
+    base, *others = comparison.arms
+    shared = {arm.name: len(set(arm.runs) & set(base.runs)) for arm in others}
+    said = [
+        f"{_several(names)}: {what} in common with {base.name}, {so}."
+        for n, what, so in (
+            (1, "one seed", "so differences may be chance, and nothing here says how large chance is"),
+            (0, "no seed", "so there are no differences seed by seed"),
+        )
+        if (names := [name for name, count in shared.items() if count == n])
+    ]
+    seeds = min((count for count in shared.values() if count > 1), default=0)
+    return said + (_of_intervals(comparison, seeds) if seeds else [])
+
+
+def _of_intervals(comparison: Comparison, seeds: int) -> list[str]:
+    """Say what intervals over so many seeds, or more, can show."""
     t = float(stats.t.ppf(0.5 + CONFIDENCE / 2, seeds - 1))
     halves = {n: [g.half for _, g in _gains(comparison, n)] for n in _judged(comparison)}
     sizes = [f"{np.median(h):.2g} in {_short(n)}" for n, h in halves.items() if h]

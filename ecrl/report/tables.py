@@ -10,8 +10,14 @@ from typing import Any
 from ecrl.analysis.stats import Interval, interval, paired
 from ecrl.config.keys import is_below
 from ecrl.report.data import CONFIDENCE, FINAL, Comparison, ceiling_of
+from ecrl.report.forks import origin
 from ecrl.report.runs import ENTROPY, REWARD, Run, differences
 
+#: Settings that make no difference to a reader.
+_HIDDEN = (
+    "seed", "run_dir", "output", "resume", "iterations", "checkpoint", "log", "logger", "monitor",
+    "trainer.timeout",
+)  # fmt: skip
 _TOPS = ("cov/mean", "cov/q50", "cov/q90", "cov/q99", "cov/top_20%", "cov/top_2%", "cov/top_0.2%")
 
 
@@ -57,16 +63,21 @@ def finals(comparison: Comparison) -> Table:
     if comparison.alone:
         return _of_one_run(comparison, comparison.alone)
     names = figures(comparison)
-    columns = [
-        _cells([comparison.starts(n), *(comparison.final(arm, n) for arm in comparison.arms)], _mean)
+    forks = {began: arm for arm in comparison.arms if (began := origin(comparison.arms, arm))}
+    starts = [
+        [comparison.before_rl(n), *(comparison.starts(arm.runs.values(), n) for arm in forks.values())]
         for n in names
     ]
-    rows = _rows(["before RL", *(arm.name for arm in comparison.arms)], columns)
+    columns = [
+        _cells([*first, *(comparison.final(arm, n) for arm in comparison.arms)], _mean)
+        for n, first in zip(names, starts, strict=True)
+    ]
+    rows = _rows(["before RL", *forks, *(arm.name for arm in comparison.arms)], columns)
     note = (
         f"Mean over the last {FINAL:.0%} of the iterations, then over seeds; ± half of the "
         f"{CONFIDENCE:.0%} t interval over seeds."
     )
-    arms = [None, *(i for i, _ in comparison.numbered)]
+    arms = [*[None] * (1 + len(forks)), *(i for i, _ in comparison.numbered)]
     return Table("final", "Final figures", ["arm", *_short(comparison, names)], rows, note, arms=arms)
 
 
@@ -79,9 +90,11 @@ def _of_one_run(comparison: Comparison, run: Run) -> Table:
         column = [None if math.isnan(x) else Interval(float(x), math.nan, math.nan, 1) for x in numbers]
         start, last, *best = _cells(column, _alone)
         rows.append([short, start, last, f"{best[0]} (iteration {t[v.argmax()]})" if best else "–"])
+    first = "the first iteration" if run.fork else "RL"
     note = (
-        f"Start: the validation before RL, or the mean of the first {comparison.width} iterations. End: the "
-        f"mean over the last {FINAL:.0%} of the iterations. Best: the highest validation; chance favours it."
+        f"Start: the validation before {first}, or the mean of the first {comparison.width} iterations. End: "
+        f"the mean over the last {FINAL:.0%} of the iterations. Best: the highest validation; chance favours "
+        "it."
     )
     return Table("final", "From the start to the end", ["figure", "start", "end", "best"], rows, note)
 
@@ -181,7 +194,9 @@ def _without_arm(table: Table) -> Table:
 def settings(comparison: Comparison) -> Table:
     """Return the table of the settings in which arms differ."""
     varied = differences(comparison.arms)
-    rows = [
+    began = [origin(comparison.arms, arm) for arm in comparison.arms]
+    rows = [["fork of", *(_value(text) for text in began)]] if any(began) else []
+    rows += [
         [
             key.removesuffix("._target_"),
             *(_class(v) if key.endswith("_target_") else _value(v) for v in values),
@@ -194,11 +209,13 @@ def settings(comparison: Comparison) -> Table:
 
 
 def common(comparison: Comparison) -> Table:
-    """Return the table of the settings that all arms share."""
-    varied = differences(comparison.arms)
-    whole = comparison.arms[0].settings
-    hidden = ("seed", "run_dir", "output", "resume", "iterations")
-    rows = [[k, _value(v)] for k, v in whole.items() if k not in varied and not is_below(k, hidden)]
+    """Return the table of the settings that all runs share, but for those of files and of what is shown."""
+    whole, *others = [run.settings for arm in comparison.arms for run in arm.runs.values()]
+    rows = [
+        [key, _value(value)]
+        for key, value in whole.items()
+        if not is_below(key, _HIDDEN) and all(key in of and of[key] == value for of in others)
+    ]
     title = "Settings" if comparison.alone else "Settings that all share"
     return Table("common", title, ["setting", "value"], rows, words=True)
 
@@ -220,7 +237,7 @@ def versions(comparison: Comparison) -> Table:
 def runs(comparison: Comparison) -> Table:
     """Return the table of all runs."""
     rows = [
-        [arm.name, str(seed), str(run.last), str(run.path)]
+        [arm.name, str(seed), f"{run.before} + {run.last}" if run.before else str(run.last), str(run.path)]
         for arm in comparison.arms
         for seed, run in sorted(arm.runs.items())
     ]

@@ -93,15 +93,16 @@ def write_report(
     words += [f"baseline={baseline}"] if baseline is not None else []
     definition = (sources.sweep / NAME).read_text() if sources.sweep else ""
     places = atlas.atlas(comparison) if len(comparison.arms) > MANY else []
+    samples, unread = moments(comparison)
     content = Content(
         title=title,
         subtitle=_subtitle(comparison),
-        notes=[*sources.notes, *comparison.notes],
+        notes=[*sources.notes, *comparison.notes, *unread],
         summary=summary(comparison, places),
         headline=[atlas.table(places)] if places else _headline(comparison),
         pictures=draw(comparison, atlas.pictures(places) if places else []),
         bands=_bands(comparison),
-        samples=moments(comparison),
+        samples=samples,
         results=_results(comparison),
         methods=atlas.methods_of(places),
         details=_details(comparison),
@@ -191,4 +192,5 @@ def _subtitle(comparison: Comparison) -> str:
     what = f"{seeds} seed{'s' * (seeds != '1')}"
     base = f" Baseline: {comparison.arms[0].name}." if arms > 1 else ""
     what = f"{arms} arms × {what}" if arms > 1 else f"{comparison.arms[0].name}, {what}"
-    return f"{what}, {comparison.iterations} iterations each, on {task}.{base}"
+    how_far = "up to iteration {}" if any(run.before for run in comparison.runs) else "{} iterations each"
+    return f"{what}, {how_far.format(comparison.iterations)}, on {task}.{base}"

@@ -124,6 +124,7 @@ def read_table(
     run_dir: Path, iteration: int, of: str | None = None, columns: Sequence[str] | None = None
 ) -> pa.Table:
     """Read a part as Arrow's table; see ``read_rollouts``."""
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     path = part_path(run_dir, iteration, of)
@@ -133,7 +134,7 @@ def read_table(
         with pq.ParquetFile(path) as file:
             known = set(file.schema_arrow.names)
             return file.read(columns=None if columns is None else [name for name in columns if name in known])
-    except (OSError, ValueError) as error:  # Arrow's own errors are ValueErrors
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
 

@@ -6,10 +6,12 @@ import json
 import re
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ecrl.cli import main
+from tests.report.test_forks import make_pair
 from tests.support.browser import CHROMIUM, browse
 
 
@@ -43,18 +45,24 @@ onmessage=e=>{{seen.push(e.data);document.title=JSON.stringify(seen)}}</script>
 <iframe src="{0}" width="1280" height="900"></iframe><iframe src="{0}" width="390" height="900"></iframe>"""
 
 
+def probed(page: str, probe: str, folder: Path) -> list[dict[str, Any]]:
+    """Return what a probe tells of a page on a desk, and on a phone."""
+    (folder / "probed.html").write_text(page.replace("</main>", f"</main>{probe}"))
+    (folder / "frames.html").write_text(FRAMES.format("probed.html"))
+    dom = browse("--window-size=1700,900", "--dump-dom", f"file://{folder / 'frames.html'}")
+    title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
+    assert title is not None
+    desk, phone = sorted(json.loads(unescape(title[1])), key=lambda seen: -seen["width"])
+    assert (desk["width"], phone["width"]) == (1280, 390)
+    return [desk, phone]
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium to open the page in")
 def test_the_page_in_a_browser(real_sweep: Path, tmp_path: Path) -> None:
     assert main(["report", str(real_sweep)]) == 0
     report = real_sweep / "report"
     page = (report / "index.html").read_text()
-    (tmp_path / "probed.html").write_text(page.replace("</main>", f"</main>{PROBE}"))
-    (tmp_path / "frames.html").write_text(FRAMES.format("probed.html"))
-    dom = browse("--window-size=1700,900", "--dump-dom", f"file://{tmp_path / 'frames.html'}")
-    title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
-    assert title is not None
-    desk, phone = sorted(json.loads(unescape(title[1])), key=lambda seen: -seen["width"])
-    assert (desk["width"], phone["width"]) == (1280, 390)
+    desk, phone = probed(page, PROBE, tmp_path)
     for seen in (desk, phone):
         assert len(seen["images"]) == len(list(report.glob("figures/*.svg"))) > 20
         assert all(natural > 100 for natural, _, _ in seen["images"])
@@ -77,3 +85,25 @@ def test_the_page_in_a_browser(real_sweep: Path, tmp_path: Path) -> None:
         "Make it again",
     } <= {*desk["heads"]}
     assert "ecrl sweep sweep.yaml" in page and (report / "sweep.yaml").exists()
+
+
+#: Tells how wide the page and the first columns of its tables are, whatever is folded.
+WIDTHS = """<script>addEventListener("load",()=>{
+document.querySelectorAll("details").forEach(d=>d.open=true);
+const width=e=>e.getBoundingClientRect().width;
+parent.postMessage({width:innerWidth,
+wide:document.documentElement.scrollWidth-document.documentElement.clientWidth,
+first:[...document.querySelectorAll("td:first-child")].map(width),
+heights:[...document.querySelectorAll("td:first-child")].map(e=>e.clientHeight)},"*")})</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium to open the page in")
+def test_long_names_and_a_fork_in_a_browser(tmp_path: Path) -> None:
+    names = ["x" * 60, "a-fork-with-a-name-of-more-than-sixty-letters-and-many-hyphens"]
+    paths = make_pair(tmp_path, names=names)
+    assert main(["report", *map(str, paths), f"output={tmp_path / 'out'}"]) == 0
+    desk, phone = probed((tmp_path / "out" / "index.html").read_text(), WIDTHS, tmp_path)
+    for seen, most in ((desk, 26 * 16), (phone, 0.42 * 390)):
+        assert seen["wide"] <= 0 and len(seen["first"]) > 50
+        assert max(seen["first"]) <= most + 20
+        assert min(seen["first"]) > 30 and max(seen["heights"]) < 200

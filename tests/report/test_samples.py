@@ -44,7 +44,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_moments_problems_and_answers(run: Path) -> None:
-    found = moments(compare(group([read_run(run)], {}), None))
+    found, _ = moments(compare(group([read_run(run)], {}), None))
     # Means of three iterations fall fastest to iteration 21; 20 and 22 are as near, and the first is taken.
     assert [m.title.rpartition(" ")[2] for m in found] == ["1", "20", "40"]
     assert [m.title.partition(":")[0] for m in found] == [
@@ -78,11 +78,20 @@ def test_samples_on_the_page(run: Path) -> None:
 def test_a_long_answer_is_cut(run: Path) -> None:
     tokens = {"token_texts": ["x"] * 1000, "old_entropy": [0.5] * 1000}
     write_part(run, 1, [answer(1, "x" * 5000, 1.0, **tokens)])
-    (sample,) = moments(compare(group([read_run(run)], {}), None))[0].samples
+    (sample,) = moments(compare(group([read_run(run)], {}), None))[0][0].samples
     assert [len(part) for part in sample.tokens] == [300, 150]
     assert len(sample.response) == 1200 + len(" […] ") + 600
 
 
 def test_runs_without_rollouts_have_no_samples(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", metrics=rows(1))
-    assert moments(compare(group([read_run(run)], {}), None)) == []
+    assert moments(compare(group([read_run(run)], {}), None)) == ([], [])
+
+
+def test_a_part_that_is_cut_is_said_and_left_out(run: Path) -> None:
+    part = part_path(run, 40)
+    part.write_bytes(part.read_bytes()[:-100])
+    assert main(["report", str(run)]) == 0
+    text = (run / "report" / "report.md").read_text().replace("\\", "")
+    assert f"> Samples of iteration 40 are left out: {part} cannot be read" in text
+    assert "Where entropy fell fastest: iteration 20" in text and "At the end: iteration 40" not in text

@@ -81,6 +81,29 @@ def test_one_run_alone(tmp_path: Path) -> None:
     assert {r["low"] for r in table(run / "report" / "final.csv")} == {""}
 
 
+def test_an_arm_with_one_seed_leaves_the_others_their_text(runs: Path, tmp_path: Path) -> None:
+    single = make_run(tmp_path / "single-1", "seed=1", "update.lr=1e-5", metrics=rows(1, 0.3))
+    assert main(["report", str(runs), str(single), f"output={tmp_path / 'out'}", "baseline=plain"]) == 0
+    text = (tmp_path / "out" / "report.md").read_text().replace("\\", "")
+    assert "Higher task/avg@4 than plain: better (+0.050 [+0.025, +0.075])." in text
+    assert "No difference beyond the spread in entropy (nats): better." in text
+    assert "With 3 seeds an interval is 4.3 standard errors" in text
+    assert re.search(r"single, at the end \(and against plain\): .*task/avg@4 [\d.]+ \(\+0\.300\)", text)
+    assert "single: one seed in common with plain, so differences may be chance" in text
+    assert "There is one seed an arm" not in text
+
+
+def test_a_law_of_few_points_is_not_drawn(tmp_path: Path) -> None:
+    short = make_run(tmp_path / "short", metrics=rows(1, iterations=6))  # validated 4 times, 3 of which count
+    assert main(["report", str(short)]) == 0
+    assert "too few points" in (short / "report" / "figures" / "entropy_reward.svg").read_text()
+    assert "Too few points (3); a law takes at least 5." in (short / "report" / "report.md").read_text()
+    assert table(short / "report" / "figures" / "entropy_reward.csv") == []
+    longer = make_run(tmp_path / "longer", "update.lr=1e-5", metrics=rows(1, iterations=12))
+    assert main(["report", str(longer)]) == 0
+    assert "too few" not in (longer / "report" / "figures" / "entropy_reward.svg").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["a$b_$", "$", "_x", os.fsdecode(b"caf\xe9")])
 def test_a_name_of_any_kind(name: str, tmp_path: Path) -> None:

@@ -31,9 +31,18 @@ def rows(seed: int, gain: float = 0.0, iterations: int = 40) -> list[dict[str, A
     return found
 
 
-def make_run(folder: Path, *overrides: str, metrics: list[dict[str, Any]] | str) -> Path:
+def make_run(
+    folder: Path,
+    *overrides: str,
+    metrics: list[dict[str, Any]] | str,
+    fork: Path | None = None,
+    at: int = 0,
+) -> Path:
+    """Write a run; ``fork`` and ``at`` name the run and the iteration that it was forked from."""
     folder.mkdir(parents=True)
     config = build_config([*(["strategy=[]"] if "strategy=" not in "".join(overrides) else []), *overrides])
+    if fork:  # as training writes them
+        config.fork, config.checkpoint.load, config.model.path = str(fork), str(at), "/home/someone/base"
     OmegaConf.save(OmegaConf.structured(config), folder / "config.yaml")
     text = metrics if isinstance(metrics, str) else "".join(json.dumps(row) + "\n" for row in metrics)
     (folder / "metrics.jsonl").write_text(text)
