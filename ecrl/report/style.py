@@ -44,7 +44,8 @@ th[aria-sort]::after{content:" ↓"}
 th[aria-sort=ascending]::after{content:" ↑"}
 table.words td,table.words th{text-align:left}
 table.words td{white-space:normal;overflow-wrap:anywhere;vertical-align:top;min-width:9rem}
-table.words td:first-child:not(.long){white-space:nowrap}
+table.words td:first-child{white-space:nowrap}
+table.words td.long{white-space:normal}
 .long{white-space:normal;overflow-wrap:anywhere;min-width:13rem;max-width:26rem}
 .line{width:1.7em;height:.6em;margin-right:.5em;vertical-align:middle;overflow:visible}
 .line line{stroke-width:2.4}
