@@ -22,6 +22,7 @@ from ecrl.errors import UsageError
 from ecrl.runs.checkpoints import folder_of
 from ecrl.runs.metrics_file import legible
 from ecrl.runs.os_errors import writing
+from ecrl.runs.rollouts import read_rollouts
 
 if TYPE_CHECKING:
     from ecrl.training.replayed_tokens import ReplayedTokens
@@ -60,7 +61,7 @@ COMMAND = Command(
   iteration=N     a row of metrics.jsonl; the run had log.rollout_tokens=true
   strategy=[…]    a stack as in training, with settings; to see one alone, name it alone
   count=N         tokens in the table                                            (default: 20)
-  output=DIR      new folder: replay.html, what is printed; tokens.parquet, all tokens
+  output=DIR      new folder: replay.html, a page with it; tokens.parquet, all tokens
 docs/rollouts.md says what is exact.
 """,
     settings=Settings,
@@ -97,9 +98,10 @@ def main(arguments: Arguments[Settings]) -> int:
 
     result = replay(run_dir, config, settings.iteration, own, parent)
     tokens = replayed_tokens(result)
-    console = Console(highlight=False, markup=False, emoji=False, record=settings.output is not None)
+    console = Console(highlight=False, markup=False, emoji=False)
+    where = f"{legible(run_dir)}, iteration {settings.iteration}"
     sizes = f"{len(tokens.text)} tokens in {len(result.minibatches)} minibatches"
-    console.print(f"{legible(run_dir)}, iteration {settings.iteration}: {sizes}")
+    console.print(f"{where}: {sizes}")
     for note in result.notes:
         console.print(note, soft_wrap=True)
     console.print(_shares(tokens))
@@ -109,9 +111,13 @@ def main(arguments: Arguments[Settings]) -> int:
         console.print(_table(tokens, chosen, settings.count))
         _show_responses(console, tokens)
     if settings.output is not None:
+        from ecrl.report.replay_page import replay_page
+
+        part = read_rollouts(run_dir, settings.iteration, columns=["prompt", "reward"])
+        page = replay_page(tokens, where=where, notes=result.notes, part=part, most=settings.count)
         with writing(settings.output, "output"):
             settings.output.mkdir(parents=True)
-            console.save_html(str(settings.output / "replay.html"))
+            (settings.output / "replay.html").write_text(page, encoding="utf-8", errors="replace")
             tokens.write(settings.output / "tokens.parquet")
         print(f"Written: {legible(settings.output)}")
     return 0

@@ -36,7 +36,8 @@ def test_what_is_printed_and_written(
     both = {i for i, row in enumerate(rows) if row["changed_by"]}
     assert f"3 of {len(both)} chosen tokens" in out and "bounds [0.8, 1.2] → [0, inf]" in out
     assert f"{len(rows)} tokens in 2 minibatches" in out
-    assert "weight 1" in (output / "replay.html").read_text()
+    page = (output / "replay.html").read_text()
+    assert "weight 1" in page and 'name="viewport"' in page and "tokens chosen, underlined" in page
     assert "exists already" in refused(capsys, "replay", str(run_dir), "iteration=1", f"output={output}")
 
 
