@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,26 +11,8 @@ from ecrl.cli import main
 from ecrl.report.data import compare
 from ecrl.report.runs import group, read_run
 from ecrl.report.samples import moments
-from tests.report.test_samples import answer, write_part
 from tests.support.cli import refused
-from tests.support.reports import make_run, rows, table
-
-
-def make_pair(
-    folder: Path, parent: int = 40, own: int = 30, at: int = 10, names: Sequence[str] = ("plain", "kl_cov")
-) -> list[Path]:
-    """Write a run and a fork of it."""
-    plain = make_run(folder / names[0], "seed=1", metrics=rows(1, iterations=parent))
-    fork = make_run(
-        folder / names[1],
-        "seed=1",
-        "strategy=[kl_cov_small]",
-        "log.rollout_tokens=true",
-        metrics=rows(1, 0.1, own),
-        fork=plain,
-        at=at,
-    )
-    return [plain, fork]
+from tests.support.reports import answer, make_pair, make_run, rows, table, write_part
 
 
 def report(paths: list[Path], output: Path) -> str:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from html import unescape
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from ecrl.cli import main
-from tests.report.test_forks import make_pair
-from tests.support.browser import CHROMIUM, browse
+from tests.support.browser import CHROMIUM, probed
+from tests.support.reports import make_pair
 
 
 def test_text_is_escaped(runs: Path, tmp_path: Path) -> None:
@@ -39,22 +36,6 @@ parent.postMessage({images:[...document.images].map(i=>[i.naturalWidth,i.clientW
 down,up:names(),before,shades,said:getComputedStyle(token,"::after").content,after:shown(),width:innerWidth,
 wide:document.documentElement.scrollWidth-document.documentElement.clientWidth,
 heads:[...document.querySelectorAll("h2,h3")].map(h=>h.textContent)},"*")})</script>"""
-#: Shows a page at the widths of a desk and of a phone, and writes into its own title what both tell.
-FRAMES = """<title></title><script>const seen=[];
-onmessage=e=>{{seen.push(e.data);document.title=JSON.stringify(seen)}}</script>
-<iframe src="{0}" width="1280" height="900"></iframe><iframe src="{0}" width="390" height="900"></iframe>"""
-
-
-def probed(page: str, probe: str, folder: Path) -> list[dict[str, Any]]:
-    """Return what a probe tells of a page on a desk, and on a phone."""
-    (folder / "probed.html").write_text(page.replace("</main>", f"</main>{probe}"))
-    (folder / "frames.html").write_text(FRAMES.format("probed.html"))
-    dom = browse("--window-size=1700,900", "--dump-dom", f"file://{folder / 'frames.html'}")
-    title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
-    assert title is not None
-    desk, phone = sorted(json.loads(unescape(title[1])), key=lambda seen: -seen["width"])
-    assert (desk["width"], phone["width"]) == (1280, 390)
-    return [desk, phone]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium to open the page in")

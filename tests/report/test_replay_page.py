@@ -9,8 +9,7 @@ import pytest
 
 from ecrl.report.replay_page import replay_page
 from ecrl.training.replayed_tokens import ReplayedTokens
-from tests.report.test_page import probed
-from tests.support.browser import CHROMIUM
+from tests.support.browser import CHROMIUM, probed
 
 
 def page(length: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,20 +10,8 @@ from ecrl.cli import main
 from ecrl.report.data import compare
 from ecrl.report.runs import group, read_run
 from ecrl.report.samples import Token, moments
-from ecrl.runs.rollouts import COLUMNS, TOKEN_COLUMNS, PartWriter, part_path
-from tests.support.reports import make_run, rows
-
-
-def write_part(run: Path, iteration: int, answers: list[dict[str, Any]]) -> None:
-    """Write a part whose other columns are null."""
-    writer = PartWriter(part_path(run, iteration), tokens=True)
-    writer.write({name: [answer.get(name) for answer in answers] for name in [*COLUMNS, *TOKEN_COLUMNS]})
-    writer.close()
-
-
-def answer(problem: int, response: str, reward: float, **more: Any) -> dict[str, Any]:
-    facts = {"prompt": f"<q{problem}>\n", "length": 2, "truncated": False, "entropy": 0.5}
-    return {"problem": problem, "response": response, "reward": reward, **facts, **more}
+from ecrl.runs.rollouts import part_path
+from tests.support.reports import answer, make_run, rows, write_part
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from functools import partial
+from html import unescape
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Queue
@@ -16,6 +18,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu")
 #: No host but this one has an address.
 OFFLINE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+
+
+#: Shows a page at the widths of a desk and of a phone, and writes into its own title what both tell.
+_FRAMES = """<title></title><script>const seen=[];
+onmessage=e=>{{seen.push(e.data);document.title=JSON.stringify(seen)}}</script>
+<iframe src="{0}" width="1280" height="900"></iframe><iframe src="{0}" width="390" height="900"></iframe>"""
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -56,3 +64,15 @@ def look(folder: Path, page: str, profile: Path, timeout: float) -> Any:
             browser.terminate()
             browser.wait()
             server.shutdown()
+
+
+def probed(page: str, probe: str, folder: Path) -> list[dict[str, Any]]:
+    """Return what a probe tells of a page on a desk, and on a phone."""
+    (folder / "probed.html").write_text(page.replace("</main>", f"</main>{probe}"))
+    (folder / "frames.html").write_text(_FRAMES.format("probed.html"))
+    dom = browse("--window-size=1700,900", "--dump-dom", f"file://{folder / 'frames.html'}")
+    title = re.search(r"<title>(.*?)</title>", dom, re.DOTALL)
+    assert title is not None
+    desk, phone = sorted(json.loads(unescape(title[1])), key=lambda seen: -seen["width"])
+    assert (desk["width"], phone["width"]) == (1280, 390)
+    return [desk, phone]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from ecrl.config.compose import build_config
+from ecrl.runs.rollouts import COLUMNS, TOKEN_COLUMNS, PartWriter, part_path
 
 A, B = 0.5, 1.2  # coefficients of the law that synthetic runs follow
 
@@ -47,6 +49,35 @@ def make_run(
     text = metrics if isinstance(metrics, str) else "".join(json.dumps(row) + "\n" for row in metrics)
     (folder / "metrics.jsonl").write_text(text)
     return folder
+
+
+def make_pair(
+    folder: Path, parent: int = 40, own: int = 30, at: int = 10, names: Sequence[str] = ("plain", "kl_cov")
+) -> list[Path]:
+    """Write a run and a fork of it."""
+    plain = make_run(folder / names[0], "seed=1", metrics=rows(1, iterations=parent))
+    fork = make_run(
+        folder / names[1],
+        "seed=1",
+        "strategy=[kl_cov_small]",
+        "log.rollout_tokens=true",
+        metrics=rows(1, 0.1, own),
+        fork=plain,
+        at=at,
+    )
+    return [plain, fork]
+
+
+def write_part(run: Path, iteration: int, answers: list[dict[str, Any]]) -> None:
+    """Write a part whose other columns are null."""
+    writer = PartWriter(part_path(run, iteration), tokens=True)
+    writer.write({name: [answer.get(name) for answer in answers] for name in [*COLUMNS, *TOKEN_COLUMNS]})
+    writer.close()
+
+
+def answer(problem: int, response: str, reward: float, **more: Any) -> dict[str, Any]:
+    facts = {"prompt": f"<q{problem}>\n", "length": 2, "truncated": False, "entropy": 0.5}
+    return {"problem": problem, "response": response, "reward": reward, **facts, **more}
 
 
 def table(path: Path) -> list[dict[str, str]]:
