@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ecrl.cli import main
+from ecrl.report.clocks import clocks
 from ecrl.report.data import compare
 from ecrl.report.runs import group, read_run
 from ecrl.report.samples import moments
@@ -44,17 +45,16 @@ def test_a_run_and_its_fork(tmp_path: Path) -> None:
 def test_what_the_parent_had_spent_is_not_on_record(tmp_path: Path) -> None:
     plain, fork = make_pair(tmp_path / "runs")
     moved = shutil.move(plain, tmp_path / "elsewhere")
-    text = report([moved, fork], tmp_path / "out")
-    assert "kl_cov is a fork of plain at iteration 10" in text
-    assert "What was spent before a fork is not on record: curves are over iterations only." in text
-    curve = [r for r in table(tmp_path / "out" / "figures" / "task_avg_4.csv") if r["arm"] == "kl_cov"]
-    assert curve[0]["iterations"] == "10.0" and "tokens" not in curve[0]
+    apart = compare(group([read_run(Path(moved)), read_run(fork)], {}), None)
+    assert "kl_cov is a fork of plain at iteration 10: its curves begin there." in apart.notes
+    assert "What was spent before a fork is not on record: curves are over iterations only." in apart.notes
+    assert clocks(apart.arms) == ["iterations"]
     # A parent that moved with its fork is found beside it.
     (tmp_path / "new").mkdir()
     shutil.move(moved, tmp_path / "new" / "plain")
     shutil.move(fork, tmp_path / "new" / "kl_cov")
-    text = report([tmp_path / "new" / "plain", tmp_path / "new" / "kl_cov"], tmp_path / "again")
-    assert "not on record" not in text
+    together = compare(group([read_run(tmp_path / "new" / name) for name in ("plain", "kl_cov")], {}), None)
+    assert clocks(together.arms) == ["iterations", "tokens", "hours"]
 
 
 def test_a_fork_alone_counts_as_it_counted(tmp_path: Path) -> None:

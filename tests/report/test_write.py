@@ -99,9 +99,6 @@ def test_a_law_of_few_points_is_not_drawn(tmp_path: Path) -> None:
     assert "too few points" in (short / "report" / "figures" / "entropy_reward.svg").read_text()
     assert "Too few points (3); a law takes at least 5." in (short / "report" / "report.md").read_text()
     assert table(short / "report" / "figures" / "entropy_reward.csv") == []
-    longer = make_run(tmp_path / "longer", "update.lr=1e-5", metrics=rows(1, iterations=12))
-    assert main(["report", str(longer)]) == 0
-    assert "too few" not in (longer / "report" / "figures" / "entropy_reward.svg").read_text()
 
 
 @pytest.mark.slow
