@@ -108,8 +108,11 @@ class KLCov(Strategy, RatioMixin, PenaltyMixin):
         """Give β to the top tokens by covariance, 0 to the others: ``[N]``."""
         if tokens.log_ratio.abs().max() < UNMOVED:
             return torch.zeros_like(tokens.old_logprobs)
-        top = tokens.top_fraction(token_covariance(tokens.logprobs, tokens.advantages), self.fraction)
-        return self.coefficient * top.to(tokens.old_logprobs.dtype)
+        return self.coefficient * self.chosen(tokens).to(tokens.old_logprobs.dtype)
+
+    def chosen(self, tokens: TokenBatch) -> Tensor:
+        """Mark the top tokens by covariance, ``[N]`` bool."""
+        return tokens.top_fraction(token_covariance(tokens.logprobs, tokens.advantages), self.fraction)
 
     def penalty(self, tokens: TokenBatch) -> Tensor:
         """Estimate the divergence from π_old, ``[N]``, nats."""

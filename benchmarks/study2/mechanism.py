@@ -1,7 +1,7 @@
 """Does the covariance of log-probability and advantage predict how fast entropy falls?
 
-    python benchmarks/mechanism.py                        # four policies × five seeds, under a minute
-    python benchmarks/mechanism.py --output docs/results/study2/mechanism.csv
+    python benchmarks/study2/mechanism.py                        # four policies × five seeds, under a minute
+    python benchmarks/study2/mechanism.py --output docs/results/study2/mechanism.csv
 
 The theory (https://arxiv.org/abs/2505.22617, section 4) is for a policy with a logit of its own for every
 state and action, moved by plain gradient steps. A language model in training has neither: its states share
