@@ -4,7 +4,9 @@
     ecrl warmup model.path=FOLDER/model env=dapo_math_17k env.kwargs.path=FOLDER/dapo_math_17k.jsonl \\
         warmup.steps=300 warmup.batch=32 output=FOLDER/base
     ecrl train model.path=FOLDER/base env=dapo_math_17k env.kwargs.path=FOLDER/dapo_math_17k.jsonl \\
-        rollout.max_new_tokens=64 update.lr=1e-4
+        rollout.max_new_tokens=64 update.lr=2e-4
+
+docs/models.md has a longer warm-up and what the run then learns.
 
 ``FOLDER/model`` is a random Qwen2 with a byte-pair tokenizer and a chat template of Qwen's kind. The files
 hold sums of our own, in the columns of DAPO-Math-17k, GSM8K, MATH-500, AIME and KodCode. Most prompts are
