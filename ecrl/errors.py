@@ -16,12 +16,13 @@ SAID = "ECRL_SAID"
 class EcrlError(Exception):
     """Base class: the message says what was got, what was wanted and what to do.
 
-    >>> import ecrl
-    >>> try:
-    ...     ecrl.load_config("iterations=0")
-    ... except ecrl.EcrlError as error:
-    ...     print(error)
-    iterations must be at least 1, got 0.
+    Examples:
+        >>> import ecrl
+        >>> try:
+        ...     ecrl.load_config("iterations=0")
+        ... except ecrl.EcrlError as error:
+        ...     print(error)
+        iterations must be at least 1, got 0.
     """
 
     exit_code = 1
@@ -32,9 +33,10 @@ class EcrlError(Exception):
 class UsageError(EcrlError):
     """Bad input, such as a setting, a path or a name. Nothing was run.
 
-    >>> from ecrl import UsageError
-    >>> UsageError("seed must be at least 0, got -1.").exit_code
-    2
+    Examples:
+        >>> from ecrl import UsageError
+        >>> UsageError("seed must be at least 0, got -1.").exit_code
+        2
     """
 
     exit_code = 2

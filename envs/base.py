@@ -27,6 +27,7 @@ _MAX_DRAWS = 1000
 class Problem:
     """One task for the policy.
 
+    Examples:
         >>> from ecrl import Problem
         >>> Problem(prompt="1 + 2 = ", answer=3).key
         '1 + 2 = '
@@ -54,6 +55,7 @@ class Problem:
 class Score:
     """What a response earns.
 
+    Examples:
         >>> from ecrl import Score
         >>> Score(1.0, metrics={"steps": 2}, answer="42")
         Score(reward=1.0, metrics={'steps': 2}, answer='42')
@@ -77,6 +79,7 @@ class ReasoningEnv(gym.Env[str, str], ABC):
     are disjoint: the hash of `Problem.key` decides which split a problem belongs to. What a training run has
     to do for the environment is declared by the attributes below.
 
+    Examples:
         >>> from ecrl import Problem, ReasoningEnv, Score
         >>> class Reverse(ReasoningEnv):
         ...     def sample_problem(self, rng):

@@ -69,6 +69,7 @@ class Filters:
 class Objective:
     """An algorithm, as one short YAML in ``configs/objective/``.
 
+    Examples:
         >>> from ecrl import Objective
         >>> Objective().estimator.__name__, Objective().bounds
         ('grpo', Bounds(low=0.2, high=0.2))

@@ -64,6 +64,7 @@ class Strategy(L.Callback):
     It keeps each knob as an attribute of its constructor's name and reads it where it acts, so that a
     controller (``EntropyBudget``) can move it.
 
+    Examples:
         >>> import torch
         >>> from ecrl import Strategy, WeightMixin
         >>> class HalfWeights(Strategy, WeightMixin):
@@ -126,13 +127,14 @@ class Strategy(L.Callback):
 class AdvantageMixin(ABC):
     """Changes the advantages, e.g. the entropy-shaped advantage.
 
-    >>> import torch
-    >>> from ecrl import AdvantageMixin, Strategy
-    >>> class OnlySuccess(Strategy, AdvantageMixin):
-    ...     def advantages(self, tokens, advantages):
-    ...         return advantages.clamp(min=0)
-    >>> OnlySuccess().advantages(None, torch.tensor([1.0, -1.0]))
-    tensor([1., 0.])
+    Examples:
+        >>> import torch
+        >>> from ecrl import AdvantageMixin, Strategy
+        >>> class OnlySuccess(Strategy, AdvantageMixin):
+        ...     def advantages(self, tokens, advantages):
+        ...         return advantages.clamp(min=0)
+        >>> OnlySuccess().advantages(None, torch.tensor([1.0, -1.0]))
+        tensor([1., 0.])
     """
 
     @abstractmethod
@@ -143,13 +145,14 @@ class AdvantageMixin(ABC):
 class RatioMixin(ABC):
     """Changes the bounds of the importance ratio, e.g. clip-higher.
 
-    >>> import torch
-    >>> from ecrl import RatioMixin, Strategy
-    >>> class Wider(Strategy, RatioMixin):
-    ...     def ratio_bounds(self, tokens, low, high):
-    ...         return low / 2, high * 2
-    >>> Wider().ratio_bounds(None, torch.tensor([0.5]), torch.tensor([1.5]))
-    (tensor([0.2500]), tensor([3.]))
+    Examples:
+        >>> import torch
+        >>> from ecrl import RatioMixin, Strategy
+        >>> class Wider(Strategy, RatioMixin):
+        ...     def ratio_bounds(self, tokens, low, high):
+        ...         return low / 2, high * 2
+        >>> Wider().ratio_bounds(None, torch.tensor([0.5]), torch.tensor([1.5]))
+        (tensor([0.2500]), tensor([3.]))
     """
 
     #: It sets bounds without regard to those that are there, so that a strategy before it would do nothing.
@@ -193,14 +196,15 @@ class ReplacedBounds(Strategy, RatioMixin):
 class WeightMixin(ABC):
     """Weighs the tokens' surrogate terms; 0 means no gradient. E.g. Clip-Cov, 80/20.
 
-    >>> import torch
-    >>> from types import SimpleNamespace
-    >>> from ecrl import Strategy, WeightMixin
-    >>> class FirstToken(Strategy, WeightMixin):
-    ...     def weights(self, tokens, weights):
-    ...         return weights * (tokens.positions == 0)
-    >>> FirstToken().weights(SimpleNamespace(positions=torch.tensor([0, 1, 0])), torch.ones(3))
-    tensor([1., 0., 1.])
+    Examples:
+        >>> import torch
+        >>> from types import SimpleNamespace
+        >>> from ecrl import Strategy, WeightMixin
+        >>> class FirstToken(Strategy, WeightMixin):
+        ...     def weights(self, tokens, weights):
+        ...         return weights * (tokens.positions == 0)
+        >>> FirstToken().weights(SimpleNamespace(positions=torch.tensor([0, 1, 0])), torch.ones(3))
+        tensor([1., 0., 1.])
     """
 
     @abstractmethod
@@ -211,16 +215,17 @@ class WeightMixin(ABC):
 class PenaltyMixin(ABC):
     """Adds a differentiable term to some tokens, e.g. KL-Cov, an entropy bonus, a reference KL.
 
-    >>> import torch
-    >>> from types import SimpleNamespace
-    >>> from ecrl import PenaltyMixin, Strategy
-    >>> class Bonus(Strategy, PenaltyMixin):
-    ...     def penalty_coefficients(self, tokens):
-    ...         return torch.full_like(tokens.old_logprobs, 0.01)
-    ...     def penalty(self, tokens):
-    ...         return -tokens.entropy
-    >>> Bonus().penalty(SimpleNamespace(entropy=torch.tensor([0.5, 2.0])))
-    tensor([-0.5000, -2.0000])
+    Examples:
+        >>> import torch
+        >>> from types import SimpleNamespace
+        >>> from ecrl import PenaltyMixin, Strategy
+        >>> class Bonus(Strategy, PenaltyMixin):
+        ...     def penalty_coefficients(self, tokens):
+        ...         return torch.full_like(tokens.old_logprobs, 0.01)
+        ...     def penalty(self, tokens):
+        ...         return -tokens.entropy
+        >>> Bonus().penalty(SimpleNamespace(entropy=torch.tensor([0.5, 2.0])))
+        tensor([-0.5000, -2.0000])
     """
 
     @abstractmethod

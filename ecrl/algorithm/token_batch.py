@@ -23,7 +23,8 @@ class TokenBatch:
     ``N`` is the number of tokens, ``B`` of sequences. During planning the batch holds all tokens of
     the optimizer minibatch; during a micro-batch pass it holds that micro-batch's tokens.
 
-    Three tokens of two sequences:
+    Examples:
+        Three tokens of two sequences:
 
         >>> import torch
         >>> from ecrl import TokenBatch

@@ -9,6 +9,7 @@ from pathlib import Path
 from ecrl.cli.arguments import Arguments, Command
 from ecrl.config.limits import LIMIT, WhichCheckpoint
 from ecrl.errors import UsageError
+from ecrl.runs.run import load_run
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def main(arguments: Arguments[Settings]) -> int:
             "--push."
         )
     run_dir, output = Path(words[0]), Path(words[1]) if len(words) == 2 else None
+    load_run(run_dir)
     if output is not None and output.exists():
         raise UsageError(f"{str(output)!r} exists already and nothing is overwritten; choose another.")
     if name:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
+from rich.text import Text
 
 from ecrl.cli.arguments import Arguments, Command
+from ecrl.cli.listing import listing
 from ecrl.cli.output import check_output
-from ecrl.cli.token_colours import colour_limit, coloured
+from ecrl.cli.token_colours import colour_limit, has_colours, legend, written
 from ecrl.config.keys import is_below, key_of
 from ecrl.config.limits import count
 from ecrl.config.resume import run_config, saved_config
@@ -22,7 +25,9 @@ from ecrl.errors import UsageError
 from ecrl.runs.checkpoints import folder_of
 from ecrl.runs.metrics_file import legible
 from ecrl.runs.os_errors import writing
+from ecrl.runs.redrawing import check_tokens
 from ecrl.runs.rollouts import read_rollouts
+from ecrl.runs.run import load_run
 
 if TYPE_CHECKING:
     from ecrl.training.replayed_tokens import ReplayedTokens
@@ -30,8 +35,8 @@ if TYPE_CHECKING:
 _RESPONSES = 2  # that are shown with their tokens
 _MEANS = {
     "covariance": "covariance",
-    "logprob": "log-prob, nats",
-    "entropy": "entropy, nats",
+    "logprob": "log-prob",
+    "entropy": "entropy",
     "advantage": "advantage",
 }
 
@@ -58,7 +63,7 @@ COMMAND = Command(
   ecrl replay RUN iteration=17                          the run's own strategies
   ecrl replay RUN iteration=17 strategy=[clip_cov,kl_cov] strategy.clip_cov.fraction=0.01
 
-  iteration=N     a row of metrics.jsonl; the run had log.rollout_tokens=true
+  iteration=N     a row of metrics.jsonl, whose tokens are on disk (log.rollout_tokens)
   strategy=[…]    a stack as in training, with settings; to see one alone, name it alone
   count=N         tokens in the table                                            (default: 20)
   output=DIR      new folder: replay.html, a page with it; tokens.parquet, all tokens
@@ -86,35 +91,33 @@ def main(arguments: Arguments[Settings]) -> int:
     run_dir = Path(arguments.words[0])
     if settings.output is not None:
         check_output(settings.output)
+    load_run(run_dir)
+    check_tokens(run_dir, settings.iteration)
     config = run_config(run_dir, arguments.overrides, arguments.config_dir)
     own = run_config(run_dir, [], arguments.config_dir).strategy
     if not config.strategy:
         raise UsageError("There is no strategy to replay: give strategy=[NAME].")
     saved = saved_config(run_dir / "config.yaml")
     parent = folder_of(Path(saved.fork), int(saved.checkpoint.load)) if saved.fork else None
-    # Not before the words hold: torch takes seconds to import.
+    # Not before the words hold: this takes seconds to import.
     from ecrl.training.replay import replay
     from ecrl.training.replayed_tokens import replayed_tokens
 
     result = replay(run_dir, config, settings.iteration, own, parent)
     tokens = replayed_tokens(result)
-    console = Console(highlight=False, markup=False, emoji=False)
     where = f"{legible(run_dir)}, iteration {settings.iteration}"
-    sizes = f"{len(tokens.text)} tokens in {len(result.minibatches)} minibatches"
-    console.print(f"{where}: {sizes}")
-    for note in result.notes:
-        console.print(note, soft_wrap=True)
-    console.print(_shares(tokens))
-    if len(tokens.changed) > 1:
-        console.print(_overlaps(tokens))
-    if chosen := tokens.chosen:
-        console.print(_table(tokens, chosen, settings.count))
-        _show_responses(console, tokens)
+    notes = [*result.notes, *tokens.notes]
+    _print(
+        f"{where}: {len(tokens.text)} tokens in {len(result.minibatches)} minibatches",
+        notes,
+        tokens,
+        settings,
+    )
     if settings.output is not None:
         from ecrl.report.replay_page import replay_page
 
         part = read_rollouts(run_dir, settings.iteration, columns=["prompt", "reward"])
-        page = replay_page(tokens, where=where, notes=result.notes, part=part, most=settings.count)
+        page = replay_page(tokens, where=where, notes=notes, part=part, most=settings.count)
         with writing(settings.output, "output"):
             settings.output.mkdir(parents=True)
             (settings.output / "replay.html").write_text(page, encoding="utf-8", errors="replace")
@@ -123,14 +126,28 @@ def main(arguments: Arguments[Settings]) -> int:
     return 0
 
 
+def _print(head: str, notes: Sequence[str], tokens: ReplayedTokens, settings: Settings) -> None:
+    """Print what the strategies did."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    for line in [head, *notes]:
+        console.print(line, soft_wrap=True)
+    console.print(_shares(tokens))
+    if len(tokens.changed) > 1:
+        console.print(_overlaps(tokens))
+    if chosen := tokens.chosen:
+        for row in _chosen(tokens, chosen, settings.count, console.width):
+            console.print(row, soft_wrap=True)
+        _show_responses(console, tokens)
+
+
 def _shares(tokens: ReplayedTokens) -> Table:
     """How many tokens each strategy changed, and what they are like."""
-    table = Table("strategy", "tokens", "share", *(f"mean {what}" for what in _MEANS.values()))
+    title = "Tokens that each strategy changed, and their means (nats)"
+    table = Table("strategy", "tokens", "share", *_MEANS.values(), title=title, box=SIMPLE)
     everything = list(range(len(tokens.text)))
-    for name, index in {"(all tokens)": everything, **tokens.changed}.items():
+    for name, index in {"(all)": everything, **tokens.changed}.items():
         means = [_mean([getattr(tokens, column)[i] for i in index]) for column in _MEANS]
-        share = len(index) / len(everything)
-        table.add_row(name, str(len(index)), f"{share:.4%}", *means)
+        table.add_row(name, str(len(index)), f"{len(index) / len(everything):.2%}", *means)
     return table
 
 
@@ -139,7 +156,7 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _overlaps(tokens: ReplayedTokens) -> Table:
-    table = Table("strategies", "tokens of both", "share of the first", "share of the second")
+    table = Table("both of", "tokens", "of the first's", "of the second's", box=SIMPLE)
     for (one, first), (other, second) in combinations(tokens.changed.items(), 2):
         both = len(set(first) & set(second))
         shares = [f"{both / len(x):.1%}" if x else "–" for x in (first, second)]
@@ -147,34 +164,34 @@ def _overlaps(tokens: ReplayedTokens) -> Table:
     return table
 
 
-def _table(tokens: ReplayedTokens, chosen: Sequence[int], most: int) -> Table:
-    """The chosen tokens of the largest covariance."""
+def _chosen(tokens: ReplayedTokens, chosen: Sequence[int], most: int, width: int) -> Iterator[str | Text]:
+    """Write the chosen tokens of the largest covariance."""
     order = sorted(chosen, key=lambda i: -abs(tokens.covariance[i]))[:most]
-    title = f"{len(order)} of {len(chosen)} chosen tokens, by the size of their covariance"
-    table = Table("row", "position", "token", *_MEANS.values(), "what was done", title=title)
+    yield f"{len(order)} of {len(chosen)} chosen tokens, by the size of their covariance, and what was done:"
+    entries = []
     for i in order:
-        numbers = [f"{getattr(tokens, column)[i]:.4g}" for column in _MEANS]
-        place = [str(tokens.row[i]), str(tokens.position[i]), repr(tokens.text[i])]
-        table.add_row(*place, *numbers, tokens.done[i])
-    return table
+        place = {
+            "row": str(tokens.row[i]),
+            "position": str(tokens.position[i]),
+            "token": repr(tokens.text[i]),
+        }
+        numbers = {what: f"{getattr(tokens, column)[i]:.4g}" for column, what in _MEANS.items()}
+        entries.append((place | numbers, tokens.done[i]))
+    yield from listing(entries, width, ["token"])
 
 
 def _show_responses(console: Console, tokens: ReplayedTokens) -> None:
-    """Write the responses with most chosen tokens, these underlined."""
+    """Write the responses with most chosen tokens, these marked."""
     limit, chosen = colour_limit(tokens.covariance), set(tokens.chosen)
     of_row: dict[int, list[int]] = {}
     for i, row in enumerate(tokens.row):
         of_row.setdefault(row, []).append(i)
     counts = {row: len(chosen.intersection(index)) for row, index in of_row.items()}
+    marks = "underlined" if has_colours(console) else "in «»"
+    console.print(f"Below, chosen tokens are {marks}; covariances: {legend(console, limit)}.", soft_wrap=True)
     for row in sorted(counts, key=lambda row: -counts[row])[:_RESPONSES]:
         index = of_row[row]
-        console.print(
-            Rule(
-                f"row {row}: {counts[row]} of {len(index)} tokens chosen, underlined; red: covariance above 0"
-            )
-        )
+        console.print(Rule(f"row {row}: {counts[row]} of {len(index)} tokens chosen"))
         marked = {place for place, i in enumerate(index) if i in chosen}
-        shown = coloured(
-            [tokens.text[i] for i in index], [tokens.covariance[i] for i in index], limit, marked
-        )
-        console.print(shown)
+        texts, values = [tokens.text[i] for i in index], [tokens.covariance[i] for i in index]
+        console.print(written(console, texts, values, limit, marked))

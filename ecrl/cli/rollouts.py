@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
 from ecrl.cli.arguments import Arguments, Command
-from ecrl.cli.token_colours import colour_limit, coloured
+from ecrl.cli.listing import listing, shortened, shortened_inside
+from ecrl.cli.token_colours import colour_limit, legend, written
 from ecrl.config.limits import count
 from ecrl.errors import UsageError, unknown_name
 from ecrl.runs.metrics_file import legible
+from ecrl.runs.redrawing import how_to_draw_again
 from ecrl.runs.rollouts import COLUMNS, read_rollouts, saved_rollouts, validated_sets
-from ecrl.runs.row_filter import KINDS, conditions, sorted_rows
+from ecrl.runs.row_filter import (
+    KINDS,
+    check_metrics,
+    checked_column,
+    conditions,
+    sorted_rows,
+)
+from ecrl.runs.same_answers import distinct_answers, with_same
 
 #: Columns of the list, with what stands above them.
 _SHOWN = {
-    "problem": "problem",
     "reward": "reward",
     "length": "length",
-    "truncated": "cut off",
+    "truncated": "cut",
     "entropy": "entropy",
     "advantage": "advantage",
     "covariance": "covariance",
+    "same": "same",
     "answer": "answer",
     "gold": "gold",
 }
-_LONGEST = 200  # characters of a response in the list
+_MEANS = {"reward": "reward", "length": "length", "truncated": "cut off", "entropy": "entropy"}
+_ARROW = 9  # columns of the terminal for what stands around prompt and response
 _TOKENS = ("token_texts", "covariances", "token_entropy", "engine_entropy")
 
 
@@ -77,10 +88,11 @@ COMMAND = Command(
   text=REGEX      the response matches
   sort=COLUMN     rising; sort=-COLUMN falling                                 (default: as drawn)
   count=N         rows of the list                                             (default: 20)
-  show=ROW        a row in full; with log.rollout_tokens=true its tokens, coloured by covariance
+  show=ROW        a row in full, its tokens by covariance (in colours, or numbers where there are none)
 Columns:
 {fill(", ".join([*KINDS, "metrics.NAME"]), 98, initial_indent="  ", subsequent_indent="  ")}
-Runs write them with log.rollouts=true; docs/rollouts.md says more.
+`same` is how many responses to the problem give this answer.
+Runs write rollouts with log.rollouts=true; docs/rollouts.md says more.
 """,
     settings=Settings,
     words=True,
@@ -120,7 +132,9 @@ def check_part(run_dir: Path, iteration: int | None, of: str | None = None) -> i
 def _list(console: Console, run_dir: Path, iteration: int, settings: Settings) -> None:
     wanted = conditions(settings.where) if settings.where else []
     pattern = _pattern(settings.text) if settings.text else None
-    rows = read_rollouts(run_dir, iteration, settings.set, list(COLUMNS))
+    order = settings.sort and checked_column(settings.sort.removeprefix("-"))
+    rows = with_same(read_rollouts(run_dir, iteration, settings.set, list(COLUMNS)))
+    check_metrics([*(condition.column for condition in wanted), *([order] if order else [])], rows)
     numbered: list[Mapping[str, Any]] = [{**row, "row": number} for number, row in enumerate(rows)]
     found = [row for row in numbered if all(condition.holds(row) for condition in wanted)]
     if pattern is not None:
@@ -131,8 +145,9 @@ def _list(console: Console, run_dir: Path, iteration: int, settings: Settings) -
     console.print(what + (f"; the first {settings.count}" if len(found) > settings.count else ""))
     if not found:
         return
-    console.print(_table(found[: settings.count]))
-    console.print(_summary(found))
+    for line in _lines(found[: settings.count], console.width):
+        console.print(line, soft_wrap=True)
+    console.print(_summary(found), soft_wrap=True)
     name = f" set={settings.set}" if settings.set else ""
     console.print(
         f"One in full: ecrl rollouts {legible(run_dir)} iteration={iteration}{name} show={found[0]['row']}",
@@ -151,25 +166,36 @@ def _place(iteration: int, of: str | None) -> str:
     return f"iteration {iteration}" + (f", validation set {of}" if of else "")
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    shown = [name for name in _SHOWN if any(row[name] is not None for row in rows)]
-    table = Table("row", *(_SHOWN[name] for name in shown), "response")
-    for row in rows:
-        text = row["response"]
-        if len(text) > _LONGEST:
-            text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
-        cells = [str(row["row"]), *(_cell(row[name]) for name in shown), _one_line(text)]
-        table.add_row(*map(Text, cells))
-    return table
+def _lines(rows: Sequence[Mapping[str, Any]], width: int) -> Iterable[Text]:
+    """Write each row's numbers, and below them what is asked and what was answered."""
+    shown = [name for name in _SHOWN if any(row[name] is not None and row[name] is not False for row in rows)]
+    prompts = _differing([row["prompt"] for row in rows])
+    entries = []
+    for row, prompt in zip(rows, prompts, strict=True):
+        asked = shortened(prompt, width // 2)
+        answered = shortened_inside(_one_line(row["response"]), width - cell_len(asked) - _ARROW)
+        cells = {_SHOWN[name]: _cell(row[name]) for name in shown}
+        entries.append(({"row": str(row["row"]), **cells}, f"{asked} → {answered}"))
+    return listing(entries, width, [_SHOWN[name] for name in shown if name in ("answer", "gold")])
+
+
+def _differing(prompts: Sequence[str]) -> list[str]:
+    """Write prompts on one line each, without the first and last lines that all of them share."""
+    split = {prompt: prompt.removesuffix("\n").split("\n") for prompt in prompts}
+    texts = list(split.values())
+    least = min(map(len, texts)) - 1 if len(texts) > 1 else 0
+    first = next((i for i in range(least) if len({x[i] for x in texts}) > 1), least)
+    last = next((i for i in range(least - first) if len({x[-1 - i] for x in texts}) > 1), least - first)
+    return [_one_line("\n".join(split[p][first : len(split[p]) - last])) for p in prompts]
 
 
 def _summary(rows: Sequence[Mapping[str, Any]]) -> str:
     parts = []
-    for name in ("reward", "length", "truncated", "entropy"):
+    for name, what in _MEANS.items():
         values = [row[name] for row in rows if row[name] is not None]
-        if values:
-            parts.append(f"{_SHOWN[name]} {sum(values) / len(values):.4g}")
-    return f"Means: {', '.join(parts)}"
+        if any(values):
+            parts.append(f"{what} {sum(values) / len(values):.3g}")
+    return f"Means: {', '.join(parts)}, distinct {distinct_answers(rows):.3g}"
 
 
 def _cell(value: Any) -> str:
@@ -195,11 +221,15 @@ def _show(console: Console, run_dir: Path, iteration: int, of: str | None, numbe
         if name == "metrics":
             value = ", ".join(f"{m['name']} {m['value']:.4g}" for m in value) or None
         if name not in ("prompt", "response") and value is not None:
-            table.add_row(name, Text(_cell(value)), meaning)
+            table.add_row(name, Text(_cell(value) or "no"), meaning)
     console.print(table)
     for name in ("prompt", "response"):
-        console.print(Rule(name), Text(_legible_lines(row[name])))
+        console.print(Rule(name), Text(_legible_lines(row[name].removesuffix("\n"))))
     _show_tokens(console, row)
+    if "token_texts" not in row:
+        again = f" {how_to_draw_again(run_dir, iteration)}" if of is None else ""
+        console.print(Rule())
+        console.print(f"Its tokens are not on disk (log.rollout_tokens).{again}", soft_wrap=True)
 
 
 def _legible_lines(text: str) -> str:
@@ -207,10 +237,10 @@ def _legible_lines(text: str) -> str:
 
 
 def _show_tokens(console: Console, row: Mapping[str, Any]) -> None:
-    """Write the tokens once more, coloured by covariance, or by entropy where none was trained on."""
+    """Write the tokens once more with their covariances, or their entropies where none was trained on."""
     for name in ("covariances", "token_entropy", "engine_entropy"):
         if (values := row.get(name)) is not None:
             limit = colour_limit(values)
-            console.print(Rule(f"tokens by {name}: red above 0, blue below, up to {limit:.3g}"))
-            console.print(coloured(row["token_texts"], values, limit))
+            console.print(Rule(f"tokens by {name}: {legend(console, limit)}"))
+            console.print(written(console, row["token_texts"], values, limit))
             return

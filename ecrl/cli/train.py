@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +19,9 @@ from ecrl.config.resume import composed_config
 from ecrl.config.schema import Config
 from ecrl.config.targets import resolve
 from ecrl.runs.checkpoints import best_iteration
-from ecrl.runs.metrics_file import read_metrics
+from ecrl.runs.metrics_file import legible, read_metrics
+from ecrl.runs.rollouts import saved_rollouts
+from ecrl.runs.run_dir import check_new
 
 if TYPE_CHECKING:
     from ecrl.engines.base import Engine
@@ -68,6 +71,8 @@ def _one(
     options: Arguments[NoSettings], overrides: Sequence[str], warnings: Sequence[str] | None = None
 ) -> int:
     """Run one job; ``warnings`` are what its preflight found, if it was made."""
+    if not options.show and "ECRL_LAUNCHER" not in os.environ:  # whose processes find the folder made
+        _check_new(overrides)
     config = composed_config(overrides, options.config_dir)
     if options.show:
         print(as_yaml(config))
@@ -96,6 +101,13 @@ def _one(
     if is_first_process():
         _show(config, outcome)
     return 128 + signal.Signals[outcome.stopped_by] if outcome.stopped_by else 0
+
+
+def _check_new(overrides: Sequence[str]) -> None:
+    """Refuse a folder that exists as soon as the words name it: composing the rest imports torch."""
+    given = dict(override.partition("=")[::2] for override in overrides)
+    if "resume" not in given and given.get("run_dir"):
+        check_new(Path(given["run_dir"]))
 
 
 def _leaves_traces(config: Config) -> bool:
@@ -141,9 +153,14 @@ def _show(config: Config, outcome: Outcome) -> None:
     console.print(table)
     if best is not None and config.checkpoint.best is not None:
         _compare_with_start(outcome.run_dir, config.checkpoint.best, best)
-    print(f"Look at it:  tensorboard --logdir {outcome.run_dir}")
+    run_dir = legible(outcome.run_dir)
+    if (outcome.run_dir / "tensorboard").exists():
+        print(f"Look at it:  tensorboard --logdir {run_dir}")
+    print(f"Report:      ecrl report {run_dir}")
+    if saved_rollouts(outcome.run_dir):
+        print(f"Rollouts:    ecrl rollouts {run_dir}")
     if outcome.stopped_by:
-        print(f"Go on with:  ecrl train resume={outcome.run_dir}")
+        print(f"Go on with:  ecrl train resume={run_dir}")
 
 
 def _compare_with_start(run_dir: Path, metric: str, best: int) -> None:

@@ -77,6 +77,7 @@ def build_config(overrides: Sequence[str], config_dir: Path | None = None) -> Co
 def load_config(*overrides: str, config_dir: Path | str | None = None) -> Config:
     """Compose and check the configuration of a run, from the overrides that ``ecrl train`` takes.
 
+    Examples:
         >>> from ecrl import load_config
         >>> config = load_config("env=arithmetic", "update.lr=1e-5", "strategy=[clip_cov,clip_higher]")
         >>> config.env.id, config.update.lr, list(config.strategy)

@@ -352,8 +352,9 @@ class LogConfig:
         rollouts: whether every rollout and every answer of a validation is written, a Parquet file for each
             iteration in ``rollouts/`` of the run folder.
         rollout_tokens: whether these also hold each token: ids, texts, log-probs, entropies, advantages,
-            covariances, and all that ``ecrl replay`` needs. About 30 bytes a token, instead of 2.
-        rollouts_keep: number of last iterations whose files stay; None keeps all.
+            covariances, and all that ``ecrl replay`` needs. About 30 bytes a token, instead of 2. None holds
+            them where all files that stay come to at most 1 GiB so.
+        rollouts_keep: number of last iterations whose files stay, beside the last validation; None keeps all.
     """
 
     progress: bool = True
@@ -361,7 +362,7 @@ class LogConfig:
     samples_every: int = count(10, least=1)
     trace: bool = False
     rollouts: bool = True
-    rollout_tokens: bool = False
+    rollout_tokens: bool | None = None
     rollouts_keep: int | None = count(500, least=1)
 
 
@@ -369,6 +370,7 @@ class LogConfig:
 class Config:
     """A run.
 
+    Examples:
         >>> from ecrl import load_config
         >>> load_config("seed=1").seed
         1

@@ -34,23 +34,34 @@ def commands(comparison: Comparison, sweep: Path | None, report: Sequence[str]) 
 
 
 def train_commands(run: Run) -> list[str]:
-    """Return the ``ecrl train`` commands that made a run, or a comment where they were not saved.
+    """Return the commands that made a run; one in Python, from its configuration, where they were not saved.
 
     Raises:
         UsageError: the saved commands cannot be read.
     """
     saved = read_commands(run.path)
     if not saved or saved[0].iteration > 0:
-        return [
-            f"# {legible(run.path)}: no command was saved with it (it was made from Python or by an older "
-            "version); config.yaml in it holds every setting"
-        ]
+        return _from_configuration(run)
     ends = [*(command.iteration for command in saved[1:]), run.last]
     # A command that ended where it began made no iteration.
     return [
         _train(command, end, run.path)
         for command, end in zip(saved, ends, strict=True)
         if command.iteration < end
+    ]
+
+
+def _from_configuration(run: Run) -> list[str]:
+    """Return a program that makes a run again from its folder, but for objects that it got from Python."""
+    again = run.path.with_name(f"{run.path.name}-again")
+    program = (
+        f"import ecrl; ecrl.train(ecrl.load_run({str(run.path)!r}).config, iterations={run.last}, "
+        f"run_dir={str(again)!r})"
+    )
+    objects = "callbacks=[…] and strategies=[…]"
+    return [
+        f"# {legible(run.path)} was made from Python or by an older version; add {objects} if it had any:",
+        shlex.join(["python", "-c", program]),
     ]
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,16 +124,35 @@ def read_table(
     run_dir: Path, iteration: int, of: str | None = None, columns: Sequence[str] | None = None
 ) -> pa.Table:
     """Read a part as Arrow's table; see ``read_rollouts``."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
+
+    with _readable(run_dir, iteration, of) as path, pq.ParquetFile(path) as file:
+        known = set(file.schema_arrow.names)
+        return file.read(columns=None if columns is None else [name for name in columns if name in known])
+
+
+def has_tokens(run_dir: Path, iteration: int, of: str | None = None) -> bool:
+    """Whether a part has the columns of ``TOKEN_COLUMNS``; reads no row.
+
+    Raises:
+        UsageError: there is no such part, or it cannot be read.
+    """
+    import pyarrow.parquet as pq
+
+    with _readable(run_dir, iteration, of) as path:
+        return set(TOKEN_COLUMNS) <= set(pq.read_schema(path).names)
+
+
+@contextmanager
+def _readable(run_dir: Path, iteration: int, of: str | None) -> Iterator[Path]:
+    """Give the block the path of a part; it is refused where it is missing or the block cannot read it."""
+    import pyarrow as pa
 
     path = part_path(run_dir, iteration, of)
     if not path.exists():
         raise _missing(run_dir, iteration, of)
     try:
-        with pq.ParquetFile(path) as file:
-            known = set(file.schema_arrow.names)
-            return file.read(columns=None if columns is None else [name for name in columns if name in known])
+        yield path
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UsageError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
 
@@ -156,10 +175,10 @@ def _missing(run_dir: Path, iteration: int, of: str | None) -> UsageError:
         has = f"; it has those of the validation sets {', '.join(sets)}" if sets else ""
         what = "rollouts" if of is None else f"answers to a validation set {of!r}"
         return UsageError(f"{run_dir} has no {what}{has}. Runs with log.rollouts=true write them.")
-    return UsageError(
-        f"{run_dir} has no rollouts of iteration {iteration}; it has {len(saved)}, from {saved[0]} to "
-        f"{saved[-1]} (log.rollouts_keep says how many stay)."
-    )
+    what = "rollouts" if of is None else f"answers to {of}"
+    some = ", ".join(map(str, saved)) if len(saved) <= 10 else f"{len(saved)} from {saved[0]} to {saved[-1]}"
+    why = "; log.rollouts_keep says how long they stay" if iteration < saved[0] else ""
+    return UsageError(f"{run_dir} has no {what} of iteration {iteration}; it has those of {some}{why}.")
 
 
 class PartWriter:
@@ -230,19 +249,23 @@ def _schema(tokens: bool) -> pa.Schema:
 
 
 def prune_rollouts(run_dir: Path, last: int, keep: int | None) -> None:
-    """Delete the parts of all but the last iterations; ``keep`` is how many stay, None keeps all."""
+    """Delete the parts of all but the last iterations; ``keep`` is how many stay, None keeps all.
+
+    The last validation of each set stays, also if it was longer ago.
+    """
     if keep is not None:
-        _delete(run_dir, lambda iteration: iteration <= last - keep)
+        newest = {part_path(run_dir, saved_rollouts(run_dir, of)[-1], of) for of in validated_sets(run_dir)}
+        _delete(run_dir, lambda part: int(part.stem) <= last - keep and part not in newest)
 
 
 def drop_rollouts_after(run_dir: Path, iteration: int) -> None:
     """Delete the parts after the iteration with which a run goes on, and what a killed run left."""
-    _delete(run_dir, lambda later: later > iteration)
+    _delete(run_dir, lambda part: int(part.stem) > iteration)
     for rest in (run_dir / FOLDER).rglob(f"*{_PARTIAL}"):
         rest.unlink()
 
 
-def _delete(run_dir: Path, due: Callable[[int], bool]) -> None:
+def _delete(run_dir: Path, due: Callable[[Path], bool]) -> None:
     for part in (run_dir / FOLDER).rglob("*.parquet"):
-        if part.stem.isdecimal() and due(int(part.stem)):
+        if part.stem.isdecimal() and due(part):
             part.unlink(missing_ok=True)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ecrl.errors import UsageError, unknown_name
 from ecrl.runs.rollouts import COLUMNS
+from ecrl.runs.same_answers import SAME
 
 #: What a condition may compare, by Arrow's type; ``metrics.NAME`` is a number.
-KINDS = {name: kind for name, (kind, _) in COLUMNS.items() if not kind.startswith("list")}
+KINDS = {name: kind for name, (kind, _) in COLUMNS.items() if not kind.startswith("list")} | {SAME: "int32"}
 METRIC = "metrics."
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne,
@@ -57,11 +58,24 @@ def sorted_rows(rows: Sequence[Mapping[str, Any]], by: str) -> list[Mapping[str,
     Raises:
         UsageError: there is no such column.
     """
-    column = by.removeprefix("-")
-    _kind(column)
+    column = checked_column(by.removeprefix("-"))
     there = [row for row in rows if value_of(row, column) is not None]
     there.sort(key=lambda row: value_of(row, column), reverse=by.startswith("-"))
     return there + [row for row in rows if value_of(row, column) is None]
+
+
+def check_metrics(columns: Iterable[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a metric that no row has.
+
+    Raises:
+        UsageError: names those that there are.
+    """
+    known = {metric["name"] for row in rows for metric in row["metrics"]}
+    for column in columns:
+        if column.startswith(METRIC) and (name := column.removeprefix(METRIC)) not in known:
+            if not known:
+                raise UsageError(f"{column}: this environment reports no metrics.")
+            raise unknown_name("metric of the environment", name, known)
 
 
 def value_of(row: Mapping[str, Any], column: str) -> Any:
@@ -70,6 +84,16 @@ def value_of(row: Mapping[str, Any], column: str) -> Any:
         return row[column]
     named = {metric["name"]: metric["value"] for metric in row["metrics"]}
     return named.get(column.removeprefix(METRIC))
+
+
+def checked_column(column: str) -> str:
+    """Return the name of a column.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    _kind(column)
+    return column
 
 
 def _kind(column: str) -> str:

@@ -12,33 +12,50 @@ from omegaconf import OmegaConf
 
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
-from ecrl.runs.checkpoints import choose_checkpoint
+from ecrl.runs.checkpoints import choose_checkpoint, iteration_of
 from ecrl.runs.commands import Command, save_command
 from ecrl.runs.error_files import ERRORS
 from ecrl.runs.os_errors import check_writable, writing
 
 
 def check_run_dir(config: Config) -> None:
-    """Refuse a new folder that exists already, or one to resume that has no checkpoint or takes no files.
+    """Refuse a new folder that exists already, or a run that cannot be resumed or forked.
 
     Raises:
         UsageError: says what to do.
     """
+    load, best = config.checkpoint.load, config.checkpoint.best
     if config.resume:
         for folder in (Path(config.resume), Path(config.resume) / "checkpoints"):
             check_writable(folder, "resume")
         # Said before a base is made for nothing.
-        choose_checkpoint(Path(config.resume), config.checkpoint.load, config.checkpoint.best)
-    elif config.run_dir:
-        run_dir = Path(config.run_dir)
-        if run_dir.exists() and not _never_began(run_dir):
-            way = "; it holds no checkpoint to resume"
-            if _checkpoints(run_dir):
-                way = f", or resume it with resume={run_dir}"
+        done = iteration_of(choose_checkpoint(Path(config.resume), load, best))
+        if done >= config.iterations:
             raise UsageError(
-                f"run_dir={config.run_dir!r} exists already and nothing is overwritten; choose another{way}."
+                f"{config.resume} has completed {done} iterations; iterations={config.iterations} asks for "
+                "no more. `iterations` is the total: set it higher to go on."
             )
-        check_writable(run_dir, "run_dir")
+        return
+    if config.fork:
+        choose_checkpoint(Path(config.fork), load, best)
+    if config.run_dir:
+        check_new(Path(config.run_dir))
+        check_writable(Path(config.run_dir), "run_dir")
+
+
+def check_new(run_dir: Path) -> None:
+    """Refuse a folder for a new run that exists already.
+
+    Raises:
+        UsageError: says what to do.
+    """
+    if run_dir.exists() and not _never_began(run_dir):
+        way = "; it holds no checkpoint to resume"
+        if _checkpoints(run_dir):
+            way = f", or resume it with resume={run_dir}"
+        raise UsageError(
+            f"run_dir={str(run_dir)!r} exists already and nothing is overwritten; choose another{way}."
+        )
 
 
 def open_run_dir(config: Config, command: Sequence[str] | None = None, iteration: int = 0) -> Path:

@@ -45,9 +45,12 @@ def train(
         UsageError: something cannot work; nothing was written.
         NonFiniteError: training diverged; a checkpoint was left.
     """
-    words = [*overrides[1:], *(f"{key}={_word(value)}" for key, value in settings.items())]
+    for name, given in {"callbacks": callbacks, "strategies": strategies}.items():
+        if not isinstance(given, (list, tuple)):
+            raise UsageError(f"{name}=[…] takes a list of objects, got {given!r}.")
+    changes = [f"{key}={_word(value)}" for key, value in settings.items()]
     folder = None if config_dir is None else Path(config_dir).expanduser()
-    config = _config(overrides[0] if overrides else None, words, folder)
+    config = _config(overrides[0] if overrides else None, [*overrides[1:], *changes], folder)
     if processes(config) > 1 and not launched():
         raise UsageError(
             f"{processes(config)} processes: start this program in each of them, by torchrun "
@@ -56,8 +59,9 @@ def train(
     for callback in callbacks:
         if not isinstance(callback, L.Callback) or isinstance(callback, Strategy):
             raise UsageError(f"callbacks=[…] takes Lightning callbacks, got {callback!r}.")
+    command = None if callbacks or strategies else _command(overrides, changes, folder)
     with peers_named():
-        outcome = one_run.train(config, callbacks=callbacks, given=strategies)
+        outcome = one_run.train(config, command=command, callbacks=callbacks, given=strategies)
     return Run(outcome.run_dir)
 
 
@@ -94,6 +98,16 @@ def _config(first: str | Config | None, rest: Sequence[str | Config], config_dir
         if isinstance(first, Config)
         else composed_config(texts, config_dir)
     )
+
+
+def _command(
+    overrides: Sequence[str | Config], changes: Sequence[str], config_dir: Path | None
+) -> list[str] | None:
+    """Return the words with which ``ecrl train`` does the same; None for a whole configuration."""
+    if any(isinstance(override, Config) for override in overrides):
+        return None
+    folder = [] if config_dir is None else ["--config-dir", str(config_dir)]
+    return [*map(str, overrides), *changes, *folder]
 
 
 def _word(value: Any) -> str:

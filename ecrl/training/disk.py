@@ -25,6 +25,7 @@ _GIB = 2**30
 #: Bytes a token on disk: compressed text with what is said of a response, and what the columns of tokens add.
 #: Measured with English and with digits; floats hardly compress.
 TEXT_BYTES, TOKEN_BYTES = 2.0, 30.0
+SMALL = _GIB  # to which rollouts may come with tokens that nobody asked for
 
 
 @dataclass(frozen=True)
@@ -110,17 +111,28 @@ def _checkpoints(config: Config) -> int:
     return min(settings.keep + best + for_good + writing, iterations)
 
 
+def keeps_tokens(config: Config) -> bool:
+    """Whether rollouts on disk hold each token: as the user says, or else where they stay small."""
+    wanted = config.log.rollout_tokens
+    return _rollout_tokens(config) * (TEXT_BYTES + TOKEN_BYTES) <= SMALL if wanted is None else wanted
+
+
 def _rollouts(config: Config) -> float:
     """Bytes of the rollouts and the answers to validation sets that stay."""
-    log, rollout = config.log, config.rollout
-    if not log.rollouts:
+    if not config.log.rollouts:
         return 0.0
+    return _rollout_tokens(config) * (TEXT_BYTES + TOKEN_BYTES * keeps_tokens(config))
+
+
+def _rollout_tokens(config: Config) -> float:
+    """Tokens of the responses that stay on disk, if all are as long as they may be."""
+    log, rollout = config.log, config.rollout
     kept = min(log.rollouts_keep or config.iterations, config.iterations)
     tokens = float(kept * rollout.prompts * rollout.group_size * rollout.max_new_tokens)
     for of in validation_sets(config) if config.eval.every else ():
         answers = number_of_problems(of, None) * (of.k + 1)
         tokens += (kept // of.every + 1) * answers * of.max_new_tokens
-    return tokens * (TEXT_BYTES + TOKEN_BYTES * log.rollout_tokens)
+    return tokens
 
 
 def _free(config: Config) -> float:

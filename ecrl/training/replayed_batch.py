@@ -13,6 +13,7 @@ from torch import Tensor
 from ecrl.algorithm.rollout_batch import RolloutBatch, SequenceTokens
 from ecrl.errors import UsageError
 from ecrl.rollout.batching import identities
+from ecrl.runs.redrawing import check_tokens
 from ecrl.runs.rollouts import TOKEN_COLUMNS, read_table
 
 if TYPE_CHECKING:
@@ -31,12 +32,8 @@ def read_trained(run_dir: Path, iteration: int) -> pa.Table:
     """
     import pyarrow as pa
 
+    check_tokens(run_dir, iteration)
     table = read_table(run_dir, iteration, columns=_READ)
-    if "old_logprobs" not in table.column_names:
-        raise UsageError(
-            f"The rollouts of {run_dir} hold no tokens: it ran with log.rollout_tokens=false. Resume or fork "
-            "it with log.rollout_tokens=true from a checkpoint before the iteration."
-        )
     table = table.append_column("row", pa.array(range(len(table)), pa.int64()))
     table = table.filter(table["trained"])
     if not len(table):

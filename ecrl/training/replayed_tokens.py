@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ecrl.algorithm.covariance import token_covariance
+from ecrl.algorithm.strategy import AdvantageMixin, PenaltyMixin, RatioMixin, Strategy, WeightMixin
+from ecrl.algorithm.token_batch import TokenBatch
 from ecrl.training.replay import Minibatch, Replay
 
 
@@ -34,6 +37,7 @@ class ReplayedTokens:
         penalty: sum of the coefficients of all penalties.
         done: what the strategies did, in words; empty where nothing.
         changed: numbers of the tokens that each strategy changed, by strategy name.
+        notes: what a reader should know, a line each.
     """
 
     minibatch: list[int]
@@ -52,6 +56,7 @@ class ReplayedTokens:
     penalty: list[float]
     done: list[str]
     changed: dict[str, list[int]]
+    notes: list[str] = field(default_factory=list)
 
     @cached_property
     def chosen(self) -> list[int]:
@@ -71,14 +76,13 @@ class ReplayedTokens:
         for name, index in self.changed.items():
             for i in index:
                 by[i].append(name)
-        columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "changed"}
+        columns = {name: getattr(self, name) for name in _columns_of_tokens()}
         pq.write_table(pa.table({**columns, "changed_by": pa.array(by, pa.list_(pa.string()))}), path)
 
 
 def replayed_tokens(replay: Replay) -> ReplayedTokens:
     """Join the minibatches of a replay token by token."""
-    names = [f.name for f in fields(ReplayedTokens) if f.name != "changed"]
-    columns: dict[str, list[object]] = {name: [] for name in names}
+    columns: dict[str, list[object]] = {name: [] for name in _columns_of_tokens()}
     changed: dict[str, list[int]] = {strategy.name: [] for strategy in replay.strategies}
     for minibatch in replay.minibatches:
         start = len(columns["text"])
@@ -86,7 +90,12 @@ def replayed_tokens(replay: Replay) -> ReplayedTokens:
             columns[name] += values
         for name, mask in minibatch.plan.changed.items():
             changed[name] += (start + mask.nonzero().flatten()).tolist()
-    return ReplayedTokens(**columns, changed=changed)  # type: ignore[arg-type]
+    notes = [note] if (note := _other_bounds(replay)) else []
+    return ReplayedTokens(**columns, changed=changed, notes=notes)  # type: ignore[arg-type]
+
+
+def _columns_of_tokens() -> list[str]:
+    return [f.name for f in fields(ReplayedTokens) if f.name not in ("changed", "notes")]
 
 
 def _columns(minibatch: Minibatch, replay: Replay) -> dict[str, list[object]]:
@@ -110,26 +119,56 @@ def _columns(minibatch: Minibatch, replay: Replay) -> dict[str, list[object]]:
         "high": tokens.high.tolist(),
         "weight": plan.weights.tolist(),
         "penalty": penalty.tolist(),
-        "done": [", ".join(words) for words in _done(minibatch)],
+        "done": list(_done(minibatch, replay.strategies)),
     }
 
 
-def _done(minibatch: Minibatch) -> Iterator[list[str]]:
-    """Say what was done to each token."""
+def _done(minibatch: Minibatch, strategies: Sequence[Strategy]) -> Iterator[str]:
+    """Say what was done to each token, and by which strategies that changed it."""
     before, plan = minibatch.tokens, minibatch.plan
-    tokens = plan.tokens
-    pairs = {
-        "advantage": (before.advantages, tokens.advantages),
-        "weight": (torch.ones_like(plan.weights), plan.weights),
-    }
-    moved = {name: (old.tolist(), new.tolist(), (old != new).tolist()) for name, (old, new) in pairs.items()}
-    bounds = [x.tolist() for x in (before.low, before.high, tokens.low, tokens.high)]
+    tokens, ones = plan.tokens, torch.ones_like(plan.weights)
+    changed = {name: mask.tolist() for name, mask in plan.changed.items()}
+    changes = [
+        ("advantage", AdvantageMixin, _texts(before.advantages), _texts(tokens.advantages),
+         (before.advantages != tokens.advantages).tolist()),
+        ("weight", WeightMixin, _texts(ones), _texts(plan.weights), (plan.weights != ones).tolist()),
+        ("bounds", RatioMixin, _bounds(before), _bounds(tokens), _moved(minibatch).tolist()),
+    ]  # fmt: skip
     penalties = {name: c.tolist() for name, c in plan.coefficients.items()}
     for i in range(len(tokens)):
-        words = [
-            f"{name} {old[i]:.3g} → {new[i]:.3g}" for name, (old, new, differs) in moved.items() if differs[i]
-        ]
-        low, high, new_low, new_high = (x[i] for x in bounds)
-        if (low, high) != (new_low, new_high):
-            words.append(f"bounds [{low:.3g}, {high:.3g}] → [{new_low:.3g}, {new_high:.3g}]")
-        yield words + [f"{name} penalty {c[i]:.3g}" for name, c in penalties.items() if c[i]]
+        done: dict[str, list[str]] = {}
+        for what, kind, old, new, differs in changes:
+            by = [s.name for s in strategies if isinstance(s, kind) and changed[s.name][i]]
+            if by and differs[i]:
+                done.setdefault("+".join(by), []).append(f"{what} {old[i]} → {new[i]}")
+        for name, coefficients in penalties.items():
+            if coefficients[i]:
+                done.setdefault(name, []).append(f"penalty {coefficients[i]:.3g}")
+        yield "; ".join(f"{by}: {', '.join(words)}" for by, words in done.items())
+
+
+def _other_bounds(replay: Replay) -> str:
+    """Say where strategies moved the bounds of tokens that they do not count as changed; "" if nowhere."""
+    movers = [s for s in replay.strategies if isinstance(s, RatioMixin)]
+    beside = [s.name for s in movers if isinstance(s, (AdvantageMixin, WeightMixin, PenaltyMixin))]
+    if not beside:
+        return ""
+    other = 0
+    for minibatch in replay.minibatches:
+        counted = torch.stack([minibatch.plan.changed[s.name] for s in movers]).any(dim=0)
+        other += int((_moved(minibatch) & ~counted).sum())
+    return f"Beside, {', '.join(beside)} moved the ratio's bounds of {other} other tokens." if other else ""
+
+
+def _moved(minibatch: Minibatch) -> Tensor:
+    """Return whether each token's bounds were moved, ``[N]``."""
+    before, after = minibatch.tokens, minibatch.plan.tokens
+    return (before.low != after.low) | (before.high != after.high)
+
+
+def _texts(x: Tensor) -> list[str]:
+    return [f"{value:.3g}" for value in x.tolist()]
+
+
+def _bounds(tokens: TokenBatch) -> list[str]:
+    return [f"[{low}, {high}]" for low, high in zip(_texts(tokens.low), _texts(tokens.high), strict=True)]

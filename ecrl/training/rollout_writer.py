@@ -14,7 +14,6 @@ import lightning as L
 
 from ecrl.algorithm.rollout_batch import RolloutBatch
 from ecrl.algorithm.token_batch import TokenBatch
-from ecrl.config.schema import LogConfig
 from ecrl.rollout.part_rows import (
     ScoredTokens,
     TrainedTokens,
@@ -58,14 +57,15 @@ class RolloutWriter(L.Callback, DataObserver):
 
     Args:
         run_dir: folder of the run.
-        settings: whether tokens are written too, and how many iterations stay.
+        tokens: whether each token is written too.
+        keep: number of last iterations whose parts stay; None keeps all.
         say: shows a line to the user.
     """
 
-    def __init__(self, run_dir: Path, settings: LogConfig, say: Callable[[str], None]) -> None:
+    def __init__(self, run_dir: Path, tokens: bool, keep: int | None, say: Callable[[str], None]) -> None:
         self._run_dir = run_dir
-        self._tokens = settings.rollout_tokens
-        self._keep = settings.rollouts_keep
+        self._tokens = tokens
+        self._keep = keep
         self._say = say
         self._background = Background(MOST_PENDING)
         self._update: _Update | None = None

@@ -22,7 +22,7 @@ from ecrl.config.resume import saved_config
 from ecrl.config.schema import Config
 from ecrl.config.targets import build
 from ecrl.distributed.launch import is_first_process, launched_by_ecrl
-from ecrl.errors import EcrlError, UsageError
+from ecrl.errors import EcrlError
 from ecrl.policy.model import check_model, load_tokenizer, save_policy
 from ecrl.rollout.chat import set_template
 from ecrl.runs.checkpoints import find_checkpoint, iteration_of
@@ -36,7 +36,7 @@ from ecrl.training.blame import objective_parts, parts_named
 from ecrl.training.callbacks import build_callbacks, environment_callbacks
 from ecrl.training.checkpoint import RunCheckpoint, StopRequest
 from ecrl.training.datamodule import RolloutDataModule
-from ecrl.training.disk import disk_use
+from ecrl.training.disk import disk_use, keeps_tokens
 from ecrl.training.health import HealthMonitor
 from ecrl.training.loggers.run_loggers import RunLoggers, open_loggers
 from ecrl.training.metrics_writer import MetricsWriter
@@ -218,17 +218,10 @@ def _origin(parent: Parent | None, done: int) -> str:
 
 
 def _checkpoint(config: Config) -> Path | None:
-    """Return the checkpoint to go on from, if it has iterations left."""
+    """Return the checkpoint to go on from."""
     if config.resume is None:
         return None
-    checkpoint = find_checkpoint(Path(config.resume), config.checkpoint.load, config.checkpoint.best)
-    done = iteration_of(checkpoint)
-    if done >= config.iterations:
-        raise UsageError(
-            f"{config.resume} has completed {done} iterations; iterations={config.iterations} asks for no "
-            "more. `iterations` is the total: set it higher to go on."
-        )
-    return checkpoint
+    return find_checkpoint(Path(config.resume), config.checkpoint.load, config.checkpoint.best)
 
 
 def _attach(
@@ -250,14 +243,16 @@ def _attach(
     module.run_dir = run_dir
     trainer.loggers = list(loggers.values())
     monitors, of_environment = build_callbacks(config), environment_callbacks(config)
-    writes_rollouts = config.log.rollouts and module.process_group.is_first
+    rollouts = []
+    if config.log.rollouts and module.process_group.is_first:
+        rollouts = [RolloutWriter(run_dir, keeps_tokens(config), config.log.rollouts_keep, log.say)]
     callbacks: list[L.Callback] = [
         *module.strategies,
         *of_environment,
         *monitors,
         *more,
         MetricsWriter(run_dir, writing),
-        *([RolloutWriter(run_dir, config.log, log.say)] if writes_rollouts else []),
+        *rollouts,
         HealthMonitor(run_dir, log.say),
         *([ProgressMonitor(log)] if config.log.progress else []),
         RunCheckpoint(run_dir, config.checkpoint, stop, module.process_group),

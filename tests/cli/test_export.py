@@ -66,6 +66,7 @@ def test_what_cannot_be_pushed_is_refused_before_the_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("ecrl.training.hub.get_token", lambda: None)
+    (tmp_path / "config.yaml").touch()
     for words, says in {
         ("--push", "me/policy"): "needs a token of the Hugging Face hub: `hf auth login`, or set HF_TOKEN.",
         ("--push", "a/b/c"): "is no name of a model on the hub:",

@@ -9,6 +9,7 @@ import pytest
 
 from ecrl.cli import main
 from tests.support.cli import refused
+from tests.support.paths import ROOT
 from tests.support.runs import run
 from tests.support.tiny import LEARNING, TINY
 
@@ -23,18 +24,26 @@ def run_dir(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_printed_and_written(
     run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "80")
     words = ["strategy=[clip_cov,kl_cov]", "strategy.clip_cov={fraction: 0.1, low: 0.0, high: 100.0}"]
     output = tmp_path / "out"
     assert main(["replay", str(run_dir), "iteration=1", *words, "count=3", f"output={output}"]) == 0
     out = capsys.readouterr().out
-    assert "clip_cov, kl_cov" in out and "(all tokens)" in out and "weight 1 → 0" in out
-    assert "3 of " in out and "tokens chosen, underlined" in out
+    assert "clip_cov, kl_cov" in out and "(all)" in out and "clip_cov: weight 1 → 0" in out
+    assert "chosen tokens are in «»" in out and "«" in out.split("tokens chosen")[1]
+    assert max(map(len, (line for line in out.splitlines() if "run, iteration" not in line))) <= 80
     rows = pq.read_table(output / "tokens.parquet").to_pylist()
     chosen = [row for row in rows if "clip_cov" in row["changed_by"]]
     assert chosen and all(row["weight"] == 0 for row in chosen)
     both = {i for i, row in enumerate(rows) if row["changed_by"]}
-    assert f"3 of {len(both)} chosen tokens" in out and "bounds [0.8, 1.2] → [0, inf]" in out
+    assert f"3 of {len(both)} chosen tokens" in out
+    assert all(
+        ("kl_cov: bounds [0.8, 1.2] → [0, inf]" in r["done"]) == ("kl_cov" in r["changed_by"]) for r in rows
+    )
+    assert all(bool(row["done"]) == bool(row["changed_by"]) for row in rows)
+    assert "Beside, kl_cov moved the ratio's bounds of " in out
+    page = (ROOT / "docs" / "rollouts.md").read_text()
+    assert all(f"`{name}`" in page for name in rows[0])
     assert f"{len(rows)} tokens in 2 minibatches" in out
     page = (output / "replay.html").read_text()
     assert "weight 1" in page and 'name="viewport"' in page and "tokens chosen, underlined" in page
@@ -49,7 +58,7 @@ def test_what_is_printed_and_written(
         (["iteration=1", "update.lr=1"], "'update.lr=1': a replay keeps the run's settings but strategy=[…]"),
         (["iteration=1", "strategy=[]"], "There is no strategy to replay: give strategy=[NAME]."),
         (["iteration=1", "strategy=[clip_cv]"], "clip_cv"),
-        (["iteration=2"], "has no rollouts of iteration 2; it has 1, from 1 to 1"),
+        (["iteration=2"], "has no rollouts of iteration 2; it has those of 1."),
     ],
 )
 def test_bad_input(words: list[str], line: str, run_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

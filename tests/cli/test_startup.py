@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+from tests.support.paths import ROOT
 
 LIGHT = [
     ["train", "--help"],
@@ -17,6 +21,11 @@ LIGHT = [
     ["eval", "eval.l=3"],
     ["trian"],
     ["export"],
+    ["export", "no_such_run", "output"],
+    ["train", "run_dir=."],
+    ["train", "resume=no_such_run"],
+    ["rollouts", ".", "where=reward"],
+    ["replay", ".", "iteration=1", "strategy=[kl_cov]"],
     ["export", "--help"],
     ["sweep", "--help"],
     ["sweep", "no_such_sweep"],
@@ -45,7 +54,15 @@ for words in {LIGHT!r}:
 """
 
 
-def test_help_lists_and_mistakes_come_without_torch() -> None:
-    run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+def test_help_lists_and_mistakes_come_without_torch(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    run = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert run.returncode == 0, run.stderr
     assert "Did you mean 'rollout.prompts'?" in run.stderr

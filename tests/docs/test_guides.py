@@ -52,6 +52,17 @@ def test_a_strategy_of_ones_own(
     assert len(shares) == 2 and max(shares) > 0
 
 
+def test_no_two_commands_of_the_pages_make_the_same_folder() -> None:
+    """Nothing is overwritten, so that the second would be refused."""
+    pages = [ROOT / "README.md", ROOT / "docs" / "index.md", *GUIDES.glob("*.md")]
+    commands = [block for page in pages for block in blocks(page.read_text(), "bash")]
+    words = [
+        word.split("=") for block in commands for word in shlex.split(block, comments=True) if "=" in word
+    ]
+    made = [value for key, value, *_ in words if key in ("run_dir", "output") and "/" in value]
+    assert len(made) >= 5 and len(set(made)) == len(made), made
+
+
 def test_every_setting_that_a_guide_names_exists(tiny_model: Path) -> None:
     """The words of the collapse's guide compose, on the small model."""
     guide = (GUIDES / "collapse.md").read_text()

@@ -73,6 +73,13 @@ def test_every_public_name_has_an_entry(site: Path) -> None:
         assert f'id="ecrl.{name}"' in page, f"{name} has no entry: does its docstring exist?"
 
 
+def test_examples_are_code_and_defaults_are_values(site: Path) -> None:
+    page = (site / "api.html").read_text()
+    assert "<blockquote>" not in page and page.count("&gt;&gt;&gt;") + page.count('class="gp"') > 20
+    for maker in ("count(", "choice(", "default_factory"):
+        assert maker not in re.sub(r"<[^>]+>", "", page), maker
+
+
 #: Opens the pages in a frame as wide as a phone, then in a wide one, and posts what a reader sees.
 PROBE = """<!doctype html><iframe></iframe><script>
 const frame = document.querySelector("iframe"), wait = ms => new Promise(done => setTimeout(done, ms));

@@ -54,9 +54,13 @@ def test_a_resumed_run_takes_a_command_for_each_part(tmp_path: Path) -> None:
     ]
 
 
-def test_a_run_without_commands_says_so(tmp_path: Path) -> None:
+def test_a_run_without_commands_is_made_again_from_its_configuration(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "run", metrics=rows(1))
-    (line,) = commands_of(run_dir)
-    assert line.startswith(f"# {run_dir}: no command was saved")
-    (line,) = commands_of(run_dir, Command(10, [f"resume={run_dir}"]))  # begun by an older version
-    assert line.startswith("# ")
+    comment, line = commands_of(run_dir)
+    assert comment.startswith(f"# {run_dir} was made from Python or by an older version")
+    python, flag, program = shlex.split(line)
+    assert (python, flag) == ("python", "-c") and program.startswith("import ecrl; ")
+    assert f"load_run('{run_dir}').config, iterations=40, run_dir='{run_dir}-again')" in program
+    compile(program, "program", "exec")
+    # Begun by an older version, and resumed.
+    assert commands_of(run_dir, Command(10, [f"resume={run_dir}"])) == [comment, line]

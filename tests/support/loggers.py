@@ -36,6 +36,7 @@ def _csv(run_dir: Path) -> Logged:
     with (run_dir / "csv" / "metrics.csv").open(newline="") as file:
         for row in csv.DictReader(file):
             step = int(row.pop("step"))
+            assert int(row.pop("iteration")) == step
             found.numbers[step] = {name: float(value) for name, value in row.items() if value}
     return found
 

@@ -12,6 +12,7 @@ TINY = [
     "update.schedule.warmup=0",
     "eval.every=0",
     "log.progress=false",
+    "log.rollout_tokens=false",
     "strategy=[]",
 ]
 

@@ -97,6 +97,8 @@ def test_what_cannot_work_is_refused_in_a_line(tiny: Callable[..., Config]) -> N
         ("iterations must be at least 1", (config,), {"iterations": 0}),
         ("takes overrides as text, or one Config before them; got 3", (config, 3), {}),
         ("resume=… reads the configuration of that run", (config, "resume=x"), {}),
+        (r"callbacks=\[…\] takes a list of objects, got 3", (config,), {"callbacks": 3}),
+        (r"strategies=\[…\] takes a list of objects, got ", (config,), {"strategies": DropLate()}),
         ("takes Lightning callbacks, got 'x'", (config,), {"callbacks": ["x"]}),
         (r"callbacks=\[…\] takes Lightning callbacks", (config,), {"callbacks": [DropLate()]}),
         (r"strategies=\[…\] takes ecrl.Strategy objects, got 3", (config,), {"strategies": [3]}),

@@ -12,7 +12,7 @@ import pytest
 
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
-from ecrl.training.disk import check_disk, disk_use
+from ecrl.training.disk import check_disk, disk_use, keeps_tokens
 from tests.support.runs import run
 from tests.support.tiny import TINY
 
@@ -52,6 +52,18 @@ def test_how_many_checkpoints(tiny: Callable[..., Config]) -> None:
     assert most("iterations=100") == 2  # nothing is validated
     assert most("iterations=100", "checkpoint={keep: 3, keep_every: 25}") == 3 + 4 + 1
     assert most("iterations=1") == 1
+
+
+def test_tokens_are_kept_where_they_are_few(tiny: Callable[..., Config]) -> None:
+    """8 problems × 4 responses × 8 tokens make 256 tokens of 32 bytes: 131072 iterations make 1 GiB."""
+    asked = "log.rollout_tokens=null"
+    assert keeps_tokens(tiny(asked)) and not keeps_tokens(tiny())  # the tests' own runs say no
+    assert keeps_tokens(tiny(asked, "iterations=131072", "log.rollouts_keep=null"))
+    assert not keeps_tokens(tiny(asked, "iterations=131073", "log.rollouts_keep=null"))
+    assert keeps_tokens(tiny(asked, "iterations=131073"))
+    assert keeps_tokens(tiny("log.rollout_tokens=true", "iterations=131073", "log.rollouts_keep=null"))
+    with_them, without = (disk_use(tiny(f"log.rollout_tokens={word}")) for word in ("null", "false"))
+    assert with_them is not None and without is not None and with_them.rollouts == 16 * without.rollouts
 
 
 def test_a_disk_that_is_too_small(tiny: Callable[..., Config], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,7 @@ def test_all_at_once(tiny: Compose) -> None:
     (row,) = read_metrics(run_dir / "metrics.jsonl")
     with (run_dir / "csv" / "metrics.csv").open(newline="") as file:
         (line,) = csv.DictReader(file)
-    assert float(line["policy/entropy"]) == row["policy/entropy"]
+    assert float(line["policy/entropy"]) == row["policy/entropy"] and line["iteration"] == "1"
     assert events(run_dir).Scalars("policy/entropy")[0].step == 1
 
 
@@ -119,6 +119,45 @@ def test_any_lightning_logger_gets_the_numbers(tiny: Compose, tmp_path: Path) ->
     (path,) = (tmp_path / "mine").rglob("metrics.csv")
     with path.open(newline="") as file:
         assert [float(line["policy/entropy"]) for line in csv.DictReader(file)] == [row["policy/entropy"]]
+
+
+@pytest.mark.parametrize(
+    ("store", "line"),
+    [
+        (
+            "sqlite:///x.db",
+            "sqlite:///x.db is a database, which mlflow-skinny cannot open. Take the full package",
+        ),
+        (
+            "file:/x",
+            "MLflow opens file:/x, a folder, only with MLFLOW_ALLOW_FILE_STORE=true in the environment.",
+        ),
+    ],
+)
+def test_a_store_that_mlflow_does_not_open_is_refused_before_the_run(
+    store: str, line: str, tiny: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow")
+    words = ["logger=[mlflow]", f"logger.mlflow.tracking_uri='{store}'"]
+    monkeypatch.setattr("ecrl.training.loggers.mlflow.find_spec", lambda name: None)
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
+    with pytest.raises(UsageError) as refused:
+        preflight(tiny(*words))
+    assert str(refused.value).startswith(f"logger=[mlflow]: {line}") and "\n" not in str(refused.value)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setattr("ecrl.training.loggers.mlflow.find_spec", lambda name: "there")
+    preflight(tiny(*words))
+
+
+@pytest.mark.slow
+def test_wandb_is_silent_offline(
+    tiny: Compose, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_SILENT")
+    train(tiny("iterations=1", "logger=[wandb]", "logger.wandb.offline=true"), silent)
+    captured = capfd.readouterr()
+    assert "wandb" not in captured.out + captured.err
 
 
 @pytest.mark.parametrize(

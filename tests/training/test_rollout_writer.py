@@ -101,11 +101,17 @@ def test_datasets_reads_the_parts(with_tokens: Path, tmp_path: Path) -> None:
 
 
 def test_how_many_stay(base: list[str], tmp_path: Path) -> None:
-    run_dir = run(base, tmp_path / "run", "iterations=4", "log.rollouts_keep=2")
+    run_dir = run(base, tmp_path / "run", "iterations=5", "log.rollouts_keep=1")
     (name,) = validated_sets(run_dir)
+    assert saved_rollouts(run_dir) == [5] and saved_rollouts(run_dir, name) == [4]  # the last that there is
+    with pytest.raises(UsageError, match=f"no answers to {name} of iteration 2; it has those of 4"):
+        read_rollouts(run_dir, 2, name)
+    run_dir = run(base, tmp_path / "more", "iterations=4", "log.rollouts_keep=2")
     assert saved_rollouts(run_dir) == [3, 4] and saved_rollouts(run_dir, name) == [4]
     assert list(read_rollouts(run_dir, 4)[0]) == list(COLUMNS)
-    with pytest.raises(UsageError, match=r"no rollouts of iteration 2; it has 2, from 3 to 4"):
+    with pytest.raises(
+        UsageError, match=r"no rollouts of iteration 2; it has those of 3, 4; log.rollouts_keep"
+    ):
         read_rollouts(run_dir, 2)
 
 

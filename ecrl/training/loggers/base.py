@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -26,6 +27,17 @@ class RunLogger:
     """
 
     package: ClassVar[str | None] = None
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse settings that cannot work here, before anything is opened.
+
+        Args:
+            settings: the user's.
+
+        Raises:
+            UsageError: says what works.
+        """
 
     def add_text(self, name: str, markdown: str, iteration: int) -> None:
         """Log a Markdown text."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from csv import DictReader
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from ecrl.training.loggers.base import RunLogger
 class Csv(RunLogger, CSVLogger):
     """A row an iteration and a column a metric; the configuration in ``csv/hparams.yaml``.
 
+    The column ``step`` is Lightning's name of the same number as ``iteration``.
+
     Args:
         run_dir: the run's folder.
         done: number of iterations that are logged already; later rows are dropped.
@@ -25,6 +28,11 @@ class Csv(RunLogger, CSVLogger):
         if earlier:
             self.experiment.metrics.extend(earlier)
             self.save()
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Add a row."""
+        row: dict[str, Any] = {"iteration": step, **metrics}
+        super().log_metrics(row, step)
 
 
 def _rows(path: Path, done: int) -> list[dict[str, Any]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.loggers import MLFlowLogger
 
+from ecrl.errors import UsageError
 from ecrl.training.loggers.base import RunLogger, keep_id, known_id
 
 if TYPE_CHECKING:
@@ -31,6 +33,29 @@ class Mlflow(RunLogger, MLFlowLogger):
     """
 
     package = "mlflow"
+
+    @classmethod
+    def check(cls, settings: Mapping[str, Any]) -> None:
+        """Refuse a store that the installed MLflow does not open."""
+        import mlflow
+        from mlflow import environment_variables
+        from mlflow.store.db.db_types import DATABASE_ENGINES
+
+        uri = str(settings.get("tracking_uri") or mlflow.get_tracking_uri())
+        scheme = uri.partition(":")[0].partition("+")[0] if "://" in uri else "file"
+        files = "MLFLOW_ALLOW_FILE_STORE=true with logger.mlflow.tracking_uri=file:./mlruns"
+        server = "a server, logger.mlflow.tracking_uri=http://HOST:5000"
+        if scheme in DATABASE_ENGINES and find_spec("sqlalchemy") is None:
+            raise UsageError(
+                f"logger=[mlflow]: {uri} is a database, which mlflow-skinny cannot open. Take the full "
+                f"package (pip install mlflow), {server}, or {files}."
+            )
+        allowed = getattr(environment_variables, "MLFLOW_ALLOW_FILE_STORE", None)  # older ones do not ask
+        if scheme == "file" and allowed is not None and not allowed.get():
+            raise UsageError(
+                f"logger=[mlflow]: MLflow opens {uri}, a folder, only with MLFLOW_ALLOW_FILE_STORE=true in "
+                f"the environment. Set it, or take {server}, or sqlite:///mlflow.db with the full package."
+            )
 
     def __init__(
         self,

@@ -22,18 +22,21 @@ MOST_PENDING = 8  # writes of an iteration to a logger
 
 
 def check_loggers(config: Config) -> None:
-    """Refuse a logger that is none, or whose package is missing; nothing is opened.
+    """Refuse a logger that is none, whose package is missing, or that cannot work here; nothing is opened.
 
     Raises:
         UsageError: says what to install or to write.
     """
     for name, node in config.logger.items():
-        package = getattr(_kind(name, node), "package", None)
-        if package is not None and version_of_module(package) is None:
+        kind = _kind(name, node)
+        if not issubclass(kind, RunLogger):
+            continue
+        if kind.package is not None and version_of_module(kind.package) is None:
             raise UsageError(
-                f"logger=[{name}] needs {package}, which is not installed: pip install {package}, or leave "
-                f"{name} out."
+                f"logger=[{name}] needs {kind.package}, which is not installed: pip install {kind.package}, "
+                f"or leave {name} out."
             )
+        kind.check(node)
 
 
 def open_loggers(config: Config, run_dir: Path, done: int) -> dict[str, Logger]:

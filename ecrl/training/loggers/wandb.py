@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -61,6 +62,8 @@ class Wandb(RunLogger, WandbLogger):
             resume="allow",
             dir=run_dir,
             mode="offline" if offline else None,
+            # Online it says where the run is; offline it has nothing to say that the run does not.
+            settings=wandb.Settings(silent=offline or os.environ.get("WANDB_MODE") == "offline"),
         )
         run.define_metric(_X)
         run.define_metric("*", step_metric=_X, step_sync=True)
