@@ -17,8 +17,9 @@ class FieldDefaults(griffe.Extension):
         value = attr.value
         if not isinstance(value, griffe.ExprCall):
             return
-        maker, named = str(value.function), {x.name: x.value for x in value.arguments if hasattr(x, "name")}
-        if maker in _MAKERS:
+        maker = str(value.function)
+        named = {x.name: x.value for x in value.arguments if isinstance(x, griffe.ExprKeyword)}
+        if maker in _MAKERS and value.arguments:
             attr.value = value.arguments[0]
         elif maker == "field" and "default_factory" in named:
             attr.value = griffe.ExprCall(function=named["default_factory"], arguments=[])
