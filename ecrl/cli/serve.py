@@ -11,6 +11,7 @@ import torch
 
 from ecrl.cli.arguments import Arguments, Command
 from ecrl.config.limits import count, number
+from ecrl.engines.vllm.adapters import engine_arguments
 from ecrl.engines.vllm.requirements import as_dtype, check_head_size, check_split, require_vllm
 from ecrl.engines.vllm.shared_secret import TOKEN, new_token, token_of
 from ecrl.errors import UsageError
@@ -23,6 +24,7 @@ class Settings:
 
     Attributes:
         model__path: the policy, a directory or hub id.
+        model__lora__r: the largest rank of adapters that it takes; empty takes none.
         host: address to listen on.
         port: port to listen on.
         dtype: of the weights.
@@ -33,6 +35,7 @@ class Settings:
     """
 
     model__path: str = ""
+    model__lora__r: int | None = count(None, least=1)
     host: str = "127.0.0.1"
     port: int = number(8000, least=1, most=2**16 - 1, wanted="from 1 to 65535")
     dtype: str = "bfloat16"
@@ -49,6 +52,7 @@ COMMAND = Command(
   ecrl serve model.path=DIR port=8000
 
   model.path=DIR                the policy, a directory or hub id
+  model.lora.r=RANK             largest rank of adapters it takes   (default: none, a run merges its own)
   host=HOST                     address to listen on                (default: 127.0.0.1)
   port=PORT                     port to listen on                   (default: 8000)
   dtype=NAME                    of the weights                      (default: bfloat16)
@@ -126,4 +130,5 @@ def _engine(settings: Settings) -> dict[str, Any]:
         "gpu_memory_utilization": settings.gpu_memory_utilization,
         "tensor_parallel_size": settings.tensor_parallel_size,
         **{name: value for name, value in given.items() if value is not None},
+        **(engine_arguments(settings.model__lora__r) if settings.model__lora__r else {}),
     }

@@ -80,10 +80,23 @@ def notes(job: Job) -> list[str]:
             f"Servers: {job.engines} of {gpus} {'GPU' if gpus == 1 else 'GPUs'} each (server_gpus), "
             f"{held:.1f} GiB of weights on each; beside the GPUs above."
         )
+        lines.append(_sync(job))
     if not job.shares_weights:
         full = concurrent(job, job.longest)
         lines.append(f"KV cache: {full:,} sequences of {job.longest:,} tokens in each copy of the engine.")
     return lines
+
+
+def _sync(job: Job) -> str:
+    """What a weight sync sends to a server."""
+    whole = f"{job.engine_bytes * job.model.parameters / GIB:,.1f} GiB to each server"
+    if not job.config.model.lora.r:
+        return f"Weight sync: {whole}."
+    adapters = job.engine_bytes * job.trainable / GIB
+    return (
+        f"Weight sync: {whole}, or, after the first one, {adapters:,.3f} GiB of adapters to servers that "
+        f"were started with model.lora.r={job.config.model.lora.r}."
+    )
 
 
 def _end(job: Job) -> str:

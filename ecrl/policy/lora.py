@@ -6,8 +6,9 @@ W x + (α/r)·B A x      initially A is random and B is zero
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,30 @@ from ecrl.errors import UsageError
 from ecrl.hashing import stable_hash
 
 ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class AdapterKind:
+    """What a server must be able to take.
+
+    Attributes:
+        rank: of the adapters.
+        layers: last parts of the names of the layers that have one.
+    """
+
+    rank: int
+    layers: frozenset[str]
+
+
+def adapter_kind(lm: nn.Module) -> AdapterKind | None:
+    """Return what kind of adapters a model has; None if it has none."""
+    ranks = {n.rpartition(".")[2]: m.r[ADAPTER] for n, m in lm.named_modules() if isinstance(m, LoraLayer)}
+    return AdapterKind(max(ranks.values()), frozenset(ranks)) if ranks else None
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a tensor with this name is a factor of an adapter."""
+    return ".lora_A." in name or ".lora_B." in name
 
 
 def add_adapters(lm: Any, config: LoraConfig) -> None:
@@ -106,6 +131,25 @@ def delta(layer: Any, full_tensor: Any) -> Tensor:
     a, b = full_tensor(layer.lora_A[ADAPTER].weight), full_tensor(layer.lora_B[ADAPTER].weight)
     product: Tensor = layer.scaling[ADAPTER] * (b @ a)
     return product
+
+
+@torch.no_grad()
+def factors(
+    lm: nn.Module, full_tensor: Callable[[Tensor], Tensor], dtype: torch.dtype | None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the adapters of all layers: A as ``LAYER.lora_A.weight``, (α/r)·B as ``LAYER.lora_B.weight``.
+
+    Args:
+        lm: a model with adapters.
+        full_tensor: as for :func:`delta`.
+        dtype: type in which each factor is gathered; None takes its own.
+    """
+    for name, module in lm.named_modules():
+        if isinstance(module, LoraLayer):
+            layer: Any = module
+            a, b = layer.lora_A[ADAPTER].weight, layer.scaling[ADAPTER] * layer.lora_B[ADAPTER].weight
+            for factor, weight in (("A", a), ("B", b)):
+                yield f"{name}.lora_{factor}.weight", full_tensor(weight.detach().to(dtype or weight.dtype))
 
 
 def linear_layers(lm: Any) -> list[tuple[str, nn.Linear]]:

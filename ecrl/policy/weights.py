@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Literal
 
 import torch
 from huggingface_hub import snapshot_download
@@ -17,8 +18,10 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, Replicate
 
 from ecrl.errors import UsageError
-from ecrl.policy.lora import delta
+from ecrl.policy.lora import delta, factors, is_adapter
 from ecrl.policy.quantization import dequantised, is_quantised
+
+Part = Literal["merged", "base", "adapters"]
 
 #: Files with a model's weights. Mistral's models also come as `consolidated.safetensors`, with other names.
 WEIGHT_FILES = ("model*.safetensors", "pytorch_model*.bin")
@@ -53,7 +56,7 @@ def unsharded(lm: nn.Module) -> Iterator[None]:
 
 
 class HFWeights:
-    """Iterable of pairs of HF name and weight, with adapters merged; can be iterated over repeatedly.
+    """Iterable of pairs of HF name and weight; can be iterated over repeatedly.
 
     Adapters are merged in float32, and quantised matrices come as the layers compute with them. Tied weights
     come once. Each tensor is unsharded, and made only when the iteration reaches it. Every
@@ -63,30 +66,47 @@ class HFWeights:
         lm: the policy's transformers model.
         device: where each tensor is gathered and made; None takes that of its parameter.
         dtype: type in which each tensor is gathered and made; None takes that of its parameter.
+        parts: what comes, in order: the ``merged`` weights, those of the ``base``, or the ``adapters`` on
+            their own, see ``lora.factors``.
     """
 
     def __init__(
-        self, lm: nn.Module, device: torch.device | None = None, dtype: torch.dtype | None = None
+        self,
+        lm: nn.Module,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        parts: Sequence[Part] = ("merged",),
     ) -> None:
         self._lm = lm
         self._device = device
         self._dtype = dtype
+        self._parts = parts
 
     def cast(self, dtype: torch.dtype) -> HFWeights:
         """Return the same weights in another type; shards are cast before they are gathered."""
-        return HFWeights(self._lm, self._device, dtype)
+        return HFWeights(self._lm, self._device, dtype, self._parts)
+
+    def apart(self, base: bool) -> HFWeights:
+        """Return the adapters on their own, after the weights that they are added to if ``base``."""
+        return HFWeights(self._lm, self._device, self._dtype, ("base", "adapters") if base else ("adapters",))
 
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
-        return _hf_weights(self._lm, partial(full_tensor, device=self._device), self._dtype)
+        whole = partial(full_tensor, device=self._device)
+        for part in self._parts:
+            if part == "adapters":
+                yield from factors(self._lm, whole, self._dtype)
+            else:
+                yield from _hf_weights(self._lm, whole, self._dtype, merged=part == "merged")
 
 
 @torch.no_grad()
 def _hf_weights(
-    lm: nn.Module, whole: Callable[[Tensor], Tensor], dtype: torch.dtype | None
+    lm: nn.Module, whole: Callable[[Tensor], Tensor], dtype: torch.dtype | None, merged: bool
 ) -> Iterator[tuple[str, Tensor]]:
-    adapted = {f"{n}.base_layer.weight": m for n, m in lm.named_modules() if isinstance(m, LoraLayer)}
+    layers = lm.named_modules() if merged else ()
+    adapted = {f"{n}.base_layer.weight": m for n, m in layers if isinstance(m, LoraLayer)}
     for name, parameter in lm.named_parameters():
-        if ".lora_A." in name or ".lora_B." in name:
+        if is_adapter(name):
             continue
         held = dequantised(parameter) if is_quantised(parameter) else parameter.detach()
         if name in adapted:

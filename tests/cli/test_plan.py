@@ -73,8 +73,18 @@ def test_bad_input_is_one_line(words: list[str], says: str, capsys: pytest.Captu
 def test_servers_have_gpus_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["plan", "experiment=paper_32b_grpo", "engine=vllm_server", "engine.urls=[http://a:1,http://b:1]"]
     assert main([*words, "server_gpus=4"]) == 0
-    assert "Servers: 2 of 4 GPUs each (server_gpus), 15.3 GiB of weights on each" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Servers: 2 of 4 GPUs each (server_gpus), 15.3 GiB of weights on each" in said
+    assert "Weight sync: 61.0 GiB to each server.\n" in said
     assert main(words) == 0
     assert main([*words, "gpu_memory=48", "trainer.devices=32"]) == 1
     error = capsys.readouterr().err
     assert "does not fit on a server of server_gpus=1" in error and error.count("\n") == 1
+
+
+def test_a_weight_sync_may_send_adapters_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["plan", "experiment=paper_7b_grpo", "engine=vllm_server", "engine.urls=[http://a:1]"]
+    main([*words, "model.lora.r=16"])
+    # Of each layer's seven matrices 90,112 rows and columns, times 16, 28 layers and 2 bytes.
+    said = "Weight sync: 14.2 GiB to each server, or, after the first one, 0.075 GiB of adapters to servers"
+    assert said in capsys.readouterr().out.replace("\n", " ")

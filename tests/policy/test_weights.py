@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from ecrl.config.schema import LoraConfig
 from ecrl.distributed.lightning_strategies import be_a_group_of_one
 from ecrl.errors import UsageError
-from ecrl.policy.lora import add_adapters
+from ecrl.policy.lora import AdapterKind, adapter_kind, add_adapters, is_adapter
 from ecrl.policy.model import check_model, load_policy, load_tokenizer
 from ecrl.policy.weights import HFWeights, read_weights
 
@@ -73,6 +73,30 @@ def test_adapters_are_added_before_the_sum_is_rounded(tiny_model: Path) -> None:
     whole, rounded = dict(HFWeights(lm)), dict(HFWeights(lm).cast(torch.bfloat16))
     assert whole.keys() == rounded.keys()
     assert all(torch.equal(rounded[name], tensor.bfloat16()) for name, tensor in whole.items())
+
+
+def test_adapters_on_their_own_add_up_to_the_merged_weights(tiny_model: Path) -> None:
+    lm = load_policy(str(tiny_model), load_tokenizer(str(tiny_model))).lm
+    before = {name: tensor.clone() for name, tensor in HFWeights(lm)}
+    assert adapter_kind(lm) is None
+    add_adapters(lm, LoraConfig(r=2, alpha=3.0, target_modules=["q_proj", "down_proj"]))
+    assert adapter_kind(lm) == AdapterKind(2, frozenset({"q_proj", "down_proj"}))
+    with torch.no_grad():
+        for name, parameter in lm.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(generator=torch.Generator().manual_seed(0))
+    apart, merged = dict(HFWeights(lm).apart(base=True)), dict(HFWeights(lm))
+    adapters = {name: tensor for name, tensor in apart.items() if is_adapter(name)}
+    assert adapters.keys() == dict(HFWeights(lm).apart(base=False)).keys()
+    assert apart.keys() - adapters.keys() == before.keys()
+    assert all(torch.equal(apart[name], tensor) for name, tensor in before.items())
+    a, b = (adapters[f"model.layers.1.mlp.down_proj.lora_{factor}.weight"] for factor in "AB")
+    name = "model.layers.1.mlp.down_proj.weight"
+    assert torch.allclose(before[name] + b @ a, merged[name], atol=1e-6)
+    scaled = lm.get_parameter("model.layers.1.mlp.down_proj.lora_B.default.weight") * 1.5  # α/r
+    assert torch.equal(b, scaled)
+    rounded = dict(HFWeights(lm).cast(torch.bfloat16).apart(base=False))
+    assert all(torch.equal(rounded[name], tensor.bfloat16()) for name, tensor in adapters.items())
 
 
 def test_shards_are_cast_before_they_are_gathered(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,8 @@ class ScriptedServer:
                 "workers": 1,
                 "max_model_len": self.max_model_len,
                 "max_num_seqs": self.max_num_seqs,
+                "adapter_rank": 0,
+                "adaptable": [],
             }
         return self._generate(body["sampling"]["seed"])
 

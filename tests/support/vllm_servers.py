@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import torch
 
 from ecrl.engines.base import Completion
@@ -21,7 +22,7 @@ from tests.support.scripted_server import TOKEN
 
 
 class Server:
-    """One `ecrl serve`, in a process group of its own."""
+    """One `ecrl serve`, in a process group of its own, with ``max_model_len=128`` unless it is set."""
 
     def __init__(self, model: Path, port: int, *settings: str) -> None:
         self.model, self.port, self.settings = model, port, settings
@@ -29,9 +30,11 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "ecrl", "serve", f"model.path={self.model}", f"port={self.port}"]
+        words = [f"model.path={self.model}", f"port={self.port}", "dtype=float32", *self.settings]
+        if not any(word.startswith("max_model_len=") for word in words):
+            words.append("max_model_len=128")
         self.process = subprocess.Popen(
-            [*command, "dtype=float32", "max_model_len=128", *self.settings],
+            [sys.executable, "-m", "ecrl", "serve", *words],
             env=os.environ | {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -76,6 +79,35 @@ def disturb(model: PolicyModel, seed: int) -> None:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=random)
+
+
+def move_adapters(model: PolicyModel, seed: int) -> None:
+    """As training does: nothing else moves."""
+    random = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape, generator=random)
+
+
+def check_logprobs(completion: Completion, prompt: Sequence[int], models: Mapping[int, PolicyModel]) -> None:
+    """The log-prob of each token is that of the version which drew it, and versions rise."""
+    ids, count = completion.token_ids, len(completion.token_ids)
+    last = (completion.weights_version, count - sum(n for _, n in completion.earlier))
+    spans = [*completion.earlier, last]
+    versions = [version for version, _ in spans]
+    assert versions == sorted(set(versions)) and all(n > 0 for _, n in spans)
+    drawn = [v for version, n in spans for v in [version] * n]
+    by = {v: scores(model, [*prompt, *ids])[len(prompt) - 1 :] for v, model in models.items()}
+    want = torch.stack([by[version][i] for i, version in enumerate(drawn)])
+    assert torch.tensor(completion.logprobs) == pytest.approx(want, abs=1e-3)
+
+
+@torch.no_grad()
+def scores(model: PolicyModel, ids: Sequence[int]) -> torch.Tensor:
+    """Log-probabilities of the tokens after the first, by transformers."""
+    logprobs = model.lm(torch.tensor([ids])).logits.log_softmax(-1)[0, :-1]
+    return logprobs.gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
 
 
 def tokens(completions: Sequence[Completion]) -> list[list[int]]:

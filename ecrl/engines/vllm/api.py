@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from ecrl.engines.vllm.adapters import adapter_request
 from ecrl.engines.vllm.asgi import Body, Handler, Refusal
 from ecrl.engines.vllm.progress import Progress
 from ecrl.engines.vllm.sampling_params import probe_params
@@ -49,7 +50,15 @@ class Api:
         self._vocabulary: int = config.model_config.get_vocab_size()
         self._most: int = config.scheduler_config.max_num_seqs
         self._workers: int = config.parallel_config.world_size
+        self._rank: int = config.lora_config.max_lora_rank if config.lora_config else 0
+        self._adapter = adapter_request() if self._rank else None
+        self._adaptable: list[str] = []
         self._open = 0
+
+    async def begin(self) -> None:
+        """Prepare for the first run."""
+        self._adaptable, *_ = await self._engine.collective_rpc("ecrl_start")
+        await self.forget()
 
     def routes(self) -> dict[str, Handler]:
         """Return the handlers by path."""
@@ -77,6 +86,8 @@ class Api:
             "workers": self._workers,
             "max_model_len": self._longest,
             "max_num_seqs": self._most,
+            "adapter_rank": self._rank,
+            "adaptable": self._adaptable,
         }
 
     async def model(self, body: Body) -> dict[str, Any]:
@@ -179,7 +190,9 @@ class Api:
 
         try:
             params = SamplingParams(**sampling, output_kind=RequestOutputKind.FINAL_ONLY)
-            generated = self._engine.generate({"prompt_token_ids": prompt}, params, secrets.token_hex(16))
+            generated = self._engine.generate(
+                {"prompt_token_ids": prompt}, params, secrets.token_hex(16), lora_request=self._adapter
+            )
             async for output in generated:
                 last = output
         except (ValueError, VLLMValidationError) as error:  # vLLM's own check of the request

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ecrl.engines.checksum import WORD
 
 Shapes = Mapping[str, Sequence[int]]
+Packing = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,7 @@ class Held:
     column: int
 
 
-def find_weights(
-    model: nn.Module, packing: Mapping[str, Sequence[str]], shapes: Shapes
-) -> tuple[dict[str, Held], list[str]]:
+def find_weights(model: nn.Module, packing: Packing, shapes: Shapes) -> tuple[dict[str, Held], list[str]]:
     """Find a checkpoint's tensors in a vLLM model.
 
     Args:
@@ -49,7 +48,8 @@ def find_weights(
     # Duplicates are kept, so that both names of a tied embedding lead to its parameter.
     for name, parameter in model.named_parameters(remove_duplicate=False):
         module = model.get_submodule(name.rpartition(".")[0])
-        parts = _checkpoint_names(name, packing)
+        # A layer that can have an adapter is the base of a layer of vLLM's with that name.
+        parts = _checkpoint_names(name.replace(".base_layer.", "."), packing)
         absent = [part for part in parts if part not in shapes]
         missing += [(part, parameter) for part in absent]
         if not absent:
@@ -88,7 +88,7 @@ def _parts(module: nn.Module, parameter: Tensor, names: Sequence[str], shapes: S
     return found
 
 
-def _checkpoint_names(name: str, packing: Mapping[str, Sequence[str]]) -> list[str]:
+def _checkpoint_names(name: str, packing: Packing) -> list[str]:
     """Return the checkpoint's names of the tensors in one vLLM parameter, in the order of its rows."""
     prefix, _, leaf = name.rpartition(".")
     prefix, _, module = prefix.rpartition(".")

@@ -50,6 +50,8 @@ class Status:
         workers: processes over which it splits the model.
         max_model_len: longest prompt and completion together, in tokens.
         max_num_seqs: the most sequences that it draws at once.
+        adapter_rank: the largest rank of adapters that it takes; 0 if it takes none.
+        adaptable: last parts of the names of the layers that can have one.
     """
 
     vllm: str
@@ -59,6 +61,8 @@ class Status:
     workers: int
     max_model_len: int
     max_num_seqs: int
+    adapter_rank: int
+    adaptable: list[str]
 
 
 class Replica:
@@ -258,7 +262,7 @@ def _typed(value: Any, kind: Any) -> Any:
     Raises:
         TypeError: it has another type.
     """
-    if type(value).__name__ != kind:
+    if type(value).__name__ != kind.partition("[")[0]:
         raise TypeError(kind)
     return value
 

@@ -25,9 +25,11 @@ from ecrl.engines.vllm.shared_secret import bearer, token_of
 from ecrl.engines.vllm.weight_sync import WeightSync
 from ecrl.engines.vllm.worker import describe
 from ecrl.errors import EcrlError, UsageError
+from ecrl.policy.lora import adapter_kind
 from ecrl.policy.meta_model import meta_model
 from ecrl.policy.model import PolicyModel, load_config, load_tokenizer
 from ecrl.policy.tiny_model import build_tokenizer
+from ecrl.policy.weights import HFWeights
 
 
 class VLLMServerEngine(StreamingEngine):
@@ -78,6 +80,7 @@ class VLLMServerEngine(StreamingEngine):
         self._dtype: torch.dtype = as_dtype(dtype)
         self._probe = Probe(model, self._dtype, probe_tolerance)
         self.manifest = WeightManifest()
+        self._adapters = adapter_kind(model.lm)
         token = token_of("engine=vllm_server")
         self._connections = most_connections()
         self._http = HTTPThread(token)
@@ -149,10 +152,14 @@ class VLLMServerEngine(StreamingEngine):
             return
         self.version = None
         self._dispatcher.expect(version)
+        self.process_group.wait()  # until every process takes what the new weights draw
         for _ in range(len(self.replicas) + 1):
-            self.process_group.first(self._sync.connect)
-            self.manifest = WeightManifest()
-            if self._send(self.manifest.record(weights, self._dtype), version):
+            opened, apart = self.process_group.first(self._connect)
+            if opened or not apart:
+                self.manifest = WeightManifest()
+            # What lies below the adapters never changes, so a channel carries it once.
+            sent = weights.apart(base=opened) if apart and isinstance(weights, HFWeights) else weights
+            if self._send(self.manifest.record(sent, self._dtype), version):
                 break
         else:
             raise EcrlError("The vLLM servers kept failing while weights were sent to them.")
@@ -171,6 +178,11 @@ class VLLMServerEngine(StreamingEngine):
         live = [(replica, members[replica.url]) for replica in self.replicas if replica.url in members]
         self._longest = min(status.max_model_len for _, status in live)
         self._dispatcher.use(live, self._connections)
+
+    def _connect(self) -> tuple[bool, bool]:
+        """Open the channel; return whether it is new, and whether adapters go over it on their own."""
+        opened = self._sync.connect()
+        return opened, self._adapters is not None and self._sync.takes(self._adapters)
 
     def _send(self, weights: Iterable[tuple[str, Tensor]], version: int) -> bool:
         """Send the weights to every member; return whether one received them. Every process iterates."""

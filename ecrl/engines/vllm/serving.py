@@ -80,7 +80,7 @@ async def _serve(listener: socket.socket, token: str, settings: dict[str, Any]) 
     engine = _start(settings, progress)
     try:
         api = Api(engine, vllm.__version__, progress)
-        await api.forget()
+        await api.begin()
         app = Application(token, api.routes())
         config = uvicorn.Config(app, log_level="warning", lifespan="off", ws="none", backlog=_BACKLOG)
         server = uvicorn.Server(config)

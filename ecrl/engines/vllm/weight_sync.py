@@ -19,6 +19,7 @@ from ecrl.engines.vllm.own_address import own_address
 from ecrl.engines.vllm.replica import QUICK, Replica, Status, cause
 from ecrl.engines.vllm.weight_channel import ChannelError, Sender
 from ecrl.errors import EcrlError
+from ecrl.policy.lora import AdapterKind
 
 T = TypeVar("T")
 
@@ -59,14 +60,15 @@ class WeightSync:
         self._ranks: dict[Replica, range] = {}
         self._sender: Sender | None = None
         self._absent: set[Replica] = set()
+        self._merging = False
 
     def all_there(self) -> bool:
         """Whether every server took part in the last sync, still answers, and was not restarted."""
         found = self._look()
         return len(found) == len(self._replicas) and _same(found, self.members)
 
-    def connect(self) -> None:
-        """Open a channel to all servers that answer, unless it is open.
+    def connect(self) -> bool:
+        """Open a channel to all servers that answer, unless it is open; return whether it was opened.
 
         Raises:
             EcrlError: no server answers, or none can connect.
@@ -74,18 +76,31 @@ class WeightSync:
         found = self._look()
         if self._sender is not None and _same(found, self.members):
             self.members = found
-            return
+            return False
         while found:
             self.close()
             failed = self._open(found)
             if not failed:
-                return
+                return True
             found = {replica: status for replica, status in found.items() if replica not in failed}
         urls = ", ".join(replica.url for replica in self._replicas)
         raise EcrlError(
             f"No vLLM server answers any more ({urls}); start them again and continue from the last "
             "checkpoint with resume=RUN_DIR."
         )
+
+    def takes(self, adapters: AdapterKind) -> bool:
+        """Whether all members take adapters of this kind; says once who does not."""
+        for replica, status in self.members.items():
+            if (reason := _cannot_take(status, adapters)) is not None:
+                if not self._merging:
+                    self._say(
+                        f"adapters are merged into whole weights at each sync, because the server at "
+                        f"{replica.url} {reason}."
+                    )
+                self._merging = True
+                return False
+        return True
 
     def send(self, weights: Iterable[tuple[str, Tensor]], version: int) -> bool:
         """Send the weights to all members; iterates to the end. Returns whether one received them all."""
@@ -214,6 +229,15 @@ class WeightSync:
         self, replicas: Iterable[Replica], ask: Callable[[Replica], Coroutine[Any, Any, T]]
     ) -> dict[Replica, Future[T]]:
         return {replica: self._http.start(ask(replica)) for replica in replicas}
+
+
+def _cannot_take(status: Status, adapters: AdapterKind) -> str | None:
+    """Say why a server cannot take adapters; None if it can."""
+    if status.adapter_rank < adapters.rank:
+        return f"was not started for them (`ecrl serve … model.lora.r={adapters.rank}`)"
+    if missing := adapters.layers - set(status.adaptable):
+        return f"cannot have them at {', '.join(sorted(missing))}"
+    return None
 
 
 def _same(found: Mapping[Replica, Status], members: Mapping[Replica, Status]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -12,10 +13,12 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from ecrl.engines.checksum import Part, Receipt, checksum, read
-from ecrl.engines.vllm.held_weights import find_weights
+from ecrl.engines.vllm.adapters import adaptable_layers, find_factors, set_adapter
+from ecrl.engines.vllm.held_weights import Packing, find_weights
 from ecrl.engines.vllm.shared_secret import token_of
 from ecrl.engines.vllm.weight_channel import ChannelError, Receiver
 from ecrl.hashing import stable_hash
+from ecrl.policy.lora import is_adapter
 
 #: The extension's name for vLLM: ``LLM(worker_extension_cls=EXTENSION)``.
 EXTENSION = "ecrl.engines.vllm.worker.WeightsExtension"
@@ -37,10 +40,28 @@ class WeightsExtension:
     device: torch.device
     rank: int
 
+    def ecrl_start(self) -> list[str]:
+        """Load an adapter that changes nothing; return the names of the layers that can have one."""
+        if not self.model_runner.lora_config:
+            return []
+        set_adapter(self.model_runner, {})
+        return adaptable_layers(self.model_runner, self._packing())
+
     def ecrl_load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
-        """Load weights one tensor at a time, by their names in the HF checkpoint."""
+        """Load weights one tensor at a time, by their names in the HF checkpoint, and an adapter.
+
+        Where no weights come, those held stay; where no adapter comes, there is none afterwards.
+        """
         self.ecrl_stamp(-1)
-        self.model_runner.reload_weights(weights_iterator=weights)
+        factors: dict[str, Tensor] = {}
+        for are_factors, part in groupby(weights, key=lambda pair: is_adapter(pair[0])):
+            if are_factors:
+                factors |= dict(part)
+            else:
+                self.model_runner.reload_weights(weights_iterator=part)
+                self.ecrl_start()  # vLLM dropped the adapter
+        if self.model_runner.lora_config:
+            set_adapter(self.model_runner, factors)
         self.ecrl_stamp(version)
 
     def ecrl_join(self, address: str, port: int, first: int, size: int, timeout: float) -> None:
@@ -96,12 +117,17 @@ class WeightsExtension:
             shapes: shape of every tensor that was sent, by its name in the HF checkpoint.
         """
         model = self.model_runner.get_model()
-        held, unsent = find_weights(model, getattr(model, "packed_modules_mapping", {}), shapes)
+        held, unsent = find_weights(model, self._packing(), shapes)
+        held |= dict(find_factors(model, self._packing(), shapes))
         sums = read({name: checksum(part.view, part.row, part.column) for name, part in held.items()})
         checksums: dict[str, Part | None] = dict.fromkeys(shapes)
         for name, part in held.items():
             checksums[name] = (part.row, part.column, sums[name] or 0)
         return Receipt(version=self.ecrl_version, checksums=checksums, unsent=unsent)
+
+    def _packing(self) -> Packing:
+        packing: Packing = getattr(self.model_runner.get_model(), "packed_modules_mapping", {})
+        return packing
 
 
 def describe(config: Any, tokenizer: Any) -> dict[str, int]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ecrl.engines.checksum import WeightManifest, checksum, read
+from ecrl.engines.vllm.adapters import find_factors
 from ecrl.engines.vllm.held_weights import find_weights
 
 PACKING = {"qkv_proj": ["q_proj", "k_proj", "v_proj"], "gate_up": ["gate", "up"]}
@@ -81,3 +82,56 @@ def test_the_parts_of_four_workers_make_the_whole(kv_heads: int) -> None:
         parts = {name: (part.row, part.column, sums[name] or 0) for name, part in held.items()}
         receipts.append({"version": 1, "checksums": parts, "unsent": []})
     manifest.check(receipts, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+def test_the_factors_that_four_workers_hold_make_the_adapter(kv_heads: int) -> None:
+    """Rank 2 in places for 4; the value projection has no adapter."""
+    sizes = {"q_proj": (8, 8), "k_proj": (2 * kv_heads, 8), "gate": (16, 8), "up": (16, 8), "down": (8, 16)}
+    sent: dict[str, Tensor] = {}
+    for name, (out, width) in sizes.items():
+        sent |= {f"a.{name}.lora_A.weight": torch.randn(2, width)}
+        sent |= {f"a.{name}.lora_B.weight": torch.randn(out, 2)}
+    manifest, size = WeightManifest(), 4
+    list(manifest.record(sent.items(), torch.float32))
+    copies = size // kv_heads
+    receipts = []
+    for rank in range(size):
+
+        def wrapped(*names: str, rank: int = rank, **split: Any) -> nn.Module:
+            """A layer as vLLM wraps it for adapters."""
+            module = nn.Module()
+            split |= {"tp_rank": rank, "tp_size": size, "lora_a_stacked": [], "lora_b_stacked": []}
+            for name in names:
+                a, b = (sent.get(f"a.{name}.lora_{f}.weight") for f in "AB")
+                if a is None or b is None:
+                    a, b = torch.zeros(2, 8), torch.zeros(2 * kv_heads, 2)
+                if name == "down":
+                    a = a[:, 4 * rank : 4 * rank + 4]
+                else:
+                    rows = 2 if name in ("q_proj", "k_proj", "v_proj") else 4
+                    first = rows * (rank // copies if name in ("k_proj", "v_proj") else rank)
+                    b = b[first : first + rows]
+                for stacked, factor in (("lora_a_stacked", a), ("lora_b_stacked", b)):
+                    place = torch.zeros(4 if factor is a else len(b), 4 if factor is b else a.shape[1])
+                    place[: factor.shape[0], : factor.shape[1]] = factor
+                    split[stacked].append(place[None, None])
+            for name, value in split.items():
+                setattr(module, name, value)
+            return module
+
+        layers = {
+            "qkv_proj": wrapped("q_proj", "k_proj", "v_proj", num_kv_head_replicas=copies),
+            "gate_up": wrapped("gate", "up"),
+            "down": wrapped("down"),
+        }
+        model = nn.ModuleDict({"a": nn.ModuleDict(layers)})
+        held = dict(find_factors(model, PACKING, manifest.shapes))
+        assert held.keys() == sent.keys()
+        sums = read({name: checksum(part.view, part.row, part.column) for name, part in held.items()})
+        parts = {name: (part.row, part.column, sums[name] or 0) for name, part in held.items()}
+        receipts.append({"version": 1, "checksums": parts, "unsent": []})
+    manifest.check(receipts, 1)  # type: ignore[arg-type]
+    # Without room for the rank there is none.
+    wide = {name: [5, s[1]] if "lora_A" in name else [s[0], 5] for name, s in manifest.shapes.items()}
+    assert dict(find_factors(model, PACKING, wide)) == {}

@@ -37,6 +37,8 @@ STATUS = {
     "workers": 1,
     "max_model_len": 64,
     "max_num_seqs": 8,
+    "adapter_rank": 0,
+    "adaptable": [],
 }
 GOOD = {"/status": STATUS}
 

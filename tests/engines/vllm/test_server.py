@@ -18,7 +18,6 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-import torch
 from transformers import Qwen2Tokenizer
 
 from ecrl.cli import main
@@ -36,7 +35,7 @@ from tests.support.processes import session_processes
 from tests.support.runs import history, run
 from tests.support.scripted_server import TOKEN
 from tests.support.tiny import TINY
-from tests.support.vllm_servers import Server, disturb, free_port, tokens
+from tests.support.vllm_servers import Server, check_logprobs, disturb, free_port, tokens
 
 pytestmark = pytest.mark.slow
 
@@ -256,25 +255,8 @@ def test_what_is_open_goes_on_with_new_weights(servers: list[Server], model: Pol
         done |= dict(engine.poll())
     assert len([c for c in done.values() if c.earlier]) >= 4
     for number, completion in done.items():
-        ids, count = completion.token_ids, len(completion.token_ids)
-        spans = [
-            *completion.earlier,
-            (completion.weights_version, count - sum(n for _, n in completion.earlier)),
-        ]
-        assert [version for version, _ in spans] in ([1], [2], [1, 2]) and all(n > 0 for _, n in spans)
-        drawn = [v for version, n in spans for v in [version] * n]
-        prompt = requests[number].prompt
-        by = {version: scores(m, [*prompt, *ids])[len(prompt) - 1 :] for version, m in ((1, old), (2, model))}
-        want = torch.stack([by[version][i] for i, version in enumerate(drawn)])
-        assert torch.tensor(completion.logprobs) == pytest.approx(want, abs=1e-3)
+        check_logprobs(completion, requests[number].prompt, {1: old, 2: model})
     engine.close()
-
-
-@torch.no_grad()
-def scores(model: PolicyModel, ids: Sequence[int]) -> torch.Tensor:
-    """Log-probabilities of the tokens after the first, by transformers."""
-    logprobs = model.lm(torch.tensor([ids])).logits.log_softmax(-1)[0, :-1]
-    return logprobs.gather(1, torch.tensor(ids[1:])[:, None])[:, 0]
 
 
 class Repeated:

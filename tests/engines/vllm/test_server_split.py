@@ -9,16 +9,18 @@ import pytest
 import torch
 from transformers import PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
 
+from ecrl.config.schema import LoraConfig
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine
 from ecrl.engines.vllm.server import VLLMServerEngine
 from ecrl.errors import EcrlError
+from ecrl.policy.lora import add_adapters
 from ecrl.policy.model import PolicyModel, load_policy, load_tokenizer
 from ecrl.policy.tiny_model import build_tokenizer
 from ecrl.policy.weights import HFWeights
 from tests.support.processes import session_processes
-from tests.support.vllm_servers import Server, disturb, free_port, tokens
+from tests.support.vllm_servers import Server, disturb, free_port, move_adapters, tokens
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -50,10 +52,27 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     path, tokenizer = tmp_path_factory.mktemp("grouped"), build_tokenizer()
     grouped(request.param, len(tokenizer)).save_pretrained(path)
     tokenizer.save_pretrained(path)
-    started = Server(path, free_port(), "tensor_parallel_size=2")
+    started = Server(path, free_port(), "tensor_parallel_size=2", "model.lora.r=4")
     started.wait()
     yield started
     started.kill()
+
+
+def test_two_workers_draw_with_adapters_and_prove_them(server: Server) -> None:
+    path: Path = server.model
+    model = load_policy(str(path), load_tokenizer(str(path)))
+    add_adapters(model.lm, LoraConfig(r=4))
+    engine = VLLMServerEngine(model, ProcessGroup(), urls=[server.url], dtype="float32", timeout=60.0)
+    for version in (1, 2):
+        move_adapters(model, seed=version)
+        engine.sync_weights(HFWeights(model.lm), version)
+        got, want = (e.generate(PROMPTS, GREEDY, KEYS) for e in (engine, HFEngine(model, ProcessGroup())))
+        assert tokens(got) == tokens(want)
+        for a, b in zip(got, want, strict=True):
+            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+    engine.manifest.sums["model.layers.1.mlp.down_proj.lora_A.weight"] += 1
+    with pytest.raises(EcrlError, match=r"version 2: .*\.1\.mlp\.down_proj\.lora_A\.weight \(1 of"):
+        engine.confirm(2)
 
 
 def connected(server: Server) -> tuple[VLLMServerEngine, PolicyModel]:
