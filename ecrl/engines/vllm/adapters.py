@@ -45,26 +45,36 @@ def adapter_request() -> Any:
     return LoRARequest("run", _ID, "run")
 
 
+def clear_adapter(runner: Any) -> None:
+    """Let the adapter of one of vLLM's workers change nothing.
+
+    Args:
+        runner: the worker's model runner.
+    """
+    _manager(runner).remove_adapter(_ID)
+    runner.lora_manager.add_dummy_lora(adapter_request(), rank=1)  # of zeros
+    _manager(runner).activate_adapter(_ID)
+
+
 def set_adapter(runner: Any, factors: Mapping[str, Tensor]) -> None:
     """Replace the adapter of one of vLLM's workers.
 
     Args:
         runner: the worker's model runner.
-        factors: see ``lora.factors``; none are an adapter that changes nothing.
+        factors: see ``lora.factors``.
     """
     from vllm.lora.lora_model import LoRAModel
     from vllm.lora.peft_helper import PEFTHelper
 
-    rank = max((len(factor) for name, factor in factors.items() if ".lora_A." in name), default=1)
+    rank = max(len(factor) for name, factor in factors.items() if ".lora_A." in name)
     # B comes with its scale α/r, so that of vLLM is 1.
     settings = PEFTHelper(r=rank, lora_alpha=rank, target_modules=[])
     adapter = LoRAModel.from_lora_tensors(
         _ID, dict(factors), settings, device="cpu", dtype=runner.lora_config.lora_dtype
     )
-    manager = _manager(runner)
-    manager.remove_adapter(_ID)
-    manager.add_adapter(adapter)
-    manager.activate_adapter(_ID)
+    _manager(runner).remove_adapter(_ID)
+    _manager(runner).add_adapter(adapter)
+    _manager(runner).activate_adapter(_ID)
 
 
 def adaptable_layers(runner: Any, packing: Packing) -> list[str]:

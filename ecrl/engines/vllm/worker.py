@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from ecrl.engines.checksum import Part, Receipt, checksum, read
-from ecrl.engines.vllm.adapters import adaptable_layers, find_factors, set_adapter
+from ecrl.engines.vllm.adapters import adaptable_layers, clear_adapter, find_factors, set_adapter
 from ecrl.engines.vllm.held_weights import Packing, find_weights
 from ecrl.engines.vllm.shared_secret import token_of
 from ecrl.engines.vllm.weight_channel import ChannelError, Receiver
@@ -41,27 +41,24 @@ class WeightsExtension:
     rank: int
 
     def ecrl_start(self) -> list[str]:
-        """Load an adapter that changes nothing; return the names of the layers that can have one."""
+        """Begin with an adapter that changes nothing; return the names of the layers that can have one."""
         if not self.model_runner.lora_config:
             return []
-        set_adapter(self.model_runner, {})
+        clear_adapter(self.model_runner)
         return adaptable_layers(self.model_runner, self._packing())
 
     def ecrl_load(self, weights: Iterable[tuple[str, Tensor]], version: int) -> None:
         """Load weights one tensor at a time, by their names in the HF checkpoint, and an adapter.
 
-        Where no weights come, those held stay; where no adapter comes, there is none afterwards.
+        Adapters come after the weights that they are added to, or alone; weights alone are all there is.
         """
         self.ecrl_stamp(-1)
-        factors: dict[str, Tensor] = {}
         for are_factors, part in groupby(weights, key=lambda pair: is_adapter(pair[0])):
             if are_factors:
-                factors |= dict(part)
+                set_adapter(self.model_runner, dict(part))
             else:
                 self.model_runner.reload_weights(weights_iterator=part)
                 self.ecrl_start()  # vLLM dropped the adapter
-        if self.model_runner.lora_config:
-            set_adapter(self.model_runner, factors)
         self.ecrl_stamp(version)
 
     def ecrl_join(self, address: str, port: int, first: int, size: int, timeout: float) -> None:

@@ -134,7 +134,7 @@ def test_a_server_that_comes_back_gets_everything(
     assert sent[3:] == [size(HFWeights(wide.lm))] * 2
     merging.close()
     check(engine, model, 4)
-    assert sent[5:] == [whole]
+    assert sent[-1] == whole  # after a channel that the other run has closed
     engine.close()
 
 
