@@ -84,10 +84,11 @@ def main(arguments: Arguments[Settings]) -> int:
     check_head_size(config)
     check_split(config, settings.tensor_parallel_size, "tensor_parallel_size")
     _check_devices(settings.tensor_parallel_size)
+    engine = _engine(settings)
     from ecrl.engines.vllm.serving import Address, serve
 
     print(f"Serving {settings.model__path} on http://{settings.host}:{settings.port}", flush=True)
-    return serve(Address(settings.host, settings.port), token, _engine(settings))
+    return serve(Address(settings.host, settings.port), token, engine)
 
 
 def _check_devices(size: int) -> None:

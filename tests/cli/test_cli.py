@@ -82,6 +82,7 @@ from tests.support.tiny import TINY
             "trainer.parallel=ddp, which keeps a copy on every GPU",
         ),
         (["serve", "model.path=x", "port=99999"], "1 to 65535"),
+        (["serve", "model.path=x", "model.lora.r=0"], "model.lora.r must be at least 1"),
         (["train", "rollout.staleness=-1"], "at least 0"),
         (["train", "model.attention=flex_attention", "trainer.accelerator=cpu"], "on a GPU only"),
         (["train", "trainer.precision=fancy"], "fancy"),

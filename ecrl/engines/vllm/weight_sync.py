@@ -92,7 +92,7 @@ class WeightSync:
     def takes(self, adapters: AdapterKind) -> bool:
         """Whether all members take adapters of this kind; says once who does not."""
         for replica, status in self.members.items():
-            if (reason := _cannot_take(status, adapters)) is not None:
+            if (reason := cannot_take(status, adapters)) is not None:
                 if not self._merging:
                     self._say(
                         f"adapters are merged into whole weights at each sync, because the server at "
@@ -231,8 +231,13 @@ class WeightSync:
         return {replica: self._http.start(ask(replica)) for replica in replicas}
 
 
-def _cannot_take(status: Status, adapters: AdapterKind) -> str | None:
-    """Say why a server cannot take adapters; None if it can."""
+def cannot_take(status: Status, adapters: AdapterKind) -> str | None:
+    """Say why a server cannot take adapters; None if it can.
+
+    Args:
+        status: what the server says of itself.
+        adapters: the run's.
+    """
     if status.adapter_rank < adapters.rank:
         return f"was not started for them (`ecrl serve … model.lora.r={adapters.rank}`)"
     if missing := adapters.layers - set(status.adaptable):

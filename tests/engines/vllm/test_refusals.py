@@ -19,7 +19,7 @@ from ecrl.cli import main
 from ecrl.config.compose import build_config
 from ecrl.engines.base import Request, Sampling
 from ecrl.engines.vllm import own_address as addresses
-from ecrl.engines.vllm.replica import Replica
+from ecrl.engines.vllm.replica import Replica, Status
 from ecrl.engines.vllm.requirements import (
     check_groups,
     check_split,
@@ -27,7 +27,9 @@ from ecrl.engines.vllm.requirements import (
     refuse_batch_invariance,
     require_vllm,
 )
+from ecrl.engines.vllm.weight_sync import cannot_take
 from ecrl.errors import UsageError
+from ecrl.policy.lora import AdapterKind
 
 STATUS = {
     "vllm": "0.32.0",
@@ -223,3 +225,10 @@ def test_processes_that_form_no_engine(words: list[str], says: str | None) -> No
 def test_a_missing_vllm_is_one_line() -> None:
     with pytest.raises(UsageError, match=r"not installed: pip install 'ecrl\[vllm\]'"):
         require_vllm()
+
+
+def test_adapters_that_a_server_cannot_take() -> None:
+    status = Status(**{**STATUS, "adapter_rank": 8, "adaptable": ["o_proj", "q_proj"]})  # type: ignore[arg-type]
+    assert cannot_take(status, AdapterKind(8, frozenset({"q_proj"}))) is None
+    assert "model.lora.r=9" in (cannot_take(status, AdapterKind(9, frozenset({"q_proj"}))) or "")
+    assert cannot_take(status, AdapterKind(1, frozenset({"q_proj", "gate"}))) == "cannot have them at gate"

@@ -15,9 +15,10 @@ from ecrl.config.schema import LoraConfig
 from ecrl.distributed.process_group import ProcessGroup
 from ecrl.engines.base import Completion, Request, Sampling
 from ecrl.engines.hf import HFEngine
+from ecrl.engines.vllm.adapters import engine_arguments
 from ecrl.engines.vllm.server import VLLMServerEngine
 from ecrl.engines.vllm.weight_channel import Sender
-from ecrl.errors import EcrlError
+from ecrl.errors import EcrlError, UsageError
 from ecrl.policy.lora import add_adapters
 from ecrl.policy.model import PolicyModel, load_policy, load_tokenizer
 from ecrl.policy.weights import HFWeights
@@ -136,6 +137,12 @@ def test_a_server_that_comes_back_gets_everything(
     check(engine, model, 4)
     assert sent[-1] == whole  # after a channel that the other run has closed
     engine.close()
+
+
+def test_ranks_are_those_of_vllm() -> None:
+    assert [engine_arguments(rank)["max_lora_rank"] for rank in (1, 2, 8, 9, 512)] == [1, 8, 8, 16, 512]
+    with pytest.raises(UsageError, match=r"model\.lora\.r=513 .* a rank of up to 512; leave it out"):
+        engine_arguments(513)
 
 
 def test_what_is_open_goes_on_with_the_new_adapters(servers: list[Server], tiny_model: Path) -> None:
