@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ecrl.config.keys import key_of
@@ -30,7 +32,26 @@ def commands(comparison: Comparison, sweep: Path | None, report: Sequence[str]) 
         folder = shlex.quote(str(sweep))
         return [f"ecrl sweep {NAME} output={folder}   # {NAME}: beside this page", last]
     runs = [run for arm in comparison.arms for _, run in sorted(arm.runs.items())]
-    return [*(line for run in runs for line in train_commands(run)), last]
+    return [*(line for run in _with_parents(runs) for line in train_commands(run)), last]
+
+
+def _with_parents(runs: Sequence[Run]) -> list[Run]:
+    """Put before each fork the run that it began with, every run once."""
+    given = {os.path.realpath(run.path): run for run in runs}
+    found: dict[str, Run] = {}
+    for run in runs:
+        line = [run]
+        while (fork := line[0].fork) and fork.parent:
+            line.insert(0, fork.parent)
+        for one in line:
+            path = os.path.realpath(one.path)
+            found.setdefault(path, given.get(path) or replace(one, path=_from_here(one.path)))
+    return list(found.values())
+
+
+def _from_here(path: Path) -> Path:
+    """Return a path as it is typed in this folder, if it lies in it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def train_commands(run: Run) -> list[str]:

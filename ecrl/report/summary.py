@@ -47,7 +47,8 @@ def _story(comparison: Comparison, arm: Arm) -> list[str]:
         said.append(f"Validation on {task}: {', '.join(changes)}{best}.")
     said.append(f"Entropy {_change(comparison, arm, ENTROPY)} nats a token; {_collapse(comparison, arm)}.")
     if (cut := comparison.final(arm, "rollout/truncated")) is not None:
-        share = f"{cut.mean:.1%} of the responses were" if cut.mean else "No response was"
+        many = f"{cut.mean:.1%}" if cut.mean >= 0.001 else "Fewer than 0.1%"
+        share = f"{many} of the responses were" if cut.mean else "No response was"
         said.append(f"{share} cut off at the token limit at the end.")
     said += [_cost(comparison, arm)]
     if run := comparison.alone:

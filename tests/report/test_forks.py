@@ -10,8 +10,10 @@ import pytest
 from ecrl.cli import main
 from ecrl.report.clocks import clocks
 from ecrl.report.data import compare
+from ecrl.report.reproduce import commands
 from ecrl.report.runs import group, read_run
 from ecrl.report.samples import moments
+from ecrl.runs.commands import Command, save_command
 from tests.support.cli import refused
 from tests.support.reports import answer, make_pair, make_run, rows, table, write_part
 
@@ -97,6 +99,18 @@ def test_forks_of_several_seeds_are_one_arm(tmp_path: Path) -> None:
     assert [(arm.name, sorted(arm.runs)) for arm in comparison.arms] == [("plain", [1, 2]), ("held", [1, 2])]
     again = make_run(tmp_path / "other-1", *words[1:], "seed=1", metrics=rows(1), fork=paths[0], at=10)
     assert len(group([read_run(path) for path in [*paths, again]], {})) == 3  # from another iteration
+
+
+def test_a_fork_is_made_again_after_its_parent(tmp_path: Path) -> None:
+    plain, fork = make_pair(tmp_path)
+    save_command(plain, Command(0, ["strategy=[]"]))
+    save_command(fork, Command(0, [f"fork={plain}", "checkpoint=10"]))
+    for paths in ([fork], [fork, plain]):  # alone too, and each once
+        *lines, last = commands(compare(group([read_run(path) for path in paths], {}), None), None, [])
+        assert last == "ecrl report" and lines == [
+            f"ecrl train 'strategy=[]' iterations=40 run_dir={plain}",
+            f"ecrl train fork={plain} checkpoint=10 iterations=30 run_dir={fork}",
+        ]
 
 
 def test_samples_of_a_fork_have_both_counts(tmp_path: Path) -> None:
