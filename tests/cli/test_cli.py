@@ -12,10 +12,12 @@ import pytest
 from omegaconf import OmegaConf
 
 from ecrl.cli import main
+from ecrl.cli.train import _show
 from ecrl.config.compose import build_config
 from ecrl.config.schema import Config
 from ecrl.runs.commands import Command, read_commands
 from ecrl.training.preflight import preflight
+from ecrl.training.run import Outcome
 from tests.support.cli import refused
 from tests.support.tiny import TINY
 
@@ -245,3 +247,15 @@ def test_a_run_without_a_checkpoint_is_refused_at_once(
 def test_a_name_given_twice_and_a_monitor_that_fails_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "names standard twice" in refused(capsys, "train", "monitor=[standard,standard]")
     assert "monitor.samples: " in refused(capsys, "train", "monitor.samples.every=0")
+
+
+def test_the_end_of_a_run_names_what_there_is(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = build_config([])
+    _show(config, Outcome(finished_run, 2, None, {}, 1.0))
+    out = capsys.readouterr().out
+    assert f"tensorboard --logdir {finished_run}" in out and f"ecrl rollouts {finished_run}" in out
+    _show(config, Outcome(tmp_path, 2, None, {}, 1.0))
+    out = capsys.readouterr().out
+    assert f"ecrl report {tmp_path}" in out and "tensorboard" not in out and "ecrl rollouts" not in out

@@ -19,7 +19,7 @@ from ecrl.cli import main
 from ecrl.config.schema import Config
 from ecrl.errors import UsageError
 from ecrl.runs.metrics_file import read_metrics
-from ecrl.training.api import _word
+from ecrl.training.api import _command, _word
 from tests.support.checkpoints import checkpoint_tensors
 from tests.support.outside import DropLate
 from tests.support.paths import ROOT
@@ -108,6 +108,13 @@ def test_what_cannot_work_is_refused_in_a_line(tiny: Callable[..., Config]) -> N
     for message, words, settings in refusals:
         with pytest.raises(UsageError, match=message):
             ecrl.train(*words, **settings)
+
+
+def test_words_are_what_the_command_line_would_take(tiny: Callable[..., Config]) -> None:
+    assert _command(["seed=1"], ["iterations=2"], Path("mine")) == [
+        "seed=1", "iterations=2", "--config-dir", "mine",
+    ]  # fmt: skip
+    assert _command([tiny()], ["iterations=2"], None) is None
 
 
 def test_values_are_written_as_overrides_have_them() -> None:
