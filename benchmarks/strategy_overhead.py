@@ -1,6 +1,7 @@
 """CPU time of an update with a strategy over one without, alternating in one process.
 
     OMP_NUM_THREADS=1 python benchmarks/strategy_overhead.py --rounds 60
+    OMP_NUM_THREADS=1 python benchmarks/strategy_overhead.py model.hidden_size=256 model.layers=6
 
 An update whose minibatch fits in one micro-batch needs no pass for planning, because its own forward pass
 serves planning too; what planning itself takes is shown beside. With several micro-batches, strategies that
@@ -32,9 +33,9 @@ ACTIVE = {
 UNCOUNTED = 3  # first rounds
 
 
-def policy_and_minibatch() -> tuple[PolicyModule, RolloutBatch]:
-    """Return the tiny policy, and the second minibatch of its first rollout (the first one is fresh)."""
-    config = build_config(["strategy=[]", "objective.filters.drop_zero_variance=false"])
+def policy_and_minibatch(overrides: list[str]) -> tuple[PolicyModule, RolloutBatch]:
+    """Return a policy, and the second minibatch of its first rollout (the first one is fresh)."""
+    config = build_config(["strategy=[]", "objective.filters.drop_zero_variance=false", *overrides])
     trainer, module, datamodule = prepare(config, lambda line: None)
     trainer.strategy.connect(module)
     module.trainer = datamodule.trainer = trainer
@@ -81,14 +82,15 @@ def seconds(work: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=60)
-    rounds = parser.parse_args().rounds
-    module, batch = policy_and_minibatch()
+    parser.add_argument("overrides", nargs="*", help="of the default configuration, e.g. model.layers=6")
+    arguments = parser.parse_args()
+    module, batch = policy_and_minibatch(arguments.overrides)
     for title, max_tokens in (("one micro-batch", 16384), ("four micro-batches", 256)):
         module.config.update.max_tokens = max_tokens
         print(f"\n{title}: {batch.num_tokens} response tokens in {len(batch)} sequences")
         print("| strategy | time with ÷ without, median | quartiles | planning |\n|---|---|---|---|")
         for name in options("strategy"):
-            ratios, share = overhead(module, batch, name, rounds)
+            ratios, share = overhead(module, batch, name, arguments.rounds)
             low, median, high = statistics.quantiles(ratios, n=4)
             print(f"| {name} | {median:.3f} | {low:.3f} – {high:.3f} | {share:.2%} |", flush=True)
 
