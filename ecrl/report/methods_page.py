@@ -27,7 +27,7 @@ without gradient for each micro-batch but the first; *the initial policy*: a fro
 rollout*: from the engine or from scoring; *several updates a rollout*: it does nothing in the first, where
 π = π_old.
 
-A figure shows entropy and avg@16 of one run of the method (default task, seed 0, 150 iterations, defaults)
+A figure shows entropy and avg@16 of one run of the method (default task, seed 0, 100 iterations, defaults)
 beside one of plain GRPO: an illustration. `benchmarks/method_figures.py` draws them.
 
 Left out: [SIREN](https://arxiv.org/abs/2509.25133) and [AEnt](https://arxiv.org/abs/2509.03493) reward
