@@ -93,14 +93,21 @@ def unknown_name(kind: str, got: str, known: Iterable[str]) -> UsageError:
 
 
 def name_message(kind: str, got: str, known: Iterable[str]) -> str:
-    """Say that a name is unknown, with the nearest known name and, if short, the list of all."""
+    """Say that a name is unknown, with the nearest known name and the list of all, or where it is."""
     names = sorted(known)
     hint = did_you_mean(got, names)
     listing = f" Known: {', '.join(names)}." if len(names) <= 30 or not hint else ""
+    if kind == "strategy" and not hint:
+        listing = " `ecrl strategies` lists them."
     return f"Unknown {kind} {got!r}.{hint}{listing}"
 
 
 def did_you_mean(got: str, known: Iterable[str]) -> str:
-    """Return " Did you mean …?" with the nearest known name; "" where none is near."""
-    near = get_close_matches(got, list(known), n=1, cutoff=0.5)
+    """Return " Did you mean …?" with the nearest known name; "" where none is near.
+
+    A name that is less like it counts as near if it begins with the same letter.
+    """
+    names = list(known)
+    alike = [name for name in names if name[:1] == got[:1]]
+    near = get_close_matches(got, names, n=1, cutoff=0.75) or get_close_matches(got, alike, n=1, cutoff=0.5)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -122,7 +122,7 @@ def main(arguments: Arguments[Settings]) -> int:
             settings.output.mkdir(parents=True)
             (settings.output / "replay.html").write_text(page, encoding="utf-8", errors="replace")
             tokens.write(settings.output / "tokens.parquet")
-        print(f"Written: {legible(settings.output)}")
+        print(f"Look at it:  {legible(settings.output / 'replay.html')}")
     return 0
 
 

@@ -124,6 +124,8 @@ def check_part(run_dir: Path, iteration: int | None, of: str | None = None) -> i
     if not run_dir.is_dir():
         raise UsageError(f"{str(run_dir)!r} is not a run directory.")
     if of is not None and of not in (known := validated_sets(run_dir)):
+        if not known:
+            raise UsageError(f"{run_dir} has no rollouts of a validation, so that set={of} names none.")
         raise unknown_name("validation set", of, known)
     saved = saved_rollouts(run_dir, of)
     return iteration if iteration is not None else saved[-1] if saved else 0
@@ -225,7 +227,7 @@ def _show(console: Console, run_dir: Path, iteration: int, of: str | None, numbe
     console.print(table)
     for name in ("prompt", "response"):
         console.print(Rule(name), Text(_legible_lines(row[name].removesuffix("\n"))))
-    _show_tokens(console, row)
+    _show_tokens(console, row, rows)
     if "token_texts" not in row:
         again = f" {how_to_draw_again(run_dir, iteration)}" if of is None else ""
         console.print(Rule())
@@ -236,11 +238,14 @@ def _legible_lines(text: str) -> str:
     return "\n".join(map(_one_line, text.split("\n")))
 
 
-def _show_tokens(console: Console, row: Mapping[str, Any]) -> None:
-    """Write the tokens once more with their covariances, or their entropies where none was trained on."""
+def _show_tokens(console: Console, row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the tokens once more with their covariances, or their entropies where none was trained on.
+
+    Colours end where they do for all tokens of the iteration, so that rows can be compared.
+    """
     for name in ("covariances", "token_entropy", "engine_entropy"):
         if (values := row.get(name)) is not None:
-            limit = colour_limit(values)
+            limit = colour_limit([x for of in rows for x in of[name] or ()])
             console.print(Rule(f"tokens by {name}: {legend(console, limit)}"))
             console.print(written(console, row["token_texts"], values, limit))
             return

@@ -176,7 +176,9 @@ def _missing(run_dir: Path, iteration: int, of: str | None) -> UsageError:
         what = "rollouts" if of is None else f"answers to a validation set {of!r}"
         return UsageError(f"{run_dir} has no {what}{has}. Runs with log.rollouts=true write them.")
     what = "rollouts" if of is None else f"answers to {of}"
-    some = ", ".join(map(str, saved)) if len(saved) <= 10 else f"{len(saved)} from {saved[0]} to {saved[-1]}"
+    some = ", ".join(map(str, saved))
+    if len(saved) > 10:
+        some = f"{len(saved)} iterations, from {saved[0]} to {saved[-1]}"
     why = "; log.rollouts_keep says how long they stay" if iteration < saved[0] else ""
     return UsageError(f"{run_dir} has no {what} of iteration {iteration}; it has those of {some}{why}.")
 

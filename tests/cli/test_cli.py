@@ -29,6 +29,7 @@ from tests.support.tiny import TINY
         (["train", "rollout.promts=3"], "Did you mean 'rollout.prompts'?"),
         (["train", "iteration=3"], "Did you mean 'iterations'?"),
         (["train", "strategy=[clip_cv]"], "Did you mean 'clip_cov'?"),
+        (["train", "strategy=[nope]"], "Unknown strategy 'nope'. `ecrl strategies` lists them."),
         (["train", "strategy.kl_cov.fracton=1"], "Did you mean 'fraction'?"),
         (["train", "strategy.kl_cov_small.fraction=1"], "so write strategy.kl_cov.KEY=VALUE."),
         (["train", "objective=grp"], "Did you mean 'grpo'?"),

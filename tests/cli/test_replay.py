@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -31,7 +32,9 @@ def test_what_is_printed_and_written(
     out = capsys.readouterr().out
     assert "clip_cov, kl_cov" in out and "(all)" in out and "clip_cov: weight 1 → 0" in out
     assert "chosen tokens are in «»" in out and "«" in out.split("tokens chosen")[1]
-    assert max(map(len, (line for line in out.splitlines() if "run, iteration" not in line))) <= 80
+    *lines, last = out.splitlines()
+    assert max(map(len, (line for line in lines if "run, iteration" not in line))) <= 80
+    assert last == f"Look at it:  {output / 'replay.html'}"
     rows = pq.read_table(output / "tokens.parquet").to_pylist()
     chosen = [row for row in rows if "clip_cov" in row["changed_by"]]
     assert chosen and all(row["weight"] == 0 for row in chosen)
@@ -48,6 +51,16 @@ def test_what_is_printed_and_written(
     page = (output / "replay.html").read_text()
     assert "weight 1" in page and 'name="viewport"' in page and "tokens chosen, underlined" in page
     assert "exists already" in refused(capsys, "replay", str(run_dir), "iteration=1", f"output={output}")
+
+
+def test_a_row_shows_the_covariances_that_the_replay_shows(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["replay", str(run_dir), "iteration=1"]) == 0
+    (limit,) = re.findall(r"in braces from (\S+) on", capsys.readouterr().out)
+    for row in (0, 5):
+        assert main(["rollouts", str(run_dir), "iteration=1", f"show={row}"]) == 0
+        assert f"tokens by covariances: in braces from {limit} on" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -168,7 +168,12 @@ def test_runs_that_have_none(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "has no rollouts. Runs with log.rollouts=true" in refused(capsys, "rollouts", str(tmp_path))
     part_path(tmp_path, 1).parent.mkdir(parents=True)
     part_path(tmp_path, 1).write_bytes(b"PAR1 cut short")
-    assert "000001.parquet cannot be read" in refused(capsys, "rollouts", str(tmp_path))
+    for iteration in range(2, 13):
+        part_path(tmp_path, iteration).touch()
+    some = "has no rollouts of iteration 99; it has those of 12 iterations, from 1 to 12."
+    assert some in refused(capsys, "rollouts", str(tmp_path), "iteration=99")
+    assert "000001.parquet cannot be read" in refused(capsys, "rollouts", str(tmp_path), "iteration=1")
+    assert "has no rollouts of a validation" in refused(capsys, "rollouts", str(tmp_path), "set=x")
     with pytest.raises(UsageError, match="no answers to a validation set"):
         read_rollouts(tmp_path, 1, "gsm8k")
 
