@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -26,7 +27,7 @@ from yaml import YAMLError  # type: ignore[import-untyped]
 from ecrl.config.eval_sets import env_id, resolve_environments
 from ecrl.config.explain import explain, first_line, unreadable
 from ecrl.config.groups import GROUPS, LISTED, OPEN_NODES, options
-from ecrl.config.keys import is_below, is_open, key_of, spelled_out
+from ecrl.config.keys import is_below, is_open, key_of, spelled_out, takes_boolean
 from ecrl.config.limits import check_limits
 from ecrl.config.schema import SMALL_MODEL, Config
 from ecrl.config.targets import complete
@@ -150,6 +151,9 @@ def _prepare(override: str, config_dir: Path | None) -> str:
     key, sep, value = spelled_out(override).partition("=")
     if not sep or not key:
         raise UsageError(f"{override!r} is not an override; write key=value, e.g. seed=1.")
+    # OmegaConf takes any whole number for true.
+    if re.fullmatch("[+-]?[0-9]+", value) and takes_boolean(key):
+        raise UsageError(f"{key} takes true or false; got {value}.")
     if key == "env" and (found := env_id(value, config_dir)):
         return f"env.id='{found}'"
     if key in GROUPS:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import BooleanNode, DictConfig, OmegaConf
 
 from ecrl.config.groups import OPEN_NODES
 from ecrl.config.schema import Config
@@ -32,6 +32,14 @@ def is_open(key: str) -> bool:
     """Whether a constructor's signature, not the schema, says what the key may be."""
     nodes = (*OPEN_NODES, r"env\.kwargs", r"model\.chat\.kwargs", r"eval\.sets")
     return key == "eval.sets" or re.match(rf"({'|'.join(nodes)})\.", key) is not None
+
+
+def takes_boolean(key: str) -> bool:
+    """Whether the schema holds true or false under a key."""
+    node = OmegaConf.structured(Config)
+    for name in key.split("."):
+        node = node._get_node(name, validate_access=False) if isinstance(node, DictConfig) else None
+    return isinstance(node, BooleanNode)
 
 
 def is_below(key: str, roots: Iterable[str]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.errors import HydraException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ecrl.config.explain import first_line, last_cause
 from ecrl.config.groups import filled_key
@@ -32,11 +32,12 @@ _PASSED = (
 _SET_BY = {"update.optimizer": {"lr": "update.lr", "weight_decay": "update.weight_decay"}}
 _PLAIN = (bool, int, float, str, type(None))
 #: By the word in a constructor's annotation: the types that a value from YAML may have, and their name.
-_SCALARS: dict[str, tuple[tuple[type, ...], str]] = {
+_KINDS: dict[str, tuple[tuple[type, ...], str]] = {
     "bool": ((bool,), "true or false"),
     "int": ((int,), "a whole number"),
     "float": ((int, float), "a number"),
     "str": ((str,), "text"),
+    "Sequence[str]": ((list, tuple, ListConfig), "a list of texts"),
     "None": ((type(None),), "null"),
 }
 
@@ -145,12 +146,12 @@ def complete(node: Any, where: str) -> None:
 
 
 def _check_type(where: str, value: Any, annotation: Any) -> None:
-    """Refuse a value that its annotation does not allow; judges scalars only, ``T`` or ``T | None``."""
+    """Refuse a value that its annotation does not allow; judges plain ones only, ``T`` or ``T | None``."""
     # A string under `from __future__ import annotations`, which strategies use.
     names = (annotation.__name__ if isinstance(annotation, type) else str(annotation)).split(" | ")
-    if not all(name in _SCALARS for name in names):
+    if not all(name in _KINDS for name in names):
         return
-    fits = any(isinstance(value, kind) for name in names for kind in _SCALARS[name][0])
+    fits = any(isinstance(value, kind) for name in names for kind in _KINDS[name][0])
     if not fits or (isinstance(value, bool) and "bool" not in names):
-        wanted = " or ".join(_SCALARS[name][1] for name in names)
+        wanted = " or ".join(_KINDS[name][1] for name in names)
         raise UsageError(f"{where} must be {wanted}, got {value!r}.")

@@ -83,7 +83,9 @@ class ProgressMonitor(L.Callback):
         self._keep_validation(module)
         text = self._line(module)
         self._bar.update(self._task, completed=done, description=text)
-        due = time.monotonic() - self._last_line >= SILENCE or done == total or done == self._begun[0] + 1
+        # A line of numbers comes before the next iteration would be silent for too long.
+        silent = time.monotonic() - self._last_line + module.report.numbers["time/total"]
+        due = silent >= SILENCE or done == total or done == self._begun[0] + 1
         if due and trainer.is_global_zero:
             self._say(f"iteration {done}/{total}  {text}  left {self._time_left(done, total)}")
 

@@ -107,6 +107,8 @@ from tests.support.tiny import TINY
         (["train", "env.kwargs=3"], "one by one: env.kwargs.NAME=VALUE; got 3."),
         (["train", "update.lr=fast"], "update.lr takes a number; got fast."),
         (["train", "log.progress=3.5"], "log.progress takes true or false; got 3.5."),
+        (["train", "log.rollouts=2"], "log.rollouts takes true or false; got 2."),
+        (["train", "log.rollout_tokens=7"], "log.rollout_tokens takes true or false; got 7."),
         (["train", "run_dir=[1]"], "run_dir takes text; got [1]."),
         (["train", "warmup.lr=-1"], "warmup.lr must be at least 0"),
         (["train", "=3"], "'=3' is not an override"),

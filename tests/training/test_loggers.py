@@ -165,6 +165,7 @@ def test_wandb_is_silent_offline(
     [
         (["logger=[wandbb]"], "Unknown logger 'wandbb'. Did you mean 'wandb'?"),
         (["logger=[csv]", "logger.csv.folder=x"], "Unknown key in logger.csv 'folder'."),
+        (["logger=[wandb]", "logger.wandb.tags=3"], "logger.wandb.tags must be a list of texts, got 3."),
         (["logger=[wandb]", "logger.wandb.offline=7"], "logger.wandb.offline must be true or false, got 7."),
         (["logger=[csv,csv]"], "logger=[…] names csv twice; drop one."),
         (["logger=7"], "'logger=7' names nothing; write logger=[NAME,…], one of: csv, mlflow, tensorboard,"),

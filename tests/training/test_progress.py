@@ -56,6 +56,27 @@ def test_a_long_iteration_is_not_silent(tmp_path: Path, monkeypatch: pytest.Monk
     assert 2 <= len(said) <= 5
 
 
+def test_numbers_come_though_iterations_are_shorter_than_the_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SILENCE", 0.5)
+    shown: list[str] = []
+
+    class Slow(L.Callback):
+        def on_train_batch_start(
+            self, trainer: L.Trainer, pl_module: L.LightningModule, batch: object, batch_idx: int
+        ) -> None:
+            if batch_idx == 0:
+                time.sleep(0.2)
+
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            pl_module.report.numbers["time/total"] = 0.2  # type: ignore[operator, union-attr]
+
+    fit(tmp_path, 12, Slow(), monitor(shown))
+    with_numbers = [text for text in shown if "reward" in text]
+    assert len(with_numbers) >= 4 and len(with_numbers) >= len(shown) - 2
+
+
 def test_the_bar_goes_on_where_the_run_does(tmp_path: Path) -> None:
     fit(tmp_path, 3)
     bar = monitor([])
