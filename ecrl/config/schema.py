@@ -352,7 +352,7 @@ class LogConfig:
         rollouts: whether every rollout and every answer of a validation is written, a Parquet file for each
             iteration in ``rollouts/`` of the run folder.
         rollout_tokens: whether these also hold each token: ids, texts, log-probs, entropies, advantages,
-            covariances, and all that ``ecrl replay`` needs. About 30 bytes a token, instead of 2. None holds
+            covariances, and all that ``ecrl replay`` needs. About 30 bytes a token more, beside 2. None holds
             them where all files that stay come to at most 1 GiB so.
         rollouts_keep: number of last iterations whose files stay, beside the last validation; None keeps all.
     """

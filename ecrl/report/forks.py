@@ -40,7 +40,10 @@ def fork_notes(arms: Sequence[Arm]) -> Iterator[str]:
         yield f"This run is a fork of {forks[0][1]}. Its iterations are counted from there."
         return
     for arm, began in forks:
-        yield f"{arm.name} is a fork of {began}: its curves begin there."
+        yield (
+            f"{arm.name} is a fork of {began}: its curves begin there. Its first validation draws answers of "
+            "the same weights anew, so that it differs from the other run's by chance."
+        )
     runs = [run for arm, _ in forks for run in arm.runs.values()]
     if any(math.isnan(spent_before(run, clock)) for run in runs for clock in CLOCKS):
         yield (
