@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE
 from rich.console import Console
@@ -18,6 +21,7 @@ from ecrl.cli.arguments import Arguments, Command
 from ecrl.cli.listing import listing
 from ecrl.cli.output import check_output
 from ecrl.cli.token_colours import colour_limit, has_colours, legend, written
+from ecrl.config.groups import filled_key
 from ecrl.config.keys import is_below, key_of
 from ecrl.config.limits import count
 from ecrl.config.resume import run_config, saved_config
@@ -30,6 +34,7 @@ from ecrl.runs.rollouts import read_rollouts
 from ecrl.runs.run import load_run
 
 if TYPE_CHECKING:
+    from ecrl.algorithm.strategy import Strategy
     from ecrl.training.replayed_tokens import ReplayedTokens
 
 _RESPONSES = 2  # that are shown with their tokens
@@ -106,18 +111,22 @@ def main(arguments: Arguments[Settings]) -> int:
     result = replay(run_dir, config, settings.iteration, own, parent)
     tokens = replayed_tokens(result)
     where = f"{legible(run_dir)}, iteration {settings.iteration}"
-    notes = [*result.notes, *tokens.notes]
-    _print(
-        f"{where}: {len(tokens.text)} tokens in {len(result.minibatches)} minibatches",
-        notes,
-        tokens,
-        settings,
-    )
+    strategies = _described(result.strategies, config.strategy, arguments.overrides)
+    head = f"{where}: {len(tokens.text)} tokens in {len(result.minibatches)} minibatches"
+    _print([head, *result.notes], strategies, tokens, settings)
     if settings.output is not None:
         from ecrl.report.replay_page import replay_page
 
         part = read_rollouts(run_dir, settings.iteration, columns=["prompt", "reward"])
-        page = replay_page(tokens, where=where, notes=notes, part=part, most=settings.count)
+        page = replay_page(
+            tokens,
+            where=where,
+            command=_command(arguments),
+            strategies=strategies,
+            notes=result.notes,
+            part=part,
+            most=settings.count,
+        )
         with writing(settings.output, "output"):
             settings.output.mkdir(parents=True)
             (settings.output / "replay.html").write_text(page, encoding="utf-8", errors="replace")
@@ -126,12 +135,47 @@ def main(arguments: Arguments[Settings]) -> int:
     return 0
 
 
-def _print(head: str, notes: Sequence[str], tokens: ReplayedTokens, settings: Settings) -> None:
+def _described(
+    strategies: Sequence[Strategy], nodes: Mapping[str, Any], overrides: Sequence[str]
+) -> list[str]:
+    """Return a line for each strategy: its name, the preset that was asked for, and all its settings."""
+    words = [override for override in overrides if key_of(override) == "strategy"]
+    presets = re.findall(r"[\w-]+", words[-1].partition("=")[2]) if words else []
+    asked = {filled_key("strategy", preset) or preset: preset for preset in presets}
+    lines = []
+    for strategy in strategies:
+        name, known = strategy.name, signature(type(strategy)).parameters.values()
+        values = {of.name: of.default for of in known if of.default is not Parameter.empty}
+        values |= {key: value for key, value in nodes[name].items() if not key.startswith("_")}
+        preset = asked.get(name, name)
+        title = name if preset == name else f"{name}, preset {preset}"
+        settings = ", ".join(f"{key}={_value(value)}" for key, value in values.items())
+        lines.append(f"{title}: {settings or 'no settings'}")
+    return lines
+
+
+def _value(value: Any) -> str:
+    """Write a value as it is typed."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _command(arguments: Arguments[Settings]) -> str:
+    """Return the command, as it is typed."""
+    settings = arguments.settings
+    words = [*arguments.words, f"iteration={settings.iteration}", *arguments.overrides]
+    words += [f"count={settings.count}"] if settings.count != Settings.count else []
+    words += ["--config-dir", str(arguments.config_dir)] if arguments.config_dir else []
+    return shlex.join(["ecrl", "replay", *words, f"output={settings.output}"])
+
+
+def _print(
+    head: Sequence[str], strategies: Sequence[str], tokens: ReplayedTokens, settings: Settings
+) -> None:
     """Print what the strategies did."""
     console = Console(highlight=False, markup=False, emoji=False)
-    for line in [head, *notes]:
+    for line in head:
         console.print(line, soft_wrap=True)
-    console.print(_shares(tokens))
+    console.print(*strategies, _shares(tokens), *tokens.notes, sep="\n")
     if len(tokens.changed) > 1:
         console.print(_overlaps(tokens))
     if chosen := tokens.chosen:

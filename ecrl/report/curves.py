@@ -95,7 +95,9 @@ def _plot(
             axes.fill_between(x, b.low, b.high, color=colour(i), alpha=0.16, lw=0)
         ends.append((float(b.mean[-1]), arm.name, i))
     axes.set_xlabel(CLOCKS[clock].replace("hours", unit))
-    axes.set_xlim(scale * min(spent_before_by(arm, clock) for arm in comparison.arms), scale * last)
+    first, end = scale * min(spent_before_by(arm, clock) for arm in comparison.arms), scale * last
+    room = 0.012 * (end - first)  # for half of a marker
+    axes.set_xlim(first - room, end + room)
     if clock == "tokens":
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     y = np.concatenate([curve.band.mean for _, _, curve in lines])

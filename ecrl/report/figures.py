@@ -25,7 +25,7 @@ def draw(comparison: Comparison, first: Sequence[Picture] = ()) -> list[Picture]
     of_all += [_gains(comparison)] if len(comparison.arms) > 1 else []
     learning = [picture for picture in drawn if picture.section == LEARNING]
     others = [picture for picture in drawn if picture.section != LEARNING]
-    return _apart([*first, *learning, _plane(comparison), *of_all, *others])
+    return _apart([*first, *learning, *_plane(comparison), *of_all, *others])
 
 
 def _pass_at_k(comparison: Comparison, task: str) -> Picture:
@@ -65,7 +65,7 @@ def _pass_at_k(comparison: Comparison, task: str) -> Picture:
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.set_xlabel("k, number of answers to a problem")
-        axes.set_xlim(ks[0], ks[-1])
+        axes.set_xlim(ks[0] / 1.05, ks[-1] * 1.05)  # room for half of a marker
         axes.set_ylim(bottom=max(axes.get_ylim()[0], 0))
         label(axes, ends)
 
@@ -76,21 +76,20 @@ def _pass_at_k(comparison: Comparison, task: str) -> Picture:
     return Picture(name, title, note, LEARNING, {"": svg}, header, rows)
 
 
-def _plane(comparison: Comparison) -> Picture:
+def _plane(comparison: Comparison) -> list[Picture]:
+    """Draw the law's figure; none where no arm has enough points, as the law's table says."""
     reward = comparison.law_reward()
     every = [(i, arm, comparison.plane(arm, reward)) for i, arm in comparison.numbered]
     planes = [(i, arm, plane) for i, arm, plane in every if plane.most >= MIN_POINTS]
     few = [
         f"{'' if comparison.alone else f'{arm.name}: '}{p.most}" for _, arm, p in every if p.most < MIN_POINTS
     ]
+    if not planes:
+        return []
     top = max((float(p.entropy.max()) for _, _, p in planes if len(p.entropy)), default=1.0)
     rows = [row for _, arm, plane in planes for row in _numbers(arm.name, plane)]
 
     def plot(axes: Axes) -> None:
-        if not planes:
-            axes.text(0.5, 0.5, "too few points", ha="center", transform=axes.transAxes)
-            axes.set(xticks=[], yticks=[])
-            return
         ends: list[tuple[float, str, int | None]] = []
         for place, (i, arm, plane) in enumerate(planes, start=1):
             axes.scatter(plane.entropy, plane.reward, s=9, color=colour(i), alpha=0.4, lw=0)
@@ -122,12 +121,11 @@ def _plane(comparison: Comparison) -> Picture:
         f"Diamonds: ceilings −a + b, R at H = 0, with intervals {fits}."
     )
     if few:
-        note = note if planes else ""
         note = f"Too few points ({', '.join(few)}); a law takes at least {MIN_POINTS}. {note}"
     title = "Entropy and reward: law and ceiling"
     svg = draw_svg("entropy_reward", title, "R", plot, len(planes))
     header = ["arm", "kind", "entropy", "reward", "low", "high", "a", "b"]
-    return Picture("entropy_reward", title, note.strip(), LEARNING, {"": svg}, header, rows)
+    return [Picture("entropy_reward", title, note.strip(), LEARNING, {"": svg}, header, rows)]
 
 
 def _coefficients(plane: Plane) -> tuple[float, float]:

@@ -140,11 +140,14 @@ def _method(method: Method) -> str:
 
 def table_html(table: Table) -> str:
     """Return a table that sorts by a click on a column's head, and its note."""
-    head = "".join(f"<th{_long(cell)}>{escape(cell)}</th>" for cell in table.header)
+    head = "".join(
+        f"<th{_kind(cell, c in table.texts)}>{escape(cell)}</th>" for c, cell in enumerate(table.header)
+    )
     body = "".join(f"<tr>{''.join(_cells(table, r))}</tr>" for r in range(len(table.rows)))
     kind = "sortable words" if table.words else "sortable"
     note = f'<p class="note">{escape(table.note)}</p>' if table.note else ""
     return (
+        '<p class="more">This table goes on to the right: scroll it.</p>'
         f'<div class="scroll"><table class="{kind}" id="{escape(table.name)}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>{note}"
     )
@@ -153,18 +156,24 @@ def table_html(table: Table) -> str:
 def _cells(table: Table, r: int) -> Sequence[str]:
     cells = []
     for c, text in enumerate(table.rows[r]):
-        shown = f"<strong>{escape(text)}</strong>" if (r, c) in table.strong else escape(text)
+        shown = escape(text) if c else _breakable(escape(text))
+        shown = f"<strong>{shown}</strong>" if (r, c) in table.strong else shown
         if (r, c) in table.links:
             shown = f'<a href="{escape(table.links[r, c])}">{shown}</a>'
         arm = table.arms[r] if c == 0 and table.arms else None
-        wraps = _long(text) if c == 0 else ""
-        cells.append(f"<td{wraps}>{'' if arm is None else _line(arm)}{shown}</td>")
+        kind = _kind(text if c == 0 else "", c in table.texts)
+        cells.append(f"<td{kind}>{'' if arm is None else _line(arm)}{shown}</td>")
     return cells
 
 
-def _long(text: str) -> str:
-    """Return the class of a cell whose text takes several lines."""
-    return ' class="long"' if len(text) > _LINE else ""
+def _kind(text: str, prose: bool) -> str:
+    """Return the class of a cell: one of a column of text, or one whose text takes several lines."""
+    return ' class="prose"' if prose else ' class="long"' if len(text) > _LINE else ""
+
+
+def _breakable(name: str) -> str:
+    """Let a name such as a key break behind its dots and underscores, rather than inside a word."""
+    return name.replace(".", ".<wbr>").replace("_", "_<wbr>")
 
 
 def _line(arm: int) -> str:

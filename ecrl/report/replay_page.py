@@ -21,13 +21,22 @@ _NUMBERS = {"covariance": "covariance", "logprob": "log-prob", "entropy": "entro
 
 
 def replay_page(
-    tokens: ReplayedTokens, *, where: str, notes: Sequence[str], part: Sequence[Mapping[str, Any]], most: int
+    tokens: ReplayedTokens,
+    *,
+    where: str,
+    command: str,
+    strategies: Sequence[str],
+    notes: Sequence[str],
+    part: Sequence[Mapping[str, Any]],
+    most: int,
 ) -> str:
     """Return the page as HTML.
 
     Args:
         tokens: of the replayed update.
         where: which run and iteration it is of.
+        command: that makes the page.
+        strategies: each with its settings, a line each.
         notes: what a reader must know about the numbers, a sentence each.
         part: the rollout's rows, with ``prompt`` and ``reward``.
         most: rows of the table of chosen tokens.
@@ -35,11 +44,13 @@ def replay_page(
     chosen = tokens.chosen
     sections = [_shares(tokens), *([_overlaps(tokens)] if len(tokens.changed) > 1 else [])]
     sections += [_largest(tokens, chosen, most)] if chosen else []
-    body = [f'<p class="warn">{escape(note)}</p>' for note in notes]
+    body = [f'<ul class="text">{"".join(f"<li>{escape(line)}</li>" for line in strategies)}</ul>']
+    body += [f"<pre>{escape(command)}</pre>"]
+    body += [f'<p class="warn">{escape(note)}</p>' for note in notes]
     body += [f"<h2>{escape(table.title)}</h2>{table_html(table)}" for table in sections]
     body += [_responses(tokens, chosen, part)] if chosen else []
-    subtitle = f"{where}: {len(tokens.text)} tokens in {len(set(tokens.minibatch))} minibatches."
-    return document("Replay", subtitle, "\n".join(body))
+    subtitle = f"{len(tokens.text)} tokens in {len(set(tokens.minibatch))} minibatches."
+    return document(f"Replay of {where}", subtitle, "\n".join(body))
 
 
 def _shares(tokens: ReplayedTokens) -> Table:
@@ -50,7 +61,7 @@ def _shares(tokens: ReplayedTokens) -> Table:
         means = [_mean([getattr(tokens, column)[i] for i in index]) for column in _NUMBERS]
         rows.append([name, str(len(index)), f"{len(index) / len(every):.2%}", *means])
     header = ["strategy", "tokens", "share", *(f"mean {what}" for what in _NUMBERS.values())]
-    note = "Covariance, log-prob and entropy in nats, as planning saw them."
+    note = " ".join(["Covariance, log-prob and entropy in nats, as planning saw them.", *tokens.notes])
     return Table("shares", "Tokens that each strategy changed", header, rows, note)
 
 
@@ -70,16 +81,16 @@ def _largest(tokens: ReplayedTokens, chosen: Sequence[int], most: int) -> Table:
     rows = [
         [
             repr(tokens.text[i]),
+            tokens.done[i],
             *(f"{getattr(tokens, column)[i]:.4g}" for column in _NUMBERS),
             str(tokens.row[i]),
             str(tokens.position[i]),
-            tokens.done[i],
         ]
         for i in order
     ]
     note = f"{len(order)} of {len(chosen)} chosen tokens, by the size of their covariance."
-    header = ["token", *_NUMBERS.values(), "row", "position", "what was done"]
-    return Table("tokens", "Chosen tokens", header, rows, note)
+    header = ["token", "what was done", *_NUMBERS.values(), "row", "position"]
+    return Table("tokens", "Chosen tokens", header, rows, note, texts=frozenset({1}))
 
 
 def _responses(tokens: ReplayedTokens, chosen: Sequence[int], part: Sequence[Mapping[str, Any]]) -> str:

@@ -35,6 +35,8 @@ margin:0 0 1rem;padding:.5rem 0;display:flex;flex-wrap:wrap;gap:.3rem 1rem;font-
 .axis label{display:inline-flex;align-items:center;gap:.35rem;cursor:pointer;min-height:2rem}
 .axis span{color:var(--muted)}
 .scroll{overflow-x:auto;margin:.4rem 0}
+.more{display:none;color:var(--muted);font-size:.85rem}
+.more.needed{display:block}
 table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-nums}
 th,td{padding:.36rem .8rem .36rem 0;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 th:first-child,td:first-child{text-align:left;position:sticky;left:0;background:var(--paper)}
@@ -47,6 +49,8 @@ table.words td{white-space:normal;overflow-wrap:anywhere;vertical-align:top;min-
 table.words td:first-child{white-space:nowrap}
 table.words td.long{white-space:normal}
 .long{white-space:normal;overflow-wrap:anywhere;min-width:13rem;max-width:26rem}
+td.prose,th.prose{text-align:left}
+td.prose{white-space:normal;overflow-wrap:break-word;min-width:10rem;max-width:30rem}
 .line{width:1.7em;height:.6em;margin-right:.5em;vertical-align:middle;overflow:visible}
 .line line{stroke-width:2.4}
 .sample{border-left:3px solid var(--line);padding:.1rem 0 .1rem .9rem;margin:.9rem 0;max-width:80ch}
@@ -70,8 +74,12 @@ font:.82rem/1.5 ui-monospace,"SF Mono",Menlo,Consolas,"Liberation Mono",monospac
 min-width:7.5rem;max-width:42vw;white-space:normal;overflow-wrap:anywhere}}
 """
 
-#: Sorts a table by the column whose head is clicked; the page reads well without it.
+#: Sorts a table by the column whose head is clicked, and says which tables go on beyond the screen; the
+#: page reads well without it.
 SCRIPT = """
+const wide=()=>{for(const box of document.querySelectorAll(".scroll"))
+box.previousElementSibling.classList.toggle("needed",box.scrollWidth>box.clientWidth+1)};
+addEventListener("resize",wide);addEventListener("toggle",wide,true);wide();
 for(const head of document.querySelectorAll("table.sortable th"))head.addEventListener("click",()=>{
 const body=head.closest("table").tBodies[0],column=head.cellIndex;
 const down=head.getAttribute("aria-sort")!=="descending";

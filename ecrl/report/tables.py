@@ -34,6 +34,7 @@ class Table:
         strong: (row, column) of the cells in bold.
         arms: index of the arm of each row, for its colour; None for a row of no arm.
         words: whether its cells are words rather than numbers.
+        texts: columns of text, in a table of numbers.
         links: where cells lead to on the page, by (row, column).
     """
 
@@ -45,6 +46,7 @@ class Table:
     strong: set[tuple[int, int]] = field(default_factory=set)
     arms: list[int | None] = field(default_factory=list)
     words: bool = False
+    texts: frozenset[int] = frozenset()
     links: dict[tuple[int, int], str] = field(default_factory=dict)
 
 

@@ -157,7 +157,12 @@ def _other_bounds(replay: Replay) -> str:
     for minibatch in replay.minibatches:
         counted = torch.stack([minibatch.plan.changed[s.name] for s in movers]).any(dim=0)
         other += int((_moved(minibatch) & ~counted).sum())
-    return f"Beside, {', '.join(beside)} moved the ratio's bounds of {other} other tokens." if other else ""
+    if not other:
+        return ""
+    return (
+        f"{', '.join(beside)}: counted are the tokens chosen. Not counted are {other} others, of which only "
+        "the ratio's bounds were moved."
+    )
 
 
 def _moved(minibatch: Minibatch) -> Tensor:

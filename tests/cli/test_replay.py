@@ -44,20 +44,31 @@ def test_what_is_printed_and_written(
         ("kl_cov: bounds [0.8, 1.2] → [0, inf]" in r["done"]) == ("kl_cov" in r["changed_by"]) for r in rows
     )
     assert all(bool(row["done"]) == bool(row["changed_by"]) for row in rows)
-    assert "Beside, kl_cov moved the ratio's bounds of " in out
+    said = " ".join(out.split())
+    assert "kl_cov: counted are the tokens chosen. Not counted are " in said
+    assert " others, of which only the ratio's bounds were moved." in said
+    own = "kl_cov: fraction=0.002, coefficient=1.0, estimator=abs, keep_clip=false"
+    assert own in said and "clip_cov: fraction=0.1, low=0.0, high=100.0, " in said
     page = (ROOT / "docs" / "rollouts.md").read_text()
     assert all(f"`{name}`" in page for name in rows[0])
     assert f"{len(rows)} tokens in 2 minibatches" in out
     page = (output / "replay.html").read_text()
+    command = f"ecrl replay {run_dir} iteration=1 &#x27;strategy=[clip_cov,kl_cov]&#x27; "
+    assert f"<pre>{command}" in page and f"<li>{own}</li>" in page
     assert "weight 1" in page and 'name="viewport"' in page and "tokens chosen, underlined" in page
     assert "exists already" in refused(capsys, "replay", str(run_dir), "iteration=1", f"output={output}")
 
 
-def test_a_row_shows_the_covariances_that_the_replay_shows(
+def test_what_a_replay_names_and_which_covariances_a_row_shows(
     run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["replay", str(run_dir), "iteration=1"]) == 0
     (limit,) = re.findall(r"in braces from (\S+) on", capsys.readouterr().out)
+    words = ["replay", str(run_dir), "iteration=1", "strategy=[clip_cov_small,kl_cov_small]"]
+    assert main(words) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "clip_cov, preset clip_cov_small: fraction=0.02, low=0.8, high=null, " in out
+    assert "kl_cov, preset kl_cov_small: fraction=0.1, coefficient=2.0, " in out
     for row in (0, 5):
         assert main(["rollouts", str(run_dir), "iteration=1", f"show={row}"]) == 0
         assert f"tokens by covariances: in braces from {limit} on" in capsys.readouterr().out

@@ -65,6 +65,7 @@ def test_the_page_in_a_browser(real_sweep: Path, tmp_path: Path) -> None:
         "The entropy law",
         "Make it again",
     } <= {*desk["heads"]}
+    assert "<td>update.<wbr>minibatches</td>" in page  # a key breaks behind its dots
     assert "ecrl sweep sweep.yaml" in page and (report / "sweep.yaml").exists()
 
 
