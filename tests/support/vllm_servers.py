@@ -15,8 +15,10 @@ import httpx
 import pytest
 import torch
 
-from ecrl.engines.base import Completion
+from ecrl.engines.base import Completion, Request, Sampling
+from ecrl.engines.vllm.server import VLLMServerEngine
 from ecrl.policy.model import PolicyModel
+from ecrl.policy.weights import HFWeights
 from tests.support.processes import session_processes
 from tests.support.scripted_server import TOKEN
 
@@ -88,6 +90,37 @@ def move_adapters(model: PolicyModel, seed: int) -> None:
         for parameter in model.parameters():
             if parameter.requires_grad:
                 parameter += 0.1 * torch.randn(parameter.shape, generator=random)
+
+
+def check_a_sync_in_mid_rollout(
+    engine: VLLMServerEngine, prompts: Sequence[Sequence[int]], models: Mapping[int, PolicyModel]
+) -> None:
+    """Check that what is open at a pause goes on with new weights, each token with its own weights' log-prob.
+
+    Args:
+        engine: holds the first version's weights, and has drawn before: a server's first pass takes long.
+        prompts: to complete.
+        models: the policy by version, the old one and the new one.
+    """
+    new = max(models)
+    # Enough to last until the pause, and of different lengths: those of one length would end together.
+    lengths = [110 - i % 50 for i in range(200)]
+    requests = [
+        Request(i, prompts[i % len(prompts)], i, Sampling(1.0, 1.0, n)) for i, n in enumerate(lengths)
+    ]
+    engine.submit(requests)
+    done: dict[int, Completion] = {}
+    while not done:
+        done |= dict(engine.poll())
+    assert engine.pausable
+    engine.pause()
+    engine.sync_weights(HFWeights(models[new].lm), new)
+    engine.resume()
+    while len(done) < len(requests):
+        done |= dict(engine.poll())
+    assert len([c for c in done.values() if c.earlier]) >= 4
+    for number, completion in done.items():
+        check_logprobs(completion, requests[number].prompt, models)
 
 
 def check_logprobs(completion: Completion, prompt: Sequence[int], models: Mapping[int, PolicyModel]) -> None:

@@ -23,7 +23,7 @@ from transformers import Qwen2Tokenizer
 from ecrl.cli import main
 from ecrl.config.schema import ModelConfig
 from ecrl.distributed.process_group import ProcessGroup
-from ecrl.engines.base import Completion, Request, Sampling
+from ecrl.engines.base import Sampling
 from ecrl.engines.hf import HFEngine
 from ecrl.engines.vllm.server import VLLMServerEngine
 from ecrl.engines.vllm.wire import pack_ints
@@ -35,7 +35,13 @@ from tests.support.processes import session_processes
 from tests.support.runs import history, run
 from tests.support.scripted_server import TOKEN
 from tests.support.tiny import TINY
-from tests.support.vllm_servers import Server, check_logprobs, disturb, free_port, tokens
+from tests.support.vllm_servers import (
+    Server,
+    check_a_sync_in_mid_rollout,
+    disturb,
+    free_port,
+    tokens,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -241,21 +247,7 @@ def test_what_is_open_goes_on_with_new_weights(servers: list[Server], model: Pol
     old = copy.deepcopy(model)
     disturb(model, seed=5)
     engine.generate(PROMPTS, SAMPLING, KEYS)  # the first pass of a server takes long
-    # Enough to last until the pause, and of different lengths: those of one length would end together.
-    requests = [Request(i, PROMPTS[i % 4], i, Sampling(1.0, 1.0, 110 - i % 50)) for i in range(200)]
-    engine.submit(requests)
-    done: dict[int, Completion] = {}
-    while not done:
-        done |= dict(engine.poll())
-    assert engine.pausable
-    engine.pause()
-    engine.sync_weights(HFWeights(model.lm), 2)
-    engine.resume()
-    while len(done) < len(requests):
-        done |= dict(engine.poll())
-    assert len([c for c in done.values() if c.earlier]) >= 4
-    for number, completion in done.items():
-        check_logprobs(completion, requests[number].prompt, {1: old, 2: model})
+    check_a_sync_in_mid_rollout(engine, PROMPTS, {1: old, 2: model})
     engine.close()
 
 
