@@ -1,14 +1,13 @@
-"""Pack the runs of a sweep into one small file, from which the study's tables are made.
+"""A sweep's runs as one small file, and the file as runs again, from which `ecrl report` makes its page.
 
-    python benchmarks/study2/pack.py runs/study2/main docs/results/study2/main.parquet
-
-A row for each iteration of each run that is finished; a column for each metric of ``METRICS``, and ``even``
-and ``odd``: avg@16 on the validation problems of even and of odd number, by the answers on disk.
+A row for each iteration of each finished run: arm, seed, settings and summary of the run, the metrics of
+``METRICS``, those of the validation, and ``even`` and ``odd``: avg@16 on the validation problems of even and of
+odd number, by the answers on disk. The sweep's definition is in the file's metadata.
 """
 
 from __future__ import annotations
 
-import argparse
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,52 +16,67 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ecrl.analysis.series import Series, read_series
-from ecrl.runs.rollouts import part_path
+from ecrl.runs.rollouts import part_path, saved_rollouts, validated_sets
 from ecrl.sweep.definition import NAME, make_sweep, read_sweep
 
-METRICS = {
-    "entropy": "policy/entropy",
-    "reward": "rollout/reward",
-    "length": "rollout/length",
-    "tokens": "rollout/tokens",
-    "grad_norm": "policy/grad_norm",
-    "kl": "policy/kl_behaviour",
-    "ratio": "policy/ratio",
-    "covariance": "cov/mean",
-    "covariance_top": "cov/top_2%",
-    "seconds": "time/total",
-}
+METRICS = (
+    "policy/entropy", "policy/grad_norm", "policy/kl_behaviour", "policy/ratio", "policy/clip_high",
+    "policy/clip_low", "rollout/reward", "rollout/length", "rollout/tokens", "rollout/truncated",
+    "cov/mean", "cov/top_2%", "time/total", "time/validate",
+)  # fmt: skip
 #: Ends of the names of a validation's metrics, ``val/SET/…``.
-VALIDATION = {"avg": "/avg@16", "pass": "/pass@16", "greedy": "/greedy"}
+VALIDATION = ("/avg@16", "/pass@16", "/greedy")
+_SWEEP = b"sweep"
+_FILES = {"config": "config.yaml", "summary": "summary.json"}
 
 
-def columns(run_dir: Path) -> dict[str, np.ndarray]:
-    """Return the columns of a run, ``[T]`` each; NaN where not measured."""
-    run = read_series(run_dir)
-    missing = np.full(len(run.iteration), np.nan)
-    found = {name: run.columns.get(metric, missing) for name, metric in METRICS.items()}
-    for name, end in VALIDATION.items():
-        found[name] = next(
-            (run[key] for key in run.columns if key.startswith("val/") and key.endswith(end)), missing
-        )
-    return {"iteration": run.iteration} | found | halves(run_dir, run)
+def pack(folder: Path, file: Path) -> None:
+    """Write the file of a sweep's finished runs.
+
+    Args:
+        folder: output of ``ecrl sweep``.
+        file: Parquet file to write.
+    """
+    table = pa.concat_tables(_tables(folder), promote_options="default")
+    table = table.replace_schema_metadata({_SWEEP: (folder / NAME).read_bytes()})
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, file, compression="zstd", compression_level=19)
+    print(f"{file}: {table.num_rows} iterations, {file.stat().st_size / 1e6:.2f} MB")
 
 
-def halves(run_dir: Path, run: Series) -> dict[str, np.ndarray]:
-    """Return avg@16 on the problems of even and of odd number, ``[T]`` each."""
-    even, odd = (np.full(len(run.iteration), np.nan) for _ in range(2))
-    sets = sorted(path.name for path in (run_dir / "rollouts" / "val").iterdir())
-    for row, iteration in enumerate(run.iteration.tolist()):
-        path = part_path(run_dir, iteration, sets[0])
-        if path.exists():
-            part = pq.read_table(path, columns=["problem", "reward", "greedy"])
-            problem, reward, greedy = (part[name].to_numpy() for name in part.column_names)
-            number = np.unique(problem, return_inverse=True)[1]
-            even[row], odd[row] = (reward[~greedy & (number % 2 == half)].mean() for half in (0, 1))
-    return {"even": even, "odd": odd}
+def unpack(file: Path, folder: Path) -> None:
+    """Write the runs of a file, each with its settings, its metrics and its summary.
+
+    Args:
+        file: Parquet file of ``pack``.
+        folder: to write ``sweep.yaml`` and a folder for each run into.
+    """
+    table = pq.read_table(file)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / NAME).write_bytes(table.schema.metadata[_SWEEP])
+    for (arm, seed), rows in _by_run(table):
+        run_dir = folder / f"{arm}-{seed}"
+        run_dir.mkdir(exist_ok=True)
+        for name, of_run in _FILES.items():
+            (run_dir / of_run).write_text(rows[0][name], encoding="utf-8")
+        with (run_dir / "metrics.jsonl").open("w", encoding="utf-8") as metrics:
+            for row in rows:
+                measured = {k: v for k, v in row.items() if _is_metric(k) and v is not None and v == v}
+                metrics.write(json.dumps(measured) + "\n")
 
 
-def tables(folder: Path) -> Iterator[pa.Table]:
+def _is_metric(name: str) -> bool:
+    return name == "iteration" or "/" in name
+
+
+def _by_run(table: pa.Table) -> Iterator[tuple[tuple[str, int], list[dict[str, object]]]]:
+    runs: dict[tuple[str, int], list[dict[str, object]]] = {}
+    for row in table.to_pylist():
+        runs.setdefault((row["arm"], row["seed"]), []).append(row)
+    yield from runs.items()
+
+
+def _tables(folder: Path) -> Iterator[pa.Table]:
     """Yield a table for each finished run of a sweep."""
     sweep = make_sweep(read_sweep(folder / NAME), str(folder / NAME))
     for arm in sweep.arms:
@@ -71,24 +85,33 @@ def tables(folder: Path) -> Iterator[pa.Table]:
             if not (run_dir / "summary.json").exists():
                 print(f"{run_dir.name} is not finished and is left out")
                 continue
-            found = columns(run_dir)
-            count = len(found["iteration"])
-            whole = {"arm": pa.array([arm] * count), "seed": pa.array([seed] * count, pa.int32())}
-            whole["iteration"] = pa.array(found.pop("iteration"), pa.int32())
-            yield pa.table(whole | {name: pa.array(x.astype(np.float32)) for name, x in found.items()})
+            run = read_series(run_dir)
+            count = len(run.iteration)
+            of_run = {"arm": arm} | {name: (run_dir / file).read_text() for name, file in _FILES.items()}
+            columns = {name: pa.array([text] * count).dictionary_encode() for name, text in of_run.items()}
+            columns["seed"] = pa.array([seed] * count, pa.int32())
+            columns["iteration"] = pa.array(run.iteration, pa.int32())
+            metrics = _metrics(run) | _halves(run_dir, run)
+            yield pa.table(columns | {name: pa.array(x.astype(np.float32)) for name, x in metrics.items()})
 
 
-def main() -> None:
-    """Read a sweep and write its file."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("sweep", type=Path, help="output of ecrl sweep")
-    parser.add_argument("output", type=Path)
-    arguments = parser.parse_args()
-    table = pa.concat_tables(tables(arguments.sweep))
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, arguments.output, compression="zstd", compression_level=19)
-    print(f"{arguments.output}: {table.num_rows} iterations, {arguments.output.stat().st_size / 1e6:.2f} MB")
+def _metrics(run: Series) -> dict[str, np.ndarray]:
+    """Return the metrics that are packed, ``[T]`` each; NaN where not measured."""
+    return {
+        name: values
+        for name, values in run.columns.items()
+        if name in METRICS or (name.startswith("val/") and name.endswith(VALIDATION))
+    }
 
 
-if __name__ == "__main__":
-    main()
+def _halves(run_dir: Path, run: Series) -> dict[str, np.ndarray]:
+    """Return avg@16 on the validation problems of even and of odd number, ``[T]`` each."""
+    even, odd = (np.full(len(run.iteration), np.nan) for _ in range(2))
+    (task,) = validated_sets(run_dir)
+    for iteration in saved_rollouts(run_dir, task):
+        answers = pq.read_table(part_path(run_dir, iteration, task), columns=["problem", "reward", "greedy"])
+        problem, reward, greedy = (answers[name].to_numpy() for name in answers.column_names)
+        number = np.unique(problem, return_inverse=True)[1]
+        at = run.iteration == iteration
+        even[at], odd[at] = (reward[~greedy & (number % 2 == half)].mean() for half in (0, 1))
+    return {"even": even, "odd": odd}
