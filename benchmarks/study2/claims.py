@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from study2.endpoints import Difference, against_first, compare
-from study2.packed import Run, Runs, Values, at_the_end, of_seeds, points
 
 from ecrl.analysis.law import fit_law, forecast
 from ecrl.analysis.stats import Interval, interval
+from study2.endpoints import Difference, against_first, compare
+from study2.packed import Run, Runs, Values, at_the_end, of_seeds, points
 
 HOLDS, REFUTED, NEITHER = "holds", "refuted", "not separated"
 BASELINE = "grpo"
-#: Parameters of the models whose laws are compared, in the order of their size; the last is the main study's.
-SIZES = ("small", "medium", BASELINE)
+#: Parameters of the models whose laws are compared, by arm; the largest is the main comparison's.
+SIZES = {"small": 214_144, "medium": 468_672, BASELINE: 821_504}
 
 
 class Verdict(NamedTuple):
@@ -37,21 +37,16 @@ class Verdict(NamedTuple):
     verdict: str
 
 
-def verdicts(parts: Mapping[str, Runs], sizes: Mapping[str, int]) -> Iterator[Verdict]:
-    """Judge every claim whose runs are there.
-
-    Args:
-        parts: runs of each part of the study.
-        sizes: number of parameters of each model of ``SIZES``.
-    """
+def verdicts(parts: Mapping[str, Runs]) -> Iterator[Verdict]:
+    """Judge every claim whose runs are there, given the runs of each part of the study."""
     main = parts["main"]
     yield from of_the_baseline(main[BASELINE])
     if "law" in parts:
         yield one_curve({BASELINE: main[BASELINE]} | dict(parts["law"]))
     if "sizes" in parts:
-        yield larger_model({BASELINE: main[BASELINE]} | dict(parts["sizes"]), sizes)
-    if "difficulty" in parts:
-        yield other_data(parts["difficulty"])
+        yield larger_model({BASELINE: main[BASELINE]} | dict(parts["sizes"]))
+    if "easier" in parts:
+        yield other_data({BASELINE: main[BASELINE]} | dict(parts["easier"]))
     yield from of_the_arms(main)
     if "ablation" in parts:
         yield which_tokens({arm: main[arm] for arm in ("clip_cov", "kl_cov")} | dict(parts["ablation"]))
@@ -59,7 +54,7 @@ def verdicts(parts: Mapping[str, Runs], sizes: Mapping[str, int]) -> Iterator[Ve
 
 def of_the_baseline(runs: Mapping[int, Run]) -> Iterator[Verdict]:
     """Judge what the paper says of plain GRPO."""
-    left = of_seeds(runs, lambda run: at_the_end("entropy")(run) / run["entropy"][0])
+    left = of_seeds(runs, lambda run: at_the_end("entropy")(run) / measured(run, "entropy")[0])
     yield judged(
         "1 entropy collapses: its share left at the end",
         left,
@@ -74,10 +69,12 @@ def of_the_baseline(runs: Mapping[int, Run]) -> Iterator[Verdict]:
     yield judged("3 the law R = −a·exp(H) + b: R²", fits, above=(0.8, 0.5))
     for share in (0.15, 0.36):
         errors = of_seeds(runs, lambda run, share=share: forecast(*points(run), share).rmse)
-        yield judged(f"4 a law from the first {share:.0%} predicts the rest: RMSE", errors, below=(0.02, 0.05))
+        yield judged(
+            f"4 a law from the first {share:.0%} predicts the rest: RMSE", errors, below=(0.02, 0.05)
+        )
     top = of_seeds(runs, concentration)
     yield judged("8 covariance of the top 2 % over the mean, least fifth of the run", top, above=(10, 3))
-    r = of_seeds(runs, lambda run: float(np.corrcoef(run["covariance"][:-1], -np.diff(run["entropy"]))[0, 1]))
+    r = of_seeds(runs, correlation)
     yield judged(
         "9 covariance of a batch drives the fall of entropy: r over iterations",
         r,
@@ -116,8 +113,19 @@ def late_gain(run: Run) -> float:
     """
     half, width = 0.5 * run["iteration"][-1], 0.1 * run["iteration"][-1]
     middle = float(np.nanmean(run["avg"][abs(run["iteration"] - half) <= width]))
-    first = float(run["avg"][np.isfinite(run["avg"])][0])
+    first = float(measured(run, "avg")[0])
     return (at_the_end("avg")(run) - middle) / (middle - first)
+
+
+def measured(run: Run, name: str) -> NDArray[np.float64]:
+    """Return the values of a column, in the order of training."""
+    return run[name][np.isfinite(run[name])]
+
+
+def correlation(run: Run) -> float:
+    """Return the correlation of an iteration's covariance with the entropy lost to the next iteration."""
+    covariance, entropy = measured(run, "covariance"), measured(run, "entropy")
+    return float(np.corrcoef(covariance[:-1], -np.diff(entropy))[0, 1])
 
 
 def concentration(run: Run) -> float:
@@ -147,20 +155,20 @@ def one_curve(runs: Runs) -> Verdict:
     return judged(claim, one_for_all(runs), below=(1.5, 2.0))
 
 
-def larger_model(runs: Runs, sizes: Mapping[str, int]) -> Verdict:
+def larger_model(runs: Runs) -> Verdict:
     """Judge whether the largest model's curve follows from those of the two smaller ones."""
     errors = {}
     for seed in sorted(set.intersection(*(set(runs[name]) for name in SIZES))):
         *smaller, (entropy, reward) = (points(runs[name][seed]) for name in SIZES)
         laws = [fit_law(*curve) for curve in smaller]
-        a, b = (beyond(sizes, [getattr(law, name) for law in laws]) for name in "ab")
+        a, b = (beyond([getattr(law, name) for law in laws]) for name in "ab")
         errors[seed] = float(np.sqrt(((b - a * np.exp(entropy) - reward) ** 2).mean()))
     return judged("6 the largest model's curve from two smaller ones: RMSE", errors, below=(0.05, 0.1))
 
 
-def beyond(sizes: Mapping[str, int], values: list[float]) -> float:
+def beyond(values: list[float]) -> float:
     """Return where the line through the two smaller models' values, over ln(size), meets the largest."""
-    *known, size = (np.log(sizes[name]) for name in SIZES)
+    *known, size = np.log(list(SIZES.values()))
     slope, intercept = np.polyfit(known, values, 1)
     return float(slope * size + intercept)
 

@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from study2.packed import Run, Runs, Values, at_the_end, of_seeds
 from scipy import stats
 
 from ecrl.analysis.stats import Interval, paired
-
+from study2.packed import Run, Runs, Values, at_the_end, of_seeds
 
 LEVEL = 0.05  # of significance, after correction
 
@@ -80,9 +79,12 @@ class Difference:
 
 
 def p_value(values: Values, baseline: Values) -> float:
-    """Return the two-sided p of the paired t-test over the shared seeds; 1 for fewer than two."""
+    """Return the two-sided p of the paired t-test over the shared seeds.
+
+    It is 1 for fewer than two seeds, and where the two are equal in all.
+    """
     shared = sorted(values.keys() & baseline.keys())
-    if len(shared) < 2:
+    if len(shared) < 2 or all(values[s] == baseline[s] for s in shared):
         return 1.0
     return float(stats.ttest_rel([values[s] for s in shared], [baseline[s] for s in shared]).pvalue)
 

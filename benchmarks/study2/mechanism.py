@@ -154,17 +154,32 @@ def main() -> None:
     }
     if arguments.output:
         write(runs, arguments.output)
-    print("| policy | reward at the end | entropy, first and last | r by logits | by tokens | by responses |")
-    print("|---|---|---|---|---|---|")
+    print("\n".join(table(runs)))
+
+
+def table(runs: Mapping[tuple[str, int], np.ndarray]) -> list[str]:
+    """Return the lines of the table: correlations of each policy, over its seeds."""
+    lines = ["| policy | reward at the end | entropy, first, last | r by logits | by tokens | by responses |"]
+    lines.append("|---|---|---|---|---|---|")
     for name in POLICIES:
-        mine = np.stack([runs[name, seed] for seed in arguments.seeds])  # [seeds, iterations, fields]
+        mine = np.stack([rows for (policy, _), rows in runs.items() if policy == name])  # [seeds, T, fields]
         reward, first, last = mine[:, -20:, 1].mean(), mine[:, 0, 2].mean(), mine[:, -1, 2].mean()
         found = [
             interval([float(np.corrcoef(run[:, 3], run[:, FIELDS.index(by)])[0, 1]) for run in mine])
             for by in ("by_logits", "by_tokens", "by_responses")
         ]
         cells = " | ".join(f"{r.mean:.2f} ± {r.half:.2f}" for r in found)
-        print(f"| {name} | {reward:.2f} | {first:.2f}, {last:.2f} | {cells} |")
+        lines.append(f"| {name} | {reward:.2f} | {first:.2f}, {last:.2f} | {cells} |")
+    return lines
+
+
+def read(path: Path) -> dict[tuple[str, int], np.ndarray]:
+    """Read the iterations of each run that ``write`` wrote."""
+    runs: dict[tuple[str, int], list[list[float]]] = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            runs.setdefault((row["policy"], int(row["seed"])), []).append([float(row[f]) for f in FIELDS])
+    return {run: np.array(rows) for run, rows in runs.items()}
 
 
 def write(runs: Mapping[tuple[str, int], np.ndarray], path: Path) -> None:

@@ -1,8 +1,8 @@
 """A sweep's runs as one small file, and the file as runs again, from which `ecrl report` makes its page.
 
 A row for each iteration of each finished run: arm, seed, settings and summary of the run, the metrics of
-``METRICS``, those of the validation, and ``even`` and ``odd``: avg@16 on the validation problems of even and of
-odd number, by the answers on disk. The sweep's definition is in the file's metadata.
+``METRICS``, those of the validation, and ``even`` and ``odd``: avg@16 on the validation problems of even and
+of odd number, by the answers on disk. The sweep's definition is in the file's metadata.
 """
 
 from __future__ import annotations
