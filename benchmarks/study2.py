@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from study2 import mechanism
+from study2 import laws, mechanism
 from study2.claims import verdicts
 from study2.endpoints import ENDPOINTS, table
 from study2.pack import pack, unpack
@@ -73,6 +73,8 @@ def page(parts: Mapping[str, Runs], of_mechanism: Path) -> Iterator[str]:
         for name, measure in ENDPOINTS.items() if part in parts else ():
             yield f"\n## {PARTS[part]}: {name}\n"
             yield from table(parts[part], measure)
+    yield "\n## The law, arm by arm\n"
+    yield from laws.table({part: runs for part, runs in parts.items() if part != "atlas"})
     if of_mechanism.exists():
         yield "\n## Mechanism: correlation of what predicts the change of entropy with it\n"
         yield from mechanism.table(mechanism.read(of_mechanism))

@@ -41,6 +41,8 @@ def verdicts(parts: Mapping[str, Runs]) -> Iterator[Verdict]:
     """Judge every claim whose runs are there, given the runs of each part of the study."""
     main = parts["main"]
     yield from of_the_baseline(main[BASELINE])
+    for arm in (BASELINE, "on_policy"):
+        yield covariance_drives(arm, main[arm])
     if "law" in parts:
         yield one_curve({BASELINE: main[BASELINE]} | dict(parts["law"]))
     if "sizes" in parts:
@@ -74,13 +76,6 @@ def of_the_baseline(runs: Mapping[int, Run]) -> Iterator[Verdict]:
         )
     top = of_seeds(runs, concentration)
     yield judged("8 covariance of the top 2 % over the mean, least fifth of the run", top, above=(10, 3))
-    r = of_seeds(runs, correlation)
-    yield judged(
-        "9 covariance of a batch drives the fall of entropy: r over iterations",
-        r,
-        holds=min(r.values()) > 0,
-        refuted=max(r.values()) < 0,
-    )
 
 
 def judged(
@@ -126,6 +121,13 @@ def correlation(run: Run) -> float:
     """Return the correlation of an iteration's covariance with the entropy lost to the next iteration."""
     covariance, entropy = measured(run, "covariance"), measured(run, "entropy")
     return float(np.corrcoef(covariance[:-1], -np.diff(entropy))[0, 1])
+
+
+def covariance_drives(arm: str, runs: Mapping[int, Run]) -> Verdict:
+    """Judge whether a batch's covariance tells how much entropy its update costs."""
+    r = of_seeds(runs, correlation)
+    claim = f"9 covariance of a batch drives the fall of entropy: r over iterations, {arm}"
+    return judged(claim, r, holds=min(r.values()) > 0, refuted=max(r.values()) < 0)
 
 
 def concentration(run: Run) -> float:
