@@ -14,7 +14,9 @@ Each iteration measures the change of entropy at the positions that were drawn, 
 
     by_logits      mean_s −Cov_{a~π}[log π(a|s), Δz_{s,a}]      the first-order identity
     by_tokens      −Cov_i[log π_i, A_i]                         i: the iteration's tokens
-    by_responses   −mean_x Cov_y[log π(y|x)/|y|, A(y)]          x: prompts, y: responses
+
+Here the covariance over responses, −mean_x Cov_y[log π(y|x)/|y|, A(y)], is that over tokens: responses are
+equally long, and advantages of a prompt sum to 0.
 
 The table gives their correlation with it over a run's iterations: mean over the seeds ± half the 95 % t
 interval.
@@ -45,7 +47,7 @@ POLICIES = {
     "network, SGD": ("network", torch.optim.SGD, 0.5),
     "network, Adam": ("network", torch.optim.Adam, 3e-3),
 }
-FIELDS = ("iteration", "reward", "entropy", "change", "by_logits", "by_tokens", "by_responses")
+FIELDS = ("iteration", "reward", "entropy", "change", "by_logits", "by_tokens")
 
 
 class Network(nn.Module):
@@ -121,11 +123,8 @@ def train(
             before, after = entropy(logits), entropy(policy(flat))
             by_logits = -covariance_over_actions(logprobs, policy(flat) - logits).mean()
             by_tokens = -token_covariance(taken, per_token).mean()
-            mean = taken.view(PROMPTS, GROUP, LENGTH).mean(2)
-            centred_mean = mean - mean.mean(1, keepdim=True)
-            by_responses = -(centred_mean * advantages.view(PROMPTS, GROUP)).mean()
         change = (after - before).mean()
-        measured = (groups.mean(), before.mean(), change, by_logits, by_tokens, by_responses)
+        measured = (groups.mean(), before.mean(), change, by_logits, by_tokens)
         yield iteration, *map(float, measured)
 
 
@@ -159,14 +158,14 @@ def main() -> None:
 
 def table(runs: Mapping[tuple[str, int], np.ndarray]) -> list[str]:
     """Return the lines of the table: correlations of each policy, over its seeds."""
-    lines = ["| policy | reward at the end | entropy, first, last | r by logits | by tokens | by responses |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = ["| policy | reward at the end | entropy, first, last | r by logits | by tokens |"]
+    lines.append("|---|---|---|---|---|")
     for name in POLICIES:
         mine = np.stack([rows for (policy, _), rows in runs.items() if policy == name])  # [seeds, T, fields]
         reward, first, last = mine[:, -20:, 1].mean(), mine[:, 0, 2].mean(), mine[:, -1, 2].mean()
         found = [
             interval([float(np.corrcoef(run[:, 3], run[:, FIELDS.index(by)])[0, 1]) for run in mine])
-            for by in ("by_logits", "by_tokens", "by_responses")
+            for by in ("by_logits", "by_tokens")
         ]
         cells = " | ".join(f"{r.mean:.2f} ± {r.half:.2f}" for r in found)
         lines.append(f"| {name} | {reward:.2f} | {first:.2f}, {last:.2f} | {cells} |")
