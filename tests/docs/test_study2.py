@@ -19,7 +19,7 @@ from ecrl.runs.rollouts import COLUMNS, PartWriter, part_path
 from tests.support.paths import ROOT
 from tests.support.reports import make_run
 
-SWEEPS = sorted((ROOT / "benchmarks" / "study2").glob("*.yaml"))
+SWEEPS = [ROOT / "benchmarks" / "study2.yaml", *sorted((ROOT / "benchmarks" / "study2").glob("*.yaml"))]
 SEEDS = [1, 2, 3]
 BUDGET = "strategy.entropy_budget.knob=kl_cov.fraction"
 #: What an arm's entropy and avg@16 have above the baseline's, and the overrides that make it an arm.
