@@ -15,7 +15,7 @@ from pathlib import Path
 
 from study2 import laws, mechanism
 from study2.claims import verdicts
-from study2.endpoints import ENDPOINTS, table
+from study2.endpoints import ARMS, ENDPOINTS, table
 from study2.pack import pack, unpack
 from study2.packed import Runs, read
 
@@ -72,7 +72,7 @@ def page(parts: Mapping[str, Runs], of_mechanism: Path) -> Iterator[str]:
     for part in COMPARED:
         for name, measure in ENDPOINTS.items() if part in parts else ():
             yield f"\n## {PARTS[part]}: {name}\n"
-            yield from table(parts[part], measure)
+            yield from table(parts[part], measure, ARMS if part == "main" else 0)
     yield "\n## The law, arm by arm\n"
     yield from laws.table({part: runs for part, runs in parts.items() if part != "atlas"})
     if of_mechanism.exists():

@@ -6,19 +6,23 @@ what it asks of one that is refuted.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ecrl.analysis.law import fit_law, forecast
 from ecrl.analysis.stats import Interval, interval
-from study2.endpoints import Difference, against_first, compare
+from study2.endpoints import ARMS, Difference, against_first, compare
 from study2.packed import Run, Runs, Values, at_the_end, of_seeds, points
 
 HOLDS, REFUTED, NEITHER = "holds", "refuted", "not separated"
 BASELINE = "grpo"
+T = TypeVar("T")
+#: Entropy and avg@16 of a run's validations.
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 #: Parameters of the models whose laws are compared, by arm; the largest is the main comparison's.
 SIZES = {"small": 214_144, "medium": 468_672, BASELINE: 821_504}
 
@@ -67,10 +71,10 @@ def of_the_baseline(runs: Mapping[int, Run]) -> Iterator[Verdict]:
     yield judged(
         "2 performance saturates: gain of the second half over that of the first", late, below=(0.2, 0.5)
     )
-    fits = of_seeds(runs, lambda run: fit_law(*points(run)).r2)
+    fits = of_seeds(runs, or_nan(lambda run: fit_law(*points(run)).r2))
     yield judged("3 the law R = −a·exp(H) + b: R²", fits, above=(0.8, 0.5))
     for share in (0.15, 0.36):
-        errors = of_seeds(runs, lambda run, share=share: forecast(*points(run), share).rmse)
+        errors = of_seeds(runs, or_nan(lambda run, share=share: forecast(*points(run), share).rmse))
         yield judged(
             f"4 a law from the first {share:.0%} predicts the rest: RMSE", errors, below=(0.02, 0.05)
         )
@@ -87,13 +91,31 @@ def judged(
     above: tuple[float, float] | None = None,
     below: tuple[float, float] | None = None,
 ) -> Verdict:
-    """Judge by two conditions, or by bounds of the mean: (where the claim holds, where it is refuted)."""
+    """Judge by two conditions, or by bounds of the mean: (where the claim holds, where it is refuted).
+
+    Where both conditions are met, the claim is refuted; where a seed has no value, it is neither.
+    """
+    lacking = [str(seed) for seed, value in values.items() if not np.isfinite(value)]
+    if lacking or not values:
+        return Verdict(claim, f"not measurable in seed {', '.join(lacking) or 'any'}", NEITHER)
     of = interval(list(values.values()))
     if above:
         holds, refuted = of.mean >= above[0], of.mean < above[1]
     if below:
         holds, refuted = of.mean <= below[0], of.mean > below[1]
-    return Verdict(claim, str_interval(of), HOLDS if holds else REFUTED if refuted else NEITHER)
+    return Verdict(claim, str_interval(of), REFUTED if refuted else HOLDS if holds else NEITHER)
+
+
+def or_nan(measure: Callable[[T], float]) -> Callable[[T], float]:
+    """Measure NaN where the law cannot be fitted, as where entropy hardly moves."""
+
+    def measured_or_nan(of: T) -> float:
+        try:
+            return measure(of)
+        except ValueError:
+            return math.nan
+
+    return measured_or_nan
 
 
 def str_interval(of: Interval) -> str:
@@ -119,8 +141,11 @@ def measured(run: Run, name: str) -> NDArray[np.float64]:
 
 def correlation(run: Run) -> float:
     """Return the correlation of an iteration's covariance with the entropy lost to the next iteration."""
-    covariance, entropy = measured(run, "covariance"), measured(run, "entropy")
-    return float(np.corrcoef(covariance[:-1], -np.diff(entropy))[0, 1])
+    covariance, lost = run["covariance"][:-1], -np.diff(run["entropy"])
+    kept = np.isfinite(covariance) & np.isfinite(
+        lost
+    )  # an iteration in which no group trains has no covariance
+    return float(np.corrcoef(covariance[kept], lost[kept])[0, 1])
 
 
 def covariance_drives(arm: str, runs: Mapping[int, Run]) -> Verdict:
@@ -136,7 +161,7 @@ def concentration(run: Run) -> float:
     return min(float(np.nanmean(run["covariance_top"][i]) / np.nanmean(run["covariance"][i])) for i in fifths)
 
 
-def rmse(curves: list[tuple[NDArray[np.float64], NDArray[np.float64]]], *, shared: bool) -> float:
+def rmse(curves: list[Curve], *, shared: bool) -> float:
     """Return the RMSE of the law over the points of several runs, with one curve or a curve each."""
     if shared:
         return fit_law(*(np.concatenate(side) for side in zip(*curves, strict=True))).rmse
@@ -148,7 +173,8 @@ def one_for_all(runs: Runs) -> dict[int, float]:
     """Return, for each seed that all arms have, the RMSE of one curve over that of a curve an arm."""
     seeds = set.intersection(*(set(of) for of in runs.values()))
     curves = {seed: [points(of[seed]) for of in runs.values()] for seed in sorted(seeds)}
-    return {seed: rmse(found, shared=True) / rmse(found, shared=False) for seed, found in curves.items()}
+    ratio = or_nan(lambda found: rmse(found, shared=True) / rmse(found, shared=False))
+    return {seed: ratio(found) for seed, found in curves.items()}
 
 
 def one_curve(runs: Runs) -> Verdict:
@@ -159,13 +185,17 @@ def one_curve(runs: Runs) -> Verdict:
 
 def larger_model(runs: Runs) -> Verdict:
     """Judge whether the largest model's curve follows from those of the two smaller ones."""
-    errors = {}
-    for seed in sorted(set.intersection(*(set(runs[name]) for name in SIZES))):
-        *smaller, (entropy, reward) = (points(runs[name][seed]) for name in SIZES)
-        laws = [fit_law(*curve) for curve in smaller]
-        a, b = (beyond([getattr(law, name) for law in laws]) for name in "ab")
-        errors[seed] = float(np.sqrt(((b - a * np.exp(entropy) - reward) ** 2).mean()))
+    seeds = sorted(set.intersection(*(set(runs[name]) for name in SIZES)))
+    errors = {seed: or_nan(predicted)([points(runs[name][seed]) for name in SIZES]) for seed in seeds}
     return judged("6 the largest model's curve from two smaller ones: RMSE", errors, below=(0.05, 0.1))
+
+
+def predicted(curves: list[Curve]) -> float:
+    """Return the RMSE of the largest model's points around the curve that the two smaller ones imply."""
+    *smaller, (entropy, reward) = curves
+    laws = [fit_law(*curve) for curve in smaller]
+    a, b = (beyond([getattr(law, name) for law in laws]) for name in "ab")
+    return float(np.sqrt(((b - a * np.exp(entropy) - reward) ** 2).mean()))
 
 
 def beyond(values: list[float]) -> float:
@@ -184,7 +214,7 @@ def other_data(runs: Runs) -> Verdict:
 
 def of_the_arms(runs: Runs) -> Iterator[Verdict]:
     """Judge what the arms of the main comparison are said to do."""
-    avg, entropy = (against_first(runs, at_the_end(name)) for name in ("avg", "entropy"))
+    avg, entropy = (against_first(runs, at_the_end(name), ARMS) for name in ("avg", "entropy"))
     weak, strong = ("bonus", "reference"), ("clip_cov", "kl_cov")
     yield both("10 entropy bonus and reference KL fall short: avg@16 less GRPO's", avg, weak, hoped=False)
     yield both("11 Clip-Cov and KL-Cov hold entropy: entropy less GRPO's", entropy, strong)
@@ -197,7 +227,7 @@ def of_the_arms(runs: Runs) -> Iterator[Verdict]:
         REFUTED
         if avg["on_policy"].below
         else HOLDS
-        if avg["on_policy"].above and not beside.below
+        if avg["on_policy"].above and not (beside.below or beside.above)
         else NEITHER,
     )
     spent = against(runs, "budget", "kl_cov")

@@ -16,6 +16,8 @@ from ecrl.analysis.stats import Interval, paired
 from study2.packed import Run, Runs, Values, at_the_end, of_seeds
 
 LEVEL = 0.05  # of significance, after correction
+#: Arms of the main comparison beside its first: Holm's correction counts those that are not finished too.
+ARMS = 10
 
 
 def at_its_best(run: Run) -> float:
@@ -41,13 +43,17 @@ ENDPOINTS: Mapping[str, Callable[[Run], float]] = {
 }
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def holm(p: Sequence[float], tests: int = 0) -> list[float]:
     """Correct p-values for their number, after Holm (1979).
 
     The smallest is multiplied by their number, the next by one less, and so on; none falls below one before.
+    ``tests`` is their number where it is above that of ``p``.
     """
+    number = max(tests, len(p))
     order = np.argsort(p)
-    corrected = np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    corrected = np.maximum.accumulate(np.asarray(p)[order] * np.arange(number, number - len(p), -1)).clip(
+        max=1
+    )
     return list(map(float, corrected[np.argsort(order)]))
 
 
@@ -89,10 +95,10 @@ def p_value(values: Values, baseline: Values) -> float:
     return float(stats.ttest_rel([values[s] for s in shared], [baseline[s] for s in shared]).pvalue)
 
 
-def compare(pairs: Mapping[str, tuple[Values, Values]]) -> dict[str, Difference]:
-    """Compare (values, baseline) of each name; Holm's correction runs over all of them."""
+def compare(pairs: Mapping[str, tuple[Values, Values]], tests: int = 0) -> dict[str, Difference]:
+    """Compare (values, baseline) of each name; Holm's correction runs over all of them, or over ``tests``."""
     found = {name: paired(*pair) for name, pair in pairs.items()}
-    corrected = holm([p_value(*pair) for pair in pairs.values()])
+    corrected = holm([p_value(*pair) for pair in pairs.values()], tests)
     return {
         name: Difference(difference, p)
         for (name, difference), p in zip(found.items(), corrected, strict=True)
@@ -100,17 +106,17 @@ def compare(pairs: Mapping[str, tuple[Values, Values]]) -> dict[str, Difference]
     }
 
 
-def against_first(runs: Runs, measure: Callable[[Run], float]) -> dict[str, Difference]:
+def against_first(runs: Runs, measure: Callable[[Run], float], tests: int = 0) -> dict[str, Difference]:
     """Compare every arm with the first."""
     first, *others = runs
     baseline = of_seeds(runs[first], measure)
-    return compare({arm: (of_seeds(runs[arm], measure), baseline) for arm in others})
+    return compare({arm: (of_seeds(runs[arm], measure), baseline) for arm in others}, tests)
 
 
-def table(runs: Runs, measure: Callable[[Run], float]) -> list[str]:
+def table(runs: Runs, measure: Callable[[Run], float], tests: int = 0) -> list[str]:
     """Return the lines of an endpoint's table."""
     first = next(iter(runs))
-    differences = against_first(runs, measure)
+    differences = against_first(runs, measure, tests)
     lines = [f"| arm | mean | seeds | difference with {first} | p, Holm |", "|---|---|---|---|---|"]
     for arm, of in runs.items():
         values = list(of_seeds(of, measure).values())

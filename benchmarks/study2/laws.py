@@ -18,7 +18,11 @@ def table(parts: Mapping[str, Runs]) -> Iterator[str]:
     yield "|---" * (2 + len(NAMES)) + "|"
     for part, runs in parts.items():
         for arm, of in runs.items():
-            laws = [fit_law(*points(run)) for run in of.values()]
+            try:
+                laws = [fit_law(*points(run)) for run in of.values()]
+            except ValueError:  # entropy hardly moves
+                yield f"| {part} | {arm} |{' – |' * len(NAMES)}"
+                continue
             means = [interval([getattr(law, figure) for law in laws]) for figure in FIGURES]
             cells = [f"{mean.mean:.2f} ± {mean.half:.2f}" for mean in means[:-1]]
             yield f"| {part} | {arm} | {' | '.join(cells)} | {means[-1].mean:.3f} ± {means[-1].half:.3f} |"

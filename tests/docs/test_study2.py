@@ -147,6 +147,7 @@ def test_holm_multiplies_the_smallest_p_by_their_number() -> None:
 
     assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
+    assert holm([0.01, 0.004], tests=10) == pytest.approx([0.09, 0.04])
     same = {1: 0.5, 2: 0.5}
     assert compare({"same": (same, same)})["same"].p == 1
 
@@ -177,3 +178,22 @@ def test_laws_of_several_runs_are_compared() -> None:
     # 0.2 at first, 0.5 around half time, 0.56 in the last fifth: 0.06 after 0.3.
     avg = np.where(np.arange(41) < 10, 0.2, np.where(np.arange(41) < 30, 0.5, 0.56))
     assert late_gain({"avg": avg, "iteration": np.arange(41.0)}) == pytest.approx(0.2)
+
+
+def test_runs_that_a_claim_cannot_be_measured_on_leave_it_open() -> None:
+    from study2 import laws
+    from study2.claims import correlation, judged, of_the_baseline
+
+    time = np.arange(101.0)
+    still = {"iteration": time, "entropy": 0.3 + 1e-5 * time, "avg": time, "covariance": time + 1}
+    still["covariance_top"] = 20 * still["covariance"]
+    found = {verdict.claim[0]: verdict for verdict in of_the_baseline({1: still, 2: still})}
+    assert found["3"].figure == "not measurable in seed 1, 2" and found["4"].verdict == "not separated"
+    assert "– |" in list(laws.table({"main": {"grpo": {1: still}}}))[-1]
+    assert judged("1", {1: 0.1, 2: 0.6}, holds=True, refuted=True).verdict == "refuted"
+
+    # Entropy falls by the covariance; one iteration trains no group and has none.
+    covariance = np.random.default_rng(0).random(40)
+    entropy = np.append(10.0, 10 - np.cumsum(covariance)[:-1])
+    covariance[7] = np.nan
+    assert correlation({"covariance": covariance, "entropy": entropy}) == pytest.approx(1)
