@@ -67,7 +67,7 @@ def page(parts: Mapping[str, Runs], of_mechanism: Path) -> Iterator[str]:
     yield "\nMade by `python benchmarks/study2.py` from the files beside it; the terms are those of the "
     yield "[protocol](protocol.md)."
     yield "\n## Verdicts\n\n| claim | measured | verdict |\n|---|---|---|"
-    for verdict in verdicts(parts):
+    for verdict in verdicts(parts) if "main" in parts else ():
         yield f"| {verdict.claim} | {verdict.figure} | **{verdict.verdict}** |"
     for part in COMPARED:
         for name, measure in ENDPOINTS.items() if part in parts else ():

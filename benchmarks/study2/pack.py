@@ -8,7 +8,7 @@ of odd number, by the answers on disk. The sweep's definition is in the file's m
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,13 +31,20 @@ _FILES = {"config": "config.yaml", "summary": "summary.json"}
 
 
 def pack(folder: Path, file: Path) -> None:
-    """Write the file of a sweep's finished runs.
+    """Write the file of a sweep's finished runs, or none if an arm has no finished run.
 
     Args:
         folder: output of ``ecrl sweep``.
         file: Parquet file to write.
     """
-    table = pa.concat_tables(_tables(folder), promote_options="default")
+    sweep = make_sweep(read_sweep(folder / NAME), str(folder / NAME))
+    finished = {arm: _finished(folder, arm, sweep.seeds) for arm in sweep.arms}
+    missing = ", ".join(arm for arm, seeds in finished.items() if not seeds)
+    if missing:
+        print(f"{folder} is left out: no run of {missing} is finished")
+        return
+    tables = [_table(folder, arm, seed) for arm, seeds in finished.items() for seed in seeds]
+    table = pa.concat_tables(tables, promote_options="default")
     table = table.replace_schema_metadata({_SWEEP: (folder / NAME).read_bytes()})
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, file, compression="zstd", compression_level=19)
@@ -76,23 +83,26 @@ def _by_run(table: pa.Table) -> Iterator[tuple[tuple[str, int], list[dict[str, o
     yield from runs.items()
 
 
-def _tables(folder: Path) -> Iterator[pa.Table]:
-    """Yield a table for each finished run of a sweep."""
-    sweep = make_sweep(read_sweep(folder / NAME), str(folder / NAME))
-    for arm in sweep.arms:
-        for seed in sweep.seeds:
-            run_dir = folder / f"{arm}-{seed}"
-            if not (run_dir / "summary.json").exists():
-                print(f"{run_dir.name} is not finished and is left out")
-                continue
-            run = read_series(run_dir)
-            count = len(run.iteration)
-            of_run = {"arm": arm} | {name: (run_dir / file).read_text() for name, file in _FILES.items()}
-            columns = {name: pa.array([text] * count).dictionary_encode() for name, text in of_run.items()}
-            columns["seed"] = pa.array([seed] * count, pa.int32())
-            columns["iteration"] = pa.array(run.iteration, pa.int32())
-            metrics = _metrics(run) | _halves(run_dir, run)
-            yield pa.table(columns | {name: pa.array(x.astype(np.float32)) for name, x in metrics.items()})
+def _finished(folder: Path, arm: str, seeds: Sequence[int]) -> list[int]:
+    """Return the seeds whose run is finished, and say which are not."""
+    finished = [seed for seed in seeds if (folder / f"{arm}-{seed}" / "summary.json").exists()]
+    for seed in seeds:
+        if seed not in finished:
+            print(f"{arm}-{seed} is not finished and is left out")
+    return finished
+
+
+def _table(folder: Path, arm: str, seed: int) -> pa.Table:
+    """Return the rows of a run."""
+    run_dir = folder / f"{arm}-{seed}"
+    run = read_series(run_dir)
+    count = len(run.iteration)
+    of_run = {"arm": arm} | {name: (run_dir / file).read_text() for name, file in _FILES.items()}
+    columns = {name: pa.array([text] * count).dictionary_encode() for name, text in of_run.items()}
+    columns["seed"] = pa.array([seed] * count, pa.int32())
+    columns["iteration"] = pa.array(run.iteration, pa.int32())
+    metrics = _metrics(run) | _halves(run_dir, run)
+    return pa.table(columns | {name: pa.array(x.astype(np.float32)) for name, x in metrics.items()})
 
 
 def _metrics(run: Series) -> dict[str, np.ndarray]:

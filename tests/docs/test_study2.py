@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,20 @@ def test_packed_runs_are_the_runs_again(
     assert [row.keys() for row in again] == [row.keys() for row in before]
     for new, old in zip(again, before, strict=True):
         assert new == pytest.approx(old, rel=1e-6)
+
+
+def test_a_sweep_with_an_arm_to_come_is_left_out(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from study2.pack import pack
+
+    folder = tmp_path / "main"
+    shutil.copytree(runs / "main", folder)
+    for seed in SEEDS:
+        (folder / f"bonus-{seed}" / "summary.json").unlink(missing_ok=True)
+    pack(folder, tmp_path / "main.parquet")
+    assert "no run of bonus is finished" in capsys.readouterr().out
+    assert not (tmp_path / "main.parquet").exists()
 
 
 @pytest.mark.slow
