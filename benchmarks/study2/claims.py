@@ -142,9 +142,8 @@ def measured(run: Run, name: str) -> NDArray[np.float64]:
 def correlation(run: Run) -> float:
     """Return the correlation of an iteration's covariance with the entropy lost to the next iteration."""
     covariance, lost = run["covariance"][:-1], -np.diff(run["entropy"])
-    kept = np.isfinite(covariance) & np.isfinite(
-        lost
-    )  # an iteration in which no group trains has no covariance
+    # An iteration in which no group trains has no covariance.
+    kept = np.isfinite(covariance) & np.isfinite(lost)
     return float(np.corrcoef(covariance[kept], lost[kept])[0, 1])
 
 
@@ -221,14 +220,11 @@ def of_the_arms(runs: Runs) -> Iterator[Verdict]:
     yield both("12 Clip-Cov and KL-Cov reach more: avg@16 less GRPO's", avg, strong)
     better = max(strong, key=lambda arm: avg[arm].interval.mean)
     beside = against(runs, "on_policy", better)
+    as_good = avg["on_policy"].above and not (beside.below or beside.above)
     yield Verdict(
         "13 strictly on-policy GRPO is as good a cure: avg@16 less GRPO's, and less the better of the two",
         f"{avg['on_policy']}; {beside}",
-        REFUTED
-        if avg["on_policy"].below
-        else HOLDS
-        if avg["on_policy"].above and not (beside.below or beside.above)
-        else NEITHER,
+        HOLDS if as_good else REFUTED if avg["on_policy"].below else NEITHER,
     )
     spent = against(runs, "budget", "kl_cov")
     yield Verdict("15 a budget spends entropy better than a constant: avg@16 less KL-Cov's", *of_one(spent))
