@@ -64,7 +64,7 @@ def main() -> None:
 def page(parts: Mapping[str, Runs], of_mechanism: Path) -> Iterator[str]:
     """Yield the lines of the page of tables."""
     yield "# The second study: tables"
-    yield "\nMade by `python benchmarks/study2.py` from the files beside it; the terms are those of the "
+    yield "\nMade by `python benchmarks/study2.py` from the files beside it; the terms are those of the"
     yield "[protocol](protocol.md)."
     yield "\n## Verdicts\n\n| claim | measured | verdict |\n|---|---|---|"
     for verdict in verdicts(parts) if "main" in parts else ():

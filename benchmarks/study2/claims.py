@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from ecrl.analysis.law import fit_law, forecast
 from ecrl.analysis.stats import Interval, interval
 from study2.endpoints import ARMS, Difference, against_first, compare
-from study2.packed import Run, Runs, Values, at_the_end, of_seeds, points
+from study2.packed import Run, Runs, Values, at_the_end, measured, of_seeds, points
 
 HOLDS, REFUTED, NEITHER = "holds", "refuted", "not separated"
 BASELINE = "grpo"
+WEAK, STRONG = ("bonus", "reference"), ("clip_cov", "kl_cov")
 T = TypeVar("T")
 #: Entropy and avg@16 of a run's validations.
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -55,7 +56,7 @@ def verdicts(parts: Mapping[str, Runs]) -> Iterator[Verdict]:
         yield other_data({BASELINE: main[BASELINE]} | dict(parts["easier"]))
     yield from of_the_arms(main)
     if "ablation" in parts:
-        yield which_tokens({arm: main[arm] for arm in ("clip_cov", "kl_cov")} | dict(parts["ablation"]))
+        yield which_tokens({arm: main[arm] for arm in STRONG} | dict(parts["ablation"]))
 
 
 def of_the_baseline(runs: Mapping[int, Run]) -> Iterator[Verdict]:
@@ -134,11 +135,6 @@ def late_gain(run: Run) -> float:
     return (at_the_end("avg")(run) - middle) / (middle - first)
 
 
-def measured(run: Run, name: str) -> NDArray[np.float64]:
-    """Return the values of a column, in the order of training."""
-    return run[name][np.isfinite(run[name])]
-
-
 def correlation(run: Run) -> float:
     """Return the correlation of an iteration's covariance with the entropy lost to the next iteration."""
     covariance, lost = run["covariance"][:-1], -np.diff(run["entropy"])
@@ -214,11 +210,10 @@ def other_data(runs: Runs) -> Verdict:
 def of_the_arms(runs: Runs) -> Iterator[Verdict]:
     """Judge what the arms of the main comparison are said to do."""
     avg, entropy = (against_first(runs, at_the_end(name), ARMS) for name in ("avg", "entropy"))
-    weak, strong = ("bonus", "reference"), ("clip_cov", "kl_cov")
-    yield both("10 entropy bonus and reference KL fall short: avg@16 less GRPO's", avg, weak, hoped=False)
-    yield both("11 Clip-Cov and KL-Cov hold entropy: entropy less GRPO's", entropy, strong)
-    yield both("12 Clip-Cov and KL-Cov reach more: avg@16 less GRPO's", avg, strong)
-    better = max(strong, key=lambda arm: avg[arm].interval.mean)
+    yield both("10 entropy bonus and reference KL fall short: avg@16 less GRPO's", avg, WEAK, hoped=False)
+    yield both("11 Clip-Cov and KL-Cov hold entropy: entropy less GRPO's", entropy, STRONG)
+    yield both("12 Clip-Cov and KL-Cov reach more: avg@16 less GRPO's", avg, STRONG)
+    better = max(STRONG, key=lambda arm: avg[arm].interval.mean)
     beside = against(runs, "on_policy", better)
     as_good = avg["on_policy"].above and not (beside.below or beside.above)
     yield Verdict(
@@ -262,7 +257,7 @@ def which_tokens(runs: Runs) -> Verdict:
             of_seeds(runs[f"{arm}_{other}"], measure),
         )
         for name, measure in measures.items()
-        for arm in ("clip_cov", "kl_cov")
+        for arm in STRONG
         for other in ("random", "lowest")
     }
     found = compare(pairs)
@@ -271,11 +266,10 @@ def which_tokens(runs: Runs) -> Verdict:
             any(found[f"{name}, {arm} less {other}"].above for name in measures)
             for other in ("random", "lowest")
         )
-        for arm in ("clip_cov", "kl_cov")
+        for arm in STRONG
     }
     as_much = [
-        all(found[f"{name}, {arm} less random"].interval.mean <= 0 for name in measures)
-        for arm in ("clip_cov", "kl_cov")
+        all(found[f"{name}, {arm} less random"].interval.mean <= 0 for name in measures) for arm in STRONG
     ]
     figure = "; ".join(f"{name} {difference}" for name, difference in found.items())
     verdict = HOLDS if all(more.values()) else REFUTED if any(as_much) else NEITHER

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import stats
 
 from ecrl.analysis.stats import Interval, paired
-from study2.packed import Run, Runs, Values, at_the_end, of_seeds
+from study2.packed import Run, Runs, Values, at_the_end, measured, of_seeds
 
 LEVEL = 0.05  # of significance, after correction
 #: Arms of the main comparison beside its first: Holm's correction counts those that are not finished too.
@@ -22,16 +22,14 @@ ARMS = 10
 
 def at_its_best(run: Run) -> float:
     """Measure avg@16 on half of the problems where it is best on the other; the mean of both ways."""
-    even, odd = (run[half][np.isfinite(run[half])] for half in ("even", "odd"))
+    even, odd = (measured(run, half) for half in ("even", "odd"))
     return float((odd[even.argmax()] + even[odd.argmax()]) / 2)
 
 
 def best_iteration(run: Run) -> float:
     """Measure the mean of the iterations that the two halves choose."""
-    measured = np.isfinite(run["even"])
-    return float(
-        np.mean([run["iteration"][measured][run[half][measured].argmax()] for half in ("even", "odd")])
-    )
+    iteration = run["iteration"][np.isfinite(run["even"])]
+    return float(np.mean([iteration[measured(run, half).argmax()] for half in ("even", "odd")]))
 
 
 ENDPOINTS: Mapping[str, Callable[[Run], float]] = {

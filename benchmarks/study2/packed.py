@@ -9,6 +9,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ecrl.analysis.points import ENTROPY, pair
+from ecrl.analysis.series import Series
+
 #: Columns ``[T]`` of a run, by name; NaN where not measured.
 Run = Mapping[str, NDArray[np.float64]]
 #: Runs by arm and seed.
@@ -17,11 +20,9 @@ Runs = Mapping[str, Mapping[int, Run]]
 Values = Mapping[int, float]
 #: The columns of the file that the tables take, by their names in it.
 COLUMNS = {
-    "policy/entropy": "entropy",
+    ENTROPY: "entropy",
     "cov/mean": "covariance",
     "cov/top_2%": "covariance_top",
-    "rollout/tokens": "tokens",
-    "time/total": "seconds",
     "even": "even",
     "odd": "odd",
     "iteration": "iteration",
@@ -54,6 +55,11 @@ def of_seeds(runs: Mapping[int, Run], measure: Callable[[Run], float]) -> dict[i
     return {seed: measure(run) for seed, run in runs.items()}
 
 
+def measured(run: Run, name: str) -> NDArray[np.float64]:
+    """Return the values of a column, in the order of training."""
+    return run[name][np.isfinite(run[name])]
+
+
 def at_the_end(name: str) -> Callable[[Run], float]:
     """Measure the mean of a column over the last fifth of the iterations."""
     return lambda run: float(np.nanmean(run[name][run["iteration"] > (1 - LAST) * run["iteration"][-1]]))
@@ -64,6 +70,6 @@ def points(run: Run) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
     A validation follows the update of its iteration, so the entropy is that of the next rollout.
     """
-    entropy = np.append(run["entropy"][1:], np.nan)
-    kept = np.isfinite(entropy) & np.isfinite(run["avg"])
-    return entropy[kept], run["avg"][kept]
+    columns = {ENTROPY: run["entropy"], "val/avg@16": run["avg"]}
+    found = pair(Series(Path("run"), run["iteration"].astype(np.int64), columns), "val/avg@16")
+    return found.entropy, found.reward
